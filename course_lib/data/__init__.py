@@ -1,0 +1,1 @@
+"""Texts and images that arrive with packages, and seeded batches of them."""

@@ -1,0 +1,121 @@
+"""Stage three of three: compare values with the reference's and find the likely cause.
+
+Nothing here sees or calls the learner's function: only what it returned.
+"""
+
+from dataclasses import dataclass
+
+from course_lib.exercises.engine.run import Outcome, run
+from course_lib.exercises.engine.spec import Case, Exercise
+from course_lib.exercises.engine.values import bare, difference, short
+
+PASSED, FAILED, NOT_ATTEMPTED = "passed", "failed", "not attempted"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is told to the learner; `details` are (what, text) lines about the first failing case."""
+
+    exercise: str
+    status: str
+    passed: int
+    total: int
+    case: str = ""
+    details: tuple[tuple[str, str], ...] = ()
+    cause: str = ""
+    misconception: str = ""
+
+
+def judge(
+    exercise: Exercise, cases: list[Case], outcomes: list[Outcome], device: str = "cpu"
+) -> Verdict:
+    """The verdict on the outcomes of a function's calls.
+
+    >>> double = Exercise(lambda x: 2 * x, lambda: [Case("three", {"x": 3})], hints=())
+    >>> judge(double, double.cases(), run(lambda x: x + x, double.cases())).status
+    'passed'
+    """
+    total = len(cases)
+    if all(outcome.error == "NotImplementedError" for outcome in outcomes):
+        return Verdict(exercise.name, NOT_ATTEMPTED, 0, total)
+    expected = run(exercise.reference, cases, exercise.seconds, device)
+    problems = [_problem(exercise, *three) for three in zip(cases, outcomes, expected, strict=True)]
+    failing = [i for i, problem in enumerate(problems) if problem]
+    if not failing:
+        return Verdict(exercise.name, PASSED, total, total)
+    first = failing[0]
+    known = _misconception(exercise, cases, outcomes, device)
+    return Verdict(
+        exercise.name,
+        FAILED,
+        total - len(failing),
+        total,
+        case=_describe(cases[first]),
+        details=problems[first],
+        cause=known.explanation if known else "",
+        misconception=known.name if known else "",
+    )
+
+
+def _problem(exercise: Exercise, case: Case, yours: Outcome, expected: Outcome):
+    """What is wrong with one outcome, as (what, text) lines; nothing where it is right."""
+    if yours.error == "TimeLimit":
+        return (("stopped", f"{yours.message}; is there a loop that never ends?"),)
+    if yours.error and yours.error != expected.error:
+        at = (("your line", yours.line),) if yours.line else ()
+        return (("yours", f"raised {yours.error}: {yours.message}"), *at)
+    if expected.error and not yours.error:
+        return (("yours", short(yours.value)), ("expected", f"to raise {expected.error}"))
+    if yours.altered and not expected.altered:
+        return (("altered", f"your function changed its input {yours.altered[0]}; work on a copy"),)
+    found = _difference(exercise, yours, expected) if exercise.compare else None
+    broken = [] if expected.error else _broken(exercise, case, yours)
+    if not found and not broken:
+        return ()
+    lines = [("yours", short(yours.value))]
+    if found:
+        lines.append(("expected", short(expected.value)))
+        one_number = found == f"{short(yours.value)}, expected {short(expected.value)}"
+        lines += [] if one_number else [("", found)]
+    return (*lines, *(("must hold", text) for text in broken))
+
+
+def _difference(exercise: Exercise, yours: Outcome, expected: Outcome) -> str | None:
+    return difference(
+        yours.value, expected.value, exercise.relative_tolerance, exercise.absolute_tolerance
+    )
+
+
+def _broken(exercise: Exercise, case: Case, yours: Outcome) -> list[str]:
+    """The texts of the properties that one value lacks."""
+    value = bare(yours.value)
+    broken = []
+    for item in exercise.properties:
+        try:
+            holds = bool(item.holds(case.inputs, value))
+        except Exception:  # a value of another type or shape than the property is about
+            holds = False
+        if not holds:
+            broken.append(item.text)
+    return broken
+
+
+def _misconception(exercise: Exercise, cases, outcomes, device):
+    """The known wrong answer that gives the very same outcome on every case, if there is one."""
+    for known in exercise.misconceptions:
+        same = run(known.function, cases, exercise.seconds, device)
+        if all(_same(exercise, *pair) for pair in zip(outcomes, same, strict=True)):
+            return known
+    return None
+
+
+def _same(exercise: Exercise, one: Outcome, other: Outcome) -> bool:
+    if (one.error, one.altered) != (other.error, other.altered):
+        return False
+    return bool(one.error) or _difference(exercise, one, other) is None
+
+
+def _describe(case: Case) -> str:
+    """The label and the inputs that fit on the line."""
+    shown = [f"{k} = {short(v)}" for k, v in case.inputs.items() if type(v) in (bool, int, float)]
+    return " · ".join([case.label, ", ".join(shown)] if shown else [case.label])

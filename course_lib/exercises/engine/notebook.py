@@ -1,0 +1,85 @@
+"""What a learner calls: check, hint, yours, progress."""
+
+from collections.abc import Callable
+
+import torch
+
+from course_lib.exercises.engine.catalogue import all_exercises, find
+from course_lib.exercises.engine.judge import NOT_ATTEMPTED, PASSED, judge
+from course_lib.exercises.engine.progress import latest, record
+from course_lib.exercises.engine.run import run
+from course_lib.exercises.engine.show import coloured, words
+
+_passed: dict[str, Callable] = {}  # the learner's functions that passed in this kernel
+_hints_given: dict[str, int] = {}
+
+
+class CheckFailed(Exception):
+    """A wrong or missing answer; in a notebook it shows as its text alone."""
+
+    def __init__(self, text: str, coloured_text: str):
+        super().__init__(text)
+        self.coloured_text = coloured_text
+
+    def _render_traceback_(self) -> list[str]:
+        return self.coloured_text.split("\n")
+
+
+def check(function: Callable) -> None:
+    """Say whether `function` solves the exercise of its name, and if not, what is wrong.
+
+    In a notebook a wrong answer shows as an error of this cell, and the cells below still run.
+
+    Raises:
+        CheckFailed: the answer is wrong or missing (outside a notebook).
+    """
+    name = getattr(function, "__name__", repr(function))
+    exercise = find(name)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    cases = exercise.cases()
+    verdict = judge(exercise, cases, run(function, cases, exercise.seconds, device), device)
+    record(verdict)
+    if verdict.status == PASSED:
+        _passed[name] = function
+        print(words(verdict))
+    else:
+        _passed.pop(name, None)
+        _show_error(CheckFailed(words(verdict), coloured(verdict)))
+
+
+def _show_error(error: CheckFailed) -> None:
+    """Publish the error and go on where a notebook shows it; else raise it."""
+    try:
+        shell = get_ipython()  # defined by IPython in every notebook
+    except NameError:
+        raise error from None
+    if not hasattr(shell, "kernel"):  # a terminal
+        raise error
+    shell.showtraceback((type(error), error, None))
+
+
+def hint(name: str) -> None:
+    """Print one more hint on the exercise `name` each time."""
+    hints = find(name).hints
+    given = min(_hints_given.get(name, 0) + 1, len(hints))
+    _hints_given[name] = given
+    print(f"Hint {given} of {len(hints)}: {hints[given - 1]}")
+
+
+def yours(name: str) -> Callable:
+    """Your function of that name if it passed its check in this session, else the reference."""
+    reference = find(name).reference
+    print(f"using {'yours' if name in _passed else 'the reference'}: {name}")
+    return _passed.get(name, reference)
+
+
+def progress() -> None:
+    """Print every exercise and how far you are with it."""
+    status = latest()
+    marks = {PASSED: "✔", NOT_ATTEMPTED: "○"}
+    names = list(all_exercises())
+    for name in names:
+        now = status.get(name, NOT_ATTEMPTED)
+        print(f"{marks.get(now, '✘')} {name:<32}{now}")
+    done = sum(status.get(name) == PASSED for name in names)
+    print(f"{done} of {len(names)} exercises passed")

@@ -1,0 +1,107 @@
+"""Stage two of three: call a function on every case. The only place where a learner's code runs."""
+
+import copy
+import io
+import linecache
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.exercises.engine.spec import Case
+from course_lib.exercises.engine.values import difference, plain
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one call gave: a value, or the reason why there is none."""
+
+    value: Any = None  # plain data
+    error: str | None = None  # the exception's type, "TimeLimit" where the call was stopped
+    message: str = ""  # the exception's text
+    line: str = ""  # the learner's own line that raised it
+    altered: tuple[str, ...] = ()  # inputs that the call changed
+
+
+class TimeLimit(BaseException):
+    """Stops a call that does not return; not an Exception, so that `except Exception` lets it by."""
+
+
+def run(
+    function: Callable, cases: list[Case], seconds: float = 2.0, device: str = "cpu"
+) -> list[Outcome]:
+    """Call `function` on a copy of each case's inputs, moved to `device`, within `seconds` each.
+
+    After one call that had to be stopped the rest are not tried. Warnings and other text on the
+    error stream are kept quiet: nbgrader takes them for a failure.
+
+    >>> run(lambda x: x + 1, [Case("one", {"x": 1})])[0].value
+    2
+    """
+    outcomes: list[Outcome] = []
+    for case in cases:
+        stopped = outcomes and outcomes[-1].error == "TimeLimit"
+        outcomes.append(outcomes[-1] if stopped else _call(function, case, seconds, device))
+    return outcomes
+
+
+def _call(function: Callable, case: Case, seconds: float, device: str) -> Outcome:
+    inputs = to_device(copy.deepcopy(case.inputs), device)
+    before = copy.deepcopy(inputs)
+    try:
+        with redirect_stderr(io.StringIO()), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            with _time_limit(seconds):
+                value = plain(function(*inputs.values()))
+    except TimeLimit:
+        return Outcome(error="TimeLimit", message=f"no answer within {seconds:g} s")
+    except Exception as error:
+        return Outcome(
+            error=type(error).__name__, message=str(error), line=_own_line(function, error)
+        )
+    altered = tuple(k for k in inputs if difference(plain(inputs[k]), plain(before[k])))
+    return Outcome(value=value, altered=altered)
+
+
+def to_device(value: Any, device: str) -> Any:
+    """Tensors and modules inside lists, tuples and dictionaries, moved to `device`."""
+    if isinstance(value, Tensor | nn.Module):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: to_device(item, device) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(to_device(item, device) for item in value)
+    return value
+
+
+@contextmanager
+def _time_limit(seconds: float):
+    """Raise TimeLimit after `seconds`, again and again; only the main thread can be stopped so."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def stop(signum, frame):
+        raise TimeLimit
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _own_line(function: Callable, error: Exception) -> str:
+    """The last line of the function's own source file (or cell) on the way to the error."""
+    code = getattr(function, "__code__", None)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if code and f.filename == code.co_filename]
+    return linecache.getline(own[-1].filename, own[-1].lineno).strip() if own else ""

@@ -1,0 +1,177 @@
+"""Returned values as plain data, and the first difference between two of them.
+
+A learner's function may return anything, even an object whose `__eq__` always says True. So a value
+is first copied into plain data: tensors, numbers, strings, and lists and dictionaries of them.
+Whatever else comes back is only named, never asked.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """Something that no exercise asks for; only its type's name is kept."""
+
+    type_name: str
+
+
+@dataclass(frozen=True)
+class Array:
+    """A tensor or a NumPy array: what it holds, and what it was."""
+
+    data: Tensor  # on the CPU, detached
+    kind: str  # "tensor" or "NumPy array"
+    device: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {_dtype(self.data)}, shape {tuple(self.data.shape)}"
+
+
+def plain(value: Any) -> Any:
+    """Copy a value into plain data: None, bool, int, float, str, Array, list, dict or Opaque.
+
+    >>> plain((1, {"a": 2.5}))
+    [1, {'a': 2.5}]
+    >>> plain(object())
+    Opaque(type_name='object')
+    """
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, np.bool_ | np.integer | np.floating):
+        return value.item()
+    if isinstance(value, Tensor):
+        return Array(value.detach().cpu().clone(), "tensor", value.device.type)
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return Array(torch.from_numpy(np.array(value)), "NumPy array", "cpu")
+    if isinstance(value, nn.Module):
+        return {name: plain(tensor) for name, tensor in value.state_dict().items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return Opaque(type(value).__name__)
+
+
+def bare(value: Any) -> Any:
+    """Plain data with each Array replaced by its tensor: what a property looks at."""
+    if isinstance(value, Array):
+        return value.data
+    if isinstance(value, list):
+        return [bare(item) for item in value]
+    if isinstance(value, dict):
+        return {key: bare(item) for key, item in value.items()}
+    return value
+
+
+def difference(yours: Any, expected: Any, rtol: float = 0.0, atol: float = 0.0) -> str | None:
+    """The first difference between two plain values, as a sentence; None where they agree.
+
+    >>> difference([1, 2, 4], [1, 2, 3])
+    'first difference at [2]: 4, expected 3'
+    >>> difference(3, 3.0) is None, difference("a", 1)
+    (True, 'yours is a str, expected an int')
+    """
+    found = _difference(yours, expected, rtol, atol, place="")
+    if found is None:
+        return None
+    place, text = found
+    return f"first difference at {place}: {text}" if place else text
+
+
+def _difference(yours, expected, rtol, atol, place) -> tuple[str, str] | None:
+    if type(expected) is float and type(yours) is int:
+        yours = float(yours)
+    if type(yours) is not type(expected):
+        return place, f"yours is {_name(yours)}, expected {_name(expected)}"
+    if isinstance(expected, Array):
+        return _array_difference(yours, expected, rtol, atol, place)
+    if isinstance(expected, dict):
+        return _dict_difference(yours, expected, rtol, atol, place)
+    if isinstance(expected, list):
+        if len(yours) != len(expected):
+            return place, f"yours has {len(yours)} items, expected {len(expected)}"
+        pairs = enumerate(zip(yours, expected, strict=True))
+        found = (_difference(y, e, rtol, atol, f"{place}[{i}]") for i, (y, e) in pairs)
+        return next((f for f in found if f), None)
+    if type(expected) is float:
+        one, other = torch.tensor([yours, expected], dtype=torch.float64)
+        agree = torch.isclose(one, other, rtol, atol, equal_nan=True)
+    else:
+        agree = yours == expected
+    return None if agree else (place, f"{short(yours)}, expected {short(expected)}")
+
+
+def _dict_difference(yours, expected, rtol, atol, place) -> tuple[str, str] | None:
+    missing = [key for key in expected if key not in yours]
+    extra = [key for key in yours if key not in expected]
+    if missing or extra:
+        wrong = f"{missing[0]!r} is missing" if missing else f"{extra[0]!r} should not be there"
+        return place, f"the keys differ: {wrong}"
+    found = (_difference(yours[k], expected[k], rtol, atol, f"{place}[{k!r}]") for k in expected)
+    return next((f for f in found if f), None)
+
+
+def _array_difference(yours: Array, expected: Array, rtol, atol, place):
+    mine, wanted = yours.data, expected.data
+    for word, one, other in (
+        ("a", yours.kind, expected.kind),
+        ("of shape", tuple(mine.shape), tuple(wanted.shape)),
+        ("of dtype", _dtype(mine), _dtype(wanted)),
+        ("on device", yours.device, expected.device),
+    ):
+        if one != other:
+            return place, f"yours is {word} {one}, expected {word} {other}"
+    if wanted.dtype.is_floating_point:
+        agree = torch.isclose(mine.double(), wanted.double(), rtol, atol, equal_nan=True)
+    else:
+        agree = mine == wanted
+    if agree.all():
+        return None
+    where = tuple(int(i) for i in (~agree).nonzero()[0])
+    place += f"[{', '.join(map(str, where))}]" if where else ""
+    return place, f"{_number(mine[where].item())}, expected {_number(wanted[where].item())}"
+
+
+def short(value: Any) -> str:
+    """A value on one line: at most eight numbers of a tensor, at most 80 characters."""
+    if isinstance(value, Opaque):
+        return f"<{value.type_name}>"
+    if isinstance(value, Array):
+        if value.data.dim() == 0:
+            return _number(value.data.item())
+        flat = value.data.flatten()
+        numbers = ", ".join(_number(x) for x in flat[:8].tolist())
+        more = ", …" if flat.numel() > 8 else ""
+        shape = f"  shape {tuple(value.data.shape)}" if value.data.dim() != 1 else ""
+        return f"[{numbers}{more}]{shape}"
+    if isinstance(value, list):
+        text = "[" + ", ".join(short(item) for item in value) + "]"
+    elif isinstance(value, dict):
+        text = "{" + ", ".join(f"{k}: {short(v)}" for k, v in value.items()) + "}"
+    else:
+        text = _number(value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _number(x: Any) -> str:
+    return f"{x:.6g}" if type(x) is float else repr(x)
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _name(value: Any) -> str:
+    if isinstance(value, Array):
+        return f"a {value}"
+    word = value.type_name if isinstance(value, Opaque) else type(value).__name__
+    word = {"NoneType": "None (does it return something?)"}.get(word, word)
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}" if word[0].islower() else word

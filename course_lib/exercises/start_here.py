@@ -1,0 +1,291 @@
+"""Exercises of 00_start_here: count parameters, count bytes, compare models."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
+
+# ---------------------------------------------------------------------- count_parameters
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many numbers the model learned, each counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+class TiedModel(nn.Module):
+    """An embedding whose matrix is also the output layer's, as in most small language models."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(10, 4)
+        self.hidden = nn.Linear(4, 4, bias=False)
+        self.head = nn.Linear(4, 10, bias=False)
+        self.head.weight = self.embedding.weight
+
+
+def _models() -> list[Case]:
+    torch.manual_seed(0)
+    shared = nn.Linear(5, 5)
+    frozen = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    frozen[0].requires_grad_(False)
+    models = {
+        "one linear layer": nn.Linear(3, 2),
+        "tied weights": TiedModel(),
+        "a layer used twice": nn.Sequential(shared, nn.ReLU(), shared),
+        "a norm with running statistics": nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6)),
+        "one layer frozen": frozen,
+        "nothing to learn": nn.Sequential(nn.ReLU(), nn.Flatten()),
+    }
+    return [Case(label, {"model": model}) for label, model in models.items()]
+
+
+def _count_state_dict(model):
+    return sum(tensor.numel() for tensor in model.state_dict().values())
+
+
+def _count_tensors(model):
+    return len(list(model.parameters()))
+
+
+def _count_matrices(model):
+    return sum(p.numel() for p in model.parameters() if p.dim() == 2)
+
+
+def _count_trainable(model):
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _count_names(model):
+    return sum(p.numel() for _, p in model.named_parameters(remove_duplicate=False))
+
+
+def _count_modules(model):
+    return sum(p.numel() for module in model.modules() for p in module.parameters())
+
+
+COUNT_PARAMETERS = Exercise(
+    reference=count_parameters,
+    cases=_models,
+    hints=(
+        "A model can list its parameters: what does model.parameters() give you?",
+        "Each parameter is a tensor. A tensor of shape (3, 2) holds six numbers: tensor.numel().",
+        "model.parameters() names a tied matrix once; model.state_dict() names it twice, and "
+        "holds running statistics as well.",
+    ),
+    misconceptions=(
+        Misconception(
+            "state dict",
+            _count_state_dict,
+            "you counted the state dict. It lists a tied matrix under both of its names, and it "
+            "holds buffers (a norm's running statistics) that nobody learned.",
+        ),
+        Misconception(
+            "tensors instead of numbers",
+            _count_tensors,
+            "you counted tensors. A matrix of shape (3, 2) is one tensor but six parameters.",
+        ),
+        Misconception(
+            "matrices only",
+            _count_matrices,
+            "only matrices were counted. Biases and norms are vectors, and are learned too.",
+        ),
+        Misconception(
+            "trainable only",
+            _count_trainable,
+            "frozen parameters were left out. They take part in every prediction and in every "
+            "file; requires_grad only says whether training may change them.",
+        ),
+        Misconception(
+            "tied weights twice",
+            _count_names,
+            "a tied matrix was counted once for each of its names. It is stored once.",
+        ),
+        Misconception(
+            "nested modules",
+            _count_modules,
+            "you walked over all modules and asked each for all its parameters. A module's "
+            "parameters() already includes those of the modules inside it.",
+        ),
+    ),
+)
+
+# -------------------------------------------------------------------------- packed_bytes
+
+
+def packed_bytes(tensors: dict[str, Tensor], bits: dict[str, int]) -> int:
+    """Bytes of all tensors when tensor `name` keeps bits[name] bits a number."""
+    total = 0
+    for name, tensor in tensors.items():
+        width = bits.get(name, 8 * tensor.element_size())
+        total += math.ceil(tensor.numel() * width / 8)
+    return total
+
+
+def _state_dicts() -> list[Case]:
+    matrix, odd, norm = torch.zeros(16, 8), torch.zeros(3, 3), torch.zeros(16)
+    several = {"a": odd, "b": odd.clone(), "c": odd.clone()}
+    cases = {
+        "everything as it is": ({"matrix": matrix}, {}),
+        "one matrix at 4 bits": ({"matrix": matrix}, {"matrix": 4}),
+        "one matrix at 3 bits": ({"matrix": matrix}, {"matrix": 3}),
+        "an odd number of 4-bit numbers": ({"odd": odd}, {"odd": 4}),
+        "three odd tensors": (several, {"a": 1, "b": 1, "c": 1}),
+        "a norm stays float32": ({"matrix": matrix, "norm": norm}, {"matrix": 8}),
+        "the rest is float16": ({"matrix": matrix, "norm": norm.half()}, {"matrix": 2}),
+        "no tensor at all": ({}, {"matrix": 4}),
+    }
+    return [Case(k, {"tensors": tensors, "bits": bits}) for k, (tensors, bits) in cases.items()]
+
+
+def _bits_not_bytes(tensors, bits):
+    return sum(t.numel() * bits.get(name, 8 * t.element_size()) for name, t in tensors.items())
+
+
+def _rounded_down(tensors, bits):
+    return sum(t.numel() * bits.get(name, 8 * t.element_size()) // 8 for name, t in tensors.items())
+
+
+def _rounded_once(tensors, bits):
+    return math.ceil(_bits_not_bytes(tensors, bits) / 8)
+
+
+def _rest_is_float32(tensors, bits):
+    return sum(math.ceil(t.numel() * bits.get(name, 32) / 8) for name, t in tensors.items())
+
+
+def _rest_left_out(tensors, bits):
+    return sum(math.ceil(t.numel() * bits[name] / 8) for name, t in tensors.items() if name in bits)
+
+
+def _a_byte_each(tensors, bits):
+    return sum(
+        t.numel() * math.ceil(bits.get(name, 8 * t.element_size()) / 8)
+        for name, t in tensors.items()
+    )
+
+
+PACKED_BYTES = Exercise(
+    reference=packed_bytes,
+    cases=_state_dicts,
+    hints=(
+        "A tensor of n numbers at b bits each needs n · b bits. Eight bits are a byte.",
+        "tensor.element_size() is the number of bytes that one of its numbers takes now.",
+        "Nine 4-bit numbers are 36 bits, so they fill four bytes and half of a fifth. The next "
+        "tensor begins with a byte of its own: round up, for each tensor.",
+    ),
+    misconceptions=(
+        Misconception(
+            "bits instead of bytes",
+            _bits_not_bytes,
+            "that is the number of bits. Eight of them make a byte.",
+        ),
+        Misconception(
+            "rounded down",
+            _rounded_down,
+            "you rounded down. The last bits of a tensor need a byte too, even if they fill only "
+            "a part of it.",
+        ),
+        Misconception(
+            "rounded once at the end",
+            _rounded_once,
+            "you added up all the bits and rounded once. Each tensor begins with a new byte, so "
+            "each one is rounded up by itself.",
+        ),
+        Misconception(
+            "the rest is float32",
+            _rest_is_float32,
+            "a tensor without an entry in `bits` was counted at 32 bits. It stays as it is, and "
+            "it may be float16: ask tensor.element_size().",
+        ),
+        Misconception(
+            "the rest is left out",
+            _rest_left_out,
+            "tensors without an entry in `bits` were left out. They are in the file all the same; "
+            "published compression ratios have been wrong by this much.",
+        ),
+        Misconception(
+            "a byte for each number",
+            _a_byte_each,
+            "each number was given whole bytes. Two 4-bit numbers share one byte: that is what "
+            "packing means.",
+        ),
+    ),
+)
+
+# ------------------------------------------------------------------------- bits_per_byte
+
+
+def bits_per_byte(losses: Tensor, text: str) -> Tensor:
+    """Bits that the model needs for each byte of the text (a tensor with one number)."""
+    return losses.sum() / math.log(2) / len(text.encode("utf-8"))
+
+
+def _losses() -> list[Case]:
+    generator = torch.Generator().manual_seed(0)
+
+    def some(count):
+        return 4 * torch.rand(count, generator=generator)
+
+    return [
+        Case("one token, one byte", {"losses": torch.tensor([math.log(2)]), "text": "a"}),
+        Case("six tokens", {"losses": some(6), "text": "the cat sat on the mat"}),
+        Case("letters that take two bytes", {"losses": some(5), "text": "Zoë überlässt Åse Öl"}),
+        Case("letters that take three bytes", {"losses": some(4), "text": "语言模型"}),
+        Case("a long text", {"losses": some(300), "text": "in the beginning " * 70}),
+    ]
+
+
+BITS_PER_BYTE = Exercise(
+    reference=bits_per_byte,
+    cases=_losses,
+    hints=(
+        "The losses are nats: natural logarithms. How many nats is one bit?",
+        "One bit is ln 2 = 0.693 nats. Add up the losses first: the whole text costs their sum.",
+        'Bytes are not letters: len("é") is 1, but len("é".encode("utf-8")) is 2.',
+    ),
+    properties=(
+        Property("bits per byte are never negative", lambda inputs, value: bool(value >= 0)),
+    ),
+    misconceptions=(
+        Misconception(
+            "nats",
+            lambda losses, text: losses.sum() / len(text.encode("utf-8")),
+            "that is nats per byte. The loss uses the natural logarithm; divide by ln 2 to have "
+            "bits.",
+        ),
+        Misconception(
+            "mean instead of sum",
+            lambda losses, text: losses.mean() / math.log(2) / len(text.encode("utf-8")),
+            "you took the mean loss, which is per token already, and then divided by the bytes. "
+            "The whole text costs the sum.",
+        ),
+        Misconception(
+            "per token",
+            lambda losses, text: losses.mean() / math.log(2),
+            "that is bits per token. A tokenizer with longer tokens would look worse for no "
+            "reason; bytes are the same for everyone.",
+        ),
+        Misconception(
+            "characters",
+            lambda losses, text: losses.sum() / math.log(2) / len(text),
+            "you divided by characters. A letter such as ë takes two bytes, and 语 takes three.",
+        ),
+        Misconception(
+            "multiplied by ln 2",
+            lambda losses, text: losses.sum() * math.log(2) / len(text.encode("utf-8")),
+            "the logarithm is the wrong way round: a bit is smaller than a nat, so there are more "
+            "of them.",
+        ),
+        Misconception(
+            "perplexity",
+            lambda losses, text: losses.mean().exp(),
+            "that is perplexity, which counts per token. It cannot compare models whose tokens "
+            "differ.",
+        ),
+    ),
+)
+
+EXERCISES = (COUNT_PARAMETERS, PACKED_BYTES, BITS_PER_BYTE)

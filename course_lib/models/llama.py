@@ -1,0 +1,206 @@
+"""A small Llama-style decoder: the language model that every lesson compresses.
+
+A token's embedding x passes through L blocks. Each block adds two corrections to it,
+
+    x ← x + attention(rms_norm(x))        tokens exchange information
+    x ← x + mlp(rms_norm(x))              each token is processed on its own
+
+and the last x, compared with every embedding, gives the logits of the next token (the embedding is
+used twice: "tied"). Left out on purpose: dropout, biases and padding. None of the lessons needs them.
+
+Source: Touvron et al., 2023, "LLaMA: Open and Efficient Foundation Language Models".
+
+Axes: B batch, T tokens, S tokens seen so far (cache included), D model width, H query heads,
+G key-value heads (G divides H), E head width (D / H), F hidden width of the MLP, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """The numbers that define a model's shape."""
+
+    vocabulary: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    mlp_width: int
+    context: int
+    rope_base: float = 10_000.0
+    norm_epsilon: float = 1e-5
+
+    def __post_init__(self):
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ValueError(
+                f"width must be an even multiple of heads; got width={self.width}, heads={self.heads}"
+            )
+        if self.heads % self.kv_heads:
+            raise ValueError(
+                f"kv_heads must divide heads; got kv_heads={self.kv_heads}, heads={self.heads}"
+            )
+
+
+class RMSNorm(nn.Module):
+    """Divide by the root mean square over D, then scale: w · x / √(mean(x²) + ε).
+
+    Source: Zhang and Sennrich, 2019, "Root Mean Square Layer Normalization".
+    """
+
+    def __init__(self, width: int, epsilon: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean_square = x.float().square().mean(dim=-1, keepdim=True)
+        return self.weight * (x.float() * torch.rsqrt(mean_square + self.epsilon)).to(x.dtype)
+
+
+def rotary_tables(positions: Tensor, head_width: int, base: float) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of position · base^(−2i/E) for i < E/2, each repeated once: (T, E).
+
+    Source: Su et al., 2021, "RoFormer: Enhanced Transformer with Rotary Position Embedding".
+
+    >>> cos, sin = rotary_tables(torch.arange(3), head_width=4, base=10_000.0)
+    >>> cos.shape, cos[0].tolist(), sin[0].tolist()
+    (torch.Size([3, 4]), [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0])
+    """
+    exponents = torch.arange(0, head_width, 2, device=positions.device) / head_width
+    angles = positions[:, None] * base**-exponents  # (T, E/2)
+    angles = torch.cat([angles, angles], dim=-1)  # (T, E/2) -> (T, E)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (x_i, x_{i+E/2}) by its angle; x is (B, heads, T, E)."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos.to(x.dtype) + torch.cat([-second, first], dim=-1) * sin.to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Causal attention in which H query heads share G key-value heads.
+
+    Source: Ainslie et al., 2023, "GQA: Training Generalized Multi-Query Transformer Models".
+    """
+
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        self.heads, self.kv_heads = config.heads, config.kv_heads
+        self.head_width = config.width // config.heads
+        kv_width = config.kv_heads * self.head_width
+        self.query = nn.Linear(config.width, config.width, bias=False)
+        self.key = nn.Linear(config.width, kv_width, bias=False)
+        self.value = nn.Linear(config.width, kv_width, bias=False)
+        self.output = nn.Linear(config.width, config.width, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: dict | None = None) -> Tensor:
+        B, T, D = x.shape
+        q = self.query(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, T, D) -> (B, H, T, E)
+        k = self.key(x).view(B, T, self.kv_heads, -1).transpose(1, 2)  # -> (B, G, T, E)
+        v = self.value(x).view(B, T, self.kv_heads, -1).transpose(1, 2)  # -> (B, G, T, E)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if cache is not None:
+            k = torch.cat([cache["key"], k], dim=2) if cache else k  # (B, G, S, E)
+            v = torch.cat([cache["value"], v], dim=2) if cache else v
+            cache.update(key=k, value=v)
+        # Query t may look at keys 0 … S − T + t.
+        seen = torch.ones(T, k.shape[2], dtype=torch.bool, device=x.device)
+        seen = seen.tril(diagonal=k.shape[2] - T)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
+        return self.output(y.transpose(1, 2).reshape(B, T, D))  # (B, H, T, E) -> (B, T, D)
+
+
+class MLP(nn.Module):
+    """down(silu(gate(x)) · up(x)).  Source: Shazeer, 2020, "GLU Variants Improve Transformer"."""
+
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        self.gate = nn.Linear(config.width, config.mlp_width, bias=False)
+        self.up = nn.Linear(config.width, config.mlp_width, bias=False)
+        self.down = nn.Linear(config.mlp_width, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x))  # (B, T, D) -> (B, T, F) -> (B, T, D)
+
+
+class Block(nn.Module):
+    """One layer: attention, then MLP, each on a normalised copy of x and added back to it."""
+
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.attention = Attention(config)
+        self.mlp_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: dict | None = None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), cos, sin, cache)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Llama(nn.Module):
+    """Token numbers in, logits of each next token out.
+
+    >>> config = LlamaConfig(vocabulary=11, width=8, layers=2, heads=2, kv_heads=1, mlp_width=12,
+    ...                      context=16)
+    >>> Llama(config)(torch.tensor([[1, 2, 3]])).shape
+    torch.Size([1, 3, 11])
+    """
+
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = RMSNorm(config.width, config.norm_epsilon)
+
+    def forward(self, tokens: Tensor, cache: list[dict] | None = None) -> Tensor:
+        """Logits (B, T, V) of the tokens (B, T); a cache from `empty_cache` is extended in place.
+
+        Raises:
+            ValueError: tokens is not 2-D, or longer (with the cache) than the context.
+        """
+        if tokens.dim() != 2:
+            raise ValueError(f"tokens must have shape (B, T); got {tuple(tokens.shape)}")
+        start = cache[0]["key"].shape[2] if cache and cache[0] else 0
+        stop = start + tokens.shape[1]
+        if stop > self.config.context:
+            raise ValueError(f"the context holds {self.config.context} tokens; got {stop}")
+        x = self.embedding(tokens)  # (B, T) -> (B, T, D)
+        cos, sin = rotary_tables(
+            torch.arange(start, stop, device=tokens.device),
+            self.config.width // self.config.heads,
+            self.config.rope_base,
+        )
+        for block, layer_cache in zip(self.blocks, cache or [None] * len(self.blocks), strict=True):
+            x = block(x, cos, sin, layer_cache)
+        return F.linear(self.norm(x), self.embedding.weight)  # (B, T, D) -> (B, T, V)
+
+    def empty_cache(self) -> list[dict]:
+        """A key-value cache that has seen nothing: one dictionary a layer."""
+        return [{} for _ in self.blocks]
+
+
+@torch.no_grad()
+def generate(model: Llama, tokens: Tensor, count: int, cached: bool = True) -> Tensor:
+    """Append the `count` most likely next tokens, one at a time, to tokens (B, T).
+
+    With the cache each step reads one new token; without it, the whole text again.
+
+    >>> config = LlamaConfig(vocabulary=11, width=8, layers=2, heads=2, kv_heads=1, mlp_width=12,
+    ...                      context=16)
+    >>> generate(Llama(config), torch.tensor([[1, 2, 3]]), count=4).shape
+    torch.Size([1, 7])
+    """
+    cache, unread = (model.empty_cache() if cached else None), tokens
+    for _ in range(count):
+        following = model(unread, cache)[:, -1].argmax(dim=-1, keepdim=True)  # (B, V) -> (B, 1)
+        tokens = torch.cat([tokens, following], dim=1)
+        unread = following if cached else tokens
+    return tokens

@@ -1,0 +1,5 @@
+"""x"""
+
+from pathlib import Path
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"

@@ -1,0 +1,149 @@
+"""Train TinyLM, the small language model that comes with the course.
+
+    python -m course_lib.models.train_tiny
+
+learns from the King James Bible (every 20th chapter held out) and writes the checkpoint and its
+tokenizer. It may be stopped at any time: the next call goes on where the last one was saved.
+
+Hidden matrices are trained with Muon (Jordan et al., 2024, "Muon: An optimizer for hidden layers in
+neural networks"), the embedding and the norms with AdamW (Loshchilov and Hutter, 2019, "Decoupled
+Weight Decay Regularization"). The learning rate stays flat, then falls to zero over the last fifth.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from platformdirs import user_cache_path
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from course_lib.data.batches import consecutive_windows, random_windows
+from course_lib.data.text import bible_chapters, split
+from course_lib.models.llama import Llama, LlamaConfig
+from course_lib.models.muon import Muon
+from course_lib.models.pretrained import CHECKPOINTS
+from course_lib.models.tokenizer import train_tokenizer
+
+TINY = LlamaConfig(
+    vocabulary=2048, width=192, layers=4, heads=6, kv_heads=2, mlp_width=512, context=256
+)
+STEPS, BATCH, SAVE_EVERY = 5000, 8, 250
+MUON_RATE, ADAM_RATE = 0.02, 3e-3
+
+
+def initialize(model: Llama) -> None:
+    """Random weights, in place: N(0, 1/I), output projections smaller by √(2L), embedding 0.02."""
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2:
+            std = 0.02 if name == "embedding.weight" else parameter.shape[1] ** -0.5
+            if name.endswith(("output.weight", "down.weight")):
+                std /= (2 * model.config.layers) ** 0.5
+            nn.init.normal_(parameter, std=std)
+
+
+def make_optimizers(model: Llama) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for the embedding and the norms."""
+    matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
+    others = [p for p in model.parameters() if all(p is not m for m in matrices)]
+    return [
+        Muon(matrices, lr=MUON_RATE),
+        torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+def rate_factor(step: int, steps: int) -> float:
+    """Share of the full learning rate: up over 20 steps, flat, then down over the last fifth.
+
+    >>> [round(rate_factor(step, 1000), 3) for step in (0, 19, 500, 900, 999)]
+    [0.05, 1.0, 1.0, 0.5, 0.005]
+    """
+    return min(1.0, (step + 1) / 20, (steps - step) / (0.2 * steps))
+
+
+def train(
+    model: Llama,
+    tokens: Tensor,
+    steps: int,
+    state_file: Path,
+    seed: int = 0,
+    track: Callable = tqdm,
+) -> None:
+    """Train `model` in place for `steps` steps on windows of `tokens`.
+
+    Every 250 steps all that the training depends on goes to `state_file`; where that file exists,
+    training goes on from it and ends with the same weights as a run that was never stopped.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimizers = make_optimizers(model)
+    start = _load_state(state_file, model, optimizers, generator) if state_file.exists() else 0
+    full_rates = [MUON_RATE, ADAM_RATE]
+    for step in track(range(start, steps), initial=start, total=steps):
+        for optimizer, rate in zip(optimizers, full_rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * rate_factor(step, steps)
+        inputs, targets = random_windows(tokens, BATCH, model.config.context, generator)
+        loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+        model.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        if (step + 1) % SAVE_EVERY == 0:
+            _save_state(state_file, step + 1, model, optimizers, generator)
+
+
+def _save_state(path: Path, step: int, model, optimizers, generator) -> None:
+    """Write the whole state beside `path`, then put it in place in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    state = {
+        "step": step,
+        "model": model.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "generator": generator.get_state(),
+    }
+    torch.save(state, unfinished)
+    os.replace(unfinished, path)
+
+
+def _load_state(path: Path, model, optimizers, generator) -> int:
+    state = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    generator.set_state(state["generator"])
+    return state["step"]
+
+
+@torch.no_grad()
+def held_out_loss(model: Llama, tokens: Tensor) -> float:
+    """Mean loss in nats per token over consecutive windows of `tokens`."""
+    inputs, targets = consecutive_windows(tokens, model.config.context)
+    losses = [
+        F.cross_entropy(model(some).flatten(0, 1), wanted.flatten(), reduction="sum").item()
+        for some, wanted in zip(inputs.split(16), targets.split(16), strict=True)
+    ]
+    return sum(losses) / targets.numel()
+
+
+def main() -> None:
+    """Train TinyLM and write its checkpoint, in float16, and its tokenizer."""
+    train_text, held_out_text = split(bible_chapters("kjv"))
+    tokenizer = train_tokenizer(train_text, TINY.vocabulary)
+    torch.manual_seed(0)
+    model = Llama(TINY)
+    initialize(model)
+    state_file = user_cache_path("removing-redundancy") / "train_tiny.pt"
+    train(model, torch.tensor(tokenizer.encode(train_text).ids), STEPS, state_file)
+    loss = held_out_loss(model, torch.tensor(tokenizer.encode(held_out_text).ids))
+    print(f"held-out loss: {loss:.4f} nats per token")
+    tokenizer.save(str(CHECKPOINTS / "tiny_tokenizer.json"))
+    weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, CHECKPOINTS / "tiny.safetensors")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""An accelerator that is not there: tensors with shapes and a device, but no numbers.
+
+A function that makes a tensor without `device=` mixes it with those of its inputs, and fails here as
+it would on a GPU. Changing PyTorch's global state is what this does, so it runs as its own process:
+
+    python tests/fake_accelerator.py      prints "exercise: case: error" for every failing call
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_map
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+from course_lib.exercises.engine.catalogue import all_exercises
+from course_lib.exercises.engine.spec import Case
+
+
+def _apply(module: nn.Module, convert: Callable, recurse: bool = True) -> nn.Module:
+    """What Module.to() does, for fake tensors: the original swaps storages, which they lack.
+
+    A parameter that stands in two places (tied weights) stays one parameter.
+    """
+    moved: dict[int, torch.Tensor] = {}
+    for part in module.modules() if recurse else [module]:
+        for tensors in (part._parameters, part._buffers):
+            for name, old in tensors.items():
+                if old is not None:
+                    if id(old) not in moved:
+                        with torch.no_grad():
+                            new = convert(old)
+                        parameter = isinstance(old, nn.Parameter)
+                        moved[id(old)] = nn.Parameter(new, old.requires_grad) if parameter else new
+                    tensors[name] = moved[id(old)]
+    return module
+
+
+@contextlib.contextmanager
+def accelerator() -> Iterator[Callable]:
+    """A function that puts inputs on the fake device; to be used once in a process."""
+    _setup_privateuseone_for_python_backend("toygpu")
+    nn.Module._apply = _apply
+    with FakeTensorMode() as mode:
+
+        def put(value):
+            if isinstance(value, nn.Module):
+                return value._apply(put)
+            return mode.from_tensor(value).to("toygpu") if torch.is_tensor(value) else value
+
+        yield lambda inputs: tree_map(put, inputs)
+
+
+def failures(function: Callable, cases: list[Case], put: Callable) -> list[str]:
+    """The cases on which `function` fails on the device, each with its error."""
+    found = []
+    for case in cases:
+        inputs = put(case.inputs)
+        try:
+            function(*inputs.values())
+        except ValueError:
+            pass  # a case of bad input, refused as it should be
+        except Exception as error:
+            found.append(f"{case.label}: {type(error).__name__}: {str(error).splitlines()[0]}")
+    return found
+
+
+def _forgetful(x: torch.Tensor) -> torch.Tensor:
+    return x + torch.arange(3)
+
+
+def main() -> int:
+    forgetful = [Case("three", {"x": torch.zeros(3)})]
+    calls = [(e.name, e.reference, e.cases()) for e in all_exercises().values()]
+    with accelerator() as put:
+        if not failures(_forgetful, forgetful, put):
+            print("the fake accelerator does not notice a forgotten device=")
+            return 2
+        found = [f"{name}: {f}" for name, ref, cases in calls for f in failures(ref, cases, put)]
+    print("\n".join(found))
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

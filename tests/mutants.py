@@ -1,0 +1,140 @@
+"""Small wrong versions of a function, made by changing its syntax tree in one place.
+
+Every mutant of an exercise's reference should be rejected by the exercise's checker: one that is
+accepted is a wrong answer that a learner would get full points for.
+"""
+
+import ast
+import copy
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+
+BINARY = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Div,
+    ast.Mod: ast.FloorDiv,
+    ast.Pow: ast.Mult,
+    ast.MatMult: ast.Mult,
+    ast.LShift: ast.RShift,
+    ast.RShift: ast.LShift,
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+}
+COMPARE = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
+NAMES = {
+    "min": "max",
+    "amin": "amax",
+    "argmin": "argmax",
+    "floor": "ceil",
+    "sum": "mean",
+    "log": "log2",
+    "log2": "log",
+    "any": "all",
+    "exp": "log",
+    "round": "floor",
+    "zeros_like": "ones_like",
+    "zeros": "ones",
+}
+NAMES |= {other: name for name, other in NAMES.items() if other not in NAMES}
+MODULES = {"torch", "F", "math", "np", "nn"}
+
+
+def mutants(function: Callable) -> Iterator[tuple[str, Callable]]:
+    """(what was changed, mutant) for every place of the function's body that can be changed."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    definition = tree.body[0]
+    if ast.get_docstring(definition):
+        definition.body = definition.body[1:]
+    definition.decorator_list, definition.returns = [], None
+    for argument in definition.args.args:
+        argument.annotation = None
+    places = [node for statement in definition.body for node in _walk(statement)]
+    for number, node in enumerate(places):
+        for change, replacement in _changes(node):
+            copied = copy.deepcopy(tree)
+            copies = [n for statement in copied.body[0].body for n in _walk(statement)]
+            replaced = _replace(copied, copies[number], replacement)
+            namespace = dict(function.__globals__)
+            code = compile(ast.fix_missing_locations(replaced), "<mutant>", "exec")
+            exec(code, namespace)
+            yield f"line {node.lineno}: {change}", namespace[function.__name__]
+
+
+def _walk(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below, without annotations, guards (`if …: raise`) and error messages."""
+    guard = isinstance(node, ast.If) and all(isinstance(s, ast.Raise) for s in node.body)
+    if guard or isinstance(node, ast.Raise):
+        return
+    yield node
+    for field, value in ast.iter_fields(node):
+        if field == "annotation":
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST):
+                yield from _walk(child)
+
+
+def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """(description, new node) for every change that this node allows."""
+    before = ast.unparse(node) if isinstance(node, ast.expr | ast.stmt) else ""
+
+    def changed(**fields) -> tuple[str, ast.AST]:
+        new = copy.copy(node)
+        for name, value in fields.items():
+            setattr(new, name, value)
+        return f"{before} -> {ast.unparse(new)}", new
+
+    if isinstance(node, ast.Constant) and type(node.value) is bool:
+        yield changed(value=not node.value)
+    elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        yield changed(value=node.value + 1)
+        yield changed(value=node.value - 1)
+    elif isinstance(node, ast.BinOp | ast.AugAssign) and type(node.op) in BINARY:
+        yield changed(op=BINARY[type(node.op)]())
+    elif isinstance(node, ast.Compare) and type(node.ops[0]) in COMPARE:
+        yield changed(ops=[COMPARE[type(node.ops[0])](), *node.ops[1:]])
+    elif isinstance(node, ast.BoolOp):
+        yield changed(op=ast.Or() if isinstance(node.op, ast.And) else ast.And())
+    elif isinstance(node, ast.UnaryOp):
+        yield f"{before} -> {ast.unparse(node.operand)}", node.operand
+    elif isinstance(node, ast.If | ast.IfExp):
+        yield changed(test=ast.UnaryOp(ast.Not(), node.test))
+    elif isinstance(node, ast.Attribute) and node.attr in NAMES:
+        yield changed(attr=NAMES[node.attr])
+    elif isinstance(node, ast.Call):
+        yield from _call_changes(node, before, changed)
+
+
+def _call_changes(node: ast.Call, before: str, changed) -> Iterator[tuple[str, ast.AST]]:
+    """A call dropped (x.clamp(…) -> x, f(x) -> x), or one of its keywords left out."""
+    method = isinstance(node.func, ast.Attribute)
+    on_module = method and ast.unparse(node.func.value).split(".")[0] in MODULES
+    kept = node.func.value if method and not on_module else (node.args or [None])[0]
+    if kept is not None and not isinstance(kept, ast.Starred):
+        yield f"{before} -> {ast.unparse(kept)}", kept
+    for keyword in node.keywords:
+        if keyword.arg not in ("device", None):
+            yield changed(keywords=[k for k in node.keywords if k is not keyword])
+
+
+def _replace(tree: ast.AST, old: ast.AST, new: ast.AST) -> ast.AST:
+    class Replacer(ast.NodeTransformer):
+        def visit(self, node):
+            return copy.deepcopy(new) if node is old else self.generic_visit(node)
+
+    return Replacer().visit(tree)

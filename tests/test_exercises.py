@@ -1,0 +1,80 @@
+"""Every exercise's checker, tested against right answers, wrong answers and automatic mutants."""
+
+import inspect
+import tomllib
+from pathlib import Path
+
+import pytest
+from mutants import mutants
+
+from course_lib.exercises.engine.catalogue import all_exercises
+from course_lib.exercises.engine.judge import FAILED, NOT_ATTEMPTED, PASSED, judge
+from course_lib.exercises.engine.run import run
+
+EXERCISES = list(all_exercises().values())
+SURVIVORS = tomllib.loads((Path(__file__).parent / "surviving_mutants.toml").read_text("utf-8"))
+REJECTED_AT_LEAST = 0.95
+each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.name)
+each_misconception = pytest.mark.parametrize(
+    ("exercise", "known"),
+    [(e, m) for e in EXERCISES for m in e.misconceptions],
+    ids=lambda x: x.name.replace(" ", "-"),
+)
+
+
+def verdict_on(exercise, function):
+    cases = exercise.cases()
+    return judge(exercise, cases, run(function, cases, exercise.seconds))
+
+
+@each_exercise
+def test_the_reference_passes(exercise):
+    verdict = verdict_on(exercise, exercise.reference)
+    assert (verdict.status, verdict.passed) == (PASSED, len(exercise.cases()))
+
+
+@each_exercise
+def test_cases_are_seeded_and_name_the_parameters_in_order(exercise):
+    first, second = exercise.cases(), exercise.cases()
+    same = run(exercise.reference, first), run(exercise.reference, second)
+    assert [case.label for case in first] == [case.label for case in second]
+    assert judge(exercise, first, same[1]).status == PASSED
+    parameters = list(inspect.signature(exercise.reference).parameters)
+    assert all(list(case.inputs) == parameters for case in first)
+
+
+@each_exercise
+def test_the_stub_is_not_attempted(exercise):
+    def stub(*_):
+        raise NotImplementedError
+
+    assert verdict_on(exercise, stub).status == NOT_ATTEMPTED
+
+
+@each_exercise
+def test_returning_nothing_fails(exercise):
+    assert verdict_on(exercise, lambda *_: None).status == FAILED
+
+
+@each_exercise
+def test_there_are_hints_and_at_least_three_misconceptions(exercise):
+    assert exercise.hints and exercise.reference.__doc__
+    assert 3 <= len(exercise.misconceptions) <= 6
+
+
+@each_misconception
+def test_a_misconception_fails_under_its_own_name(exercise, known):
+    verdict = verdict_on(exercise, known.function)
+    assert verdict.status == FAILED
+    assert verdict.misconception == known.name
+
+
+@each_exercise
+def test_mutants_of_the_reference_are_rejected(exercise):
+    verdicts = {
+        change: verdict_on(exercise, mutant).status
+        for change, mutant in mutants(exercise.reference)
+    }
+    survivors = {change for change, status in verdicts.items() if status == PASSED}
+    assert survivors == set(SURVIVORS.get(exercise.name, {})), "update surviving_mutants.toml"
+    assert len(verdicts) - len(survivors) >= REJECTED_AT_LEAST * len(verdicts), survivors

@@ -1,0 +1,83 @@
+import torch
+
+from course_lib.exercises.engine.judge import FAILED, NOT_ATTEMPTED, PASSED, judge
+from course_lib.exercises.engine.run import run
+from course_lib.exercises.engine.show import words
+from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
+
+
+def halve(x, by=2):
+    if by == 0:
+        raise ValueError("by must not be zero")
+    return x / by
+
+
+HALVE = Exercise(
+    reference=halve,
+    cases=lambda: [
+        Case("four numbers", {"x": torch.arange(4.0), "by": 2}),
+        Case("bad input", {"x": torch.arange(4.0), "by": 0}),
+    ],
+    hints=("Divide.",),
+    properties=(Property("no number grows", lambda i, v: bool((v.abs() <= i["x"].abs()).all())),),
+    misconceptions=(
+        Misconception("doubled", lambda x, by: x * by if by else halve(x, by), "You multiplied."),
+    ),
+)
+
+
+def verdict_on(function, exercise=HALVE):
+    return judge(exercise, exercise.cases(), run(function, exercise.cases()))
+
+
+def test_a_right_answer_passes():
+    assert verdict_on(halve).status == PASSED
+
+
+def test_a_wrong_answer_shows_case_yours_expected_difference_cause_and_property():
+    text = words(verdict_on(lambda x, by: x * by if by else halve(x, by)))
+    assert text == (
+        "✘ halve · 1 of 2 cases\n"
+        "  four numbers · by = 2\n"
+        "    yours     [0, 2, 4, 6]\n"
+        "    expected  [0, 0.5, 1, 1.5]\n"
+        "              first difference at [1]: 2, expected 0.5\n"
+        "    must hold no number grows\n"
+        "  Likely cause: You multiplied.\n"
+        '  hint("halve") says more.'
+    )
+
+
+def test_an_expected_error_that_does_not_come_is_named():
+    verdict = verdict_on(lambda x, by: x / 2)
+    assert (verdict.passed, verdict.case) == (1, "bad input · by = 0")
+    assert ("expected", "to raise ValueError") in verdict.details
+
+
+def test_another_error_is_shown_with_its_line():
+    verdict = verdict_on(lambda x, by: x.half_of_it())
+    assert "AttributeError" in verdict.details[0][1]
+    assert verdict.details[1][0] == "your line"
+
+
+def test_a_stub_is_not_attempted_but_one_finished_case_is():
+    def stub(x, by):
+        raise NotImplementedError
+
+    def half_done(x, by):
+        return stub(x, by) if by else halve(x, by)
+
+    assert verdict_on(stub).status == NOT_ATTEMPTED
+    assert verdict_on(half_done).status == FAILED
+
+
+def test_where_many_answers_are_right_only_properties_decide():
+    anything = Exercise(halve, HALVE.cases, HALVE.hints, properties=HALVE.properties, compare=False)
+    assert verdict_on(lambda x, by: halve(x, 4 * by), anything).status == PASSED
+    assert verdict_on(lambda x, by: halve(x, by) + 9, anything).status == FAILED
+    assert verdict_on(lambda x, by: halve(x, by) and None, anything).status == FAILED
+
+
+def test_a_misconception_on_some_cases_only_is_not_blamed():
+    verdict = verdict_on(lambda x, by: x * by)
+    assert (verdict.status, verdict.misconception) == (FAILED, "")

@@ -1,0 +1,62 @@
+import multiprocessing
+import os
+
+import pytest
+
+from course_lib.exercises.engine import progress
+from course_lib.exercises.engine.judge import FAILED, PASSED, Verdict
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    path = tmp_path / "folder" / "progress.jsonl"
+    monkeypatch.setattr(progress, "progress_file", lambda: path)
+    return path
+
+
+def record(name, status):
+    progress.record(Verdict(name, status, 0, 1))
+
+
+def test_once_passed_stays_passed(file):
+    for status in (FAILED, PASSED, FAILED):
+        record("a", status)
+    record("b", FAILED)
+    assert progress.latest() == {"a": PASSED, "b": FAILED}
+
+
+def test_no_file_means_no_progress(file):
+    assert progress.latest() == {}
+
+
+def test_a_spoiled_line_costs_only_itself(file):
+    record("a", PASSED)
+    with file.open("a") as handle:
+        handle.write('{"exercise": "b", "sta\n[]\n')
+    record("c", PASSED)
+    assert progress.latest() == {"a": PASSED, "c": PASSED}
+
+
+def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(progress, "progress_file", lambda: tmp_path / "file" / "progress.jsonl")
+    record("a", PASSED)
+    assert progress.latest() == {}
+
+
+def _many(path, name):
+    progress.progress_file = lambda: path
+    for _ in range(200):
+        record(name, PASSED)
+
+
+def test_two_kernels_at_once_lose_nothing(file):
+    file.parent.mkdir()
+    context = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
+    workers = [context.Process(target=_many, args=(file, name)) for name in "ab"]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    lines = file.read_text().splitlines()
+    assert len(lines) == 400 and set(progress.latest()) == {"a", "b"}
