@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 def train_tokenizer(text: str, vocabulary: int) -> Tokenizer:
     """Learn `vocabulary` tokens from `text`: the 256 bytes, then the most frequent merges.
 
-    >>> tokenizer = train_tokenizer("the cat and the hat", vocabulary=260)
-    >>> tokenizer.encode("the hat").tokens
-    ['the', 'Ġ', 'hat']
+    >>> tokenizer = train_tokenizer("low lower lowest", vocabulary=256 + 2)
+    >>> tokenizer.encode("a low").tokens
+    ['a', 'Ġ', 'low']
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

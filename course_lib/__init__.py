@@ -1,0 +1,1 @@
+"""Removing Redundancy: the helper library of the course."""

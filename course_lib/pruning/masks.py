@@ -1,0 +1,165 @@
+"""Prune a real model: choose masks for its weights, train under them, tighten them by a schedule.
+
+A mask says for each weight whether it stays. Setting weights to zero once is not enough when
+training goes on: the next gradient, the momentum of earlier ones or an optimizer's running averages
+would bring them back. `hold_masks` therefore repeats the projection θ ← θ ⊙ m after every step, on
+the weights and on all that the optimizer remembers about them.
+
+Sources: Han, Pool, Tran, Dally, 2015, "Learning both Weights and Connections for Efficient Neural
+Networks"; Zhu and Gupta, 2017, "To Prune, or Not to Prune".
+"""
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.pruning.top_k import largest_masks
+
+
+def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights of linear and convolution layers by name, each once; no biases, no embeddings.
+
+    >>> list(prunable_weights(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))))
+    ['0.weight', '2.weight']
+    """
+    layers = (nn.Linear, nn.Conv1d, nn.Conv2d)
+    of_layers = {id(m.weight) for m in model.modules() if isinstance(m, layers)}
+    return {name: p for name, p in model.named_parameters() if id(p) in of_layers}
+
+
+def magnitude_masks(
+    weights: Mapping[str, Tensor], density: float, per_layer: bool = False
+) -> dict[str, Tensor]:
+    """Keep the largest magnitudes: the projection onto ‖θ‖₀ ≤ k with k = round(density · size).
+
+    Args:
+        weights: tensors by name, of one floating dtype.
+        density: share of weights that stay, from 0 to 1.
+        per_layer: keep this share of each tensor, instead of this share of them all.
+
+    Returns:
+        A bool mask for each name; exactly k are True, and of equal magnitudes the first stay.
+
+    Raises:
+        ValueError: density is out of range; the tensors are as `largest_masks` refuses them.
+
+    Source: Han, Pool, Tran, Dally, 2015, "Learning both Weights and Connections for Efficient
+    Neural Networks".
+
+    >>> weights = {"a": torch.tensor([4.0, -3.0]), "b": torch.tensor([1.0, -2.0])}
+    >>> magnitude_masks(weights, 0.5)
+    {'a': tensor([True, True]), 'b': tensor([False, False])}
+    >>> magnitude_masks(weights, 0.5, per_layer=True)
+    {'a': tensor([ True, False]), 'b': tensor([False,  True])}
+    """
+    if not 0 <= density <= 1:
+        raise ValueError(f"density must be from 0 to 1; got {density}")
+    if per_layer:
+        return {
+            name: largest_masks({name: weight}, round(density * weight.numel()))[name]
+            for name, weight in weights.items()
+        }
+    return largest_masks(weights, round(density * sum(w.numel() for w in weights.values())))
+
+
+@torch.no_grad()
+def apply_masks(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+    """In place: set each weight whose mask is False to zero.
+
+    Raises:
+        ValueError: a mask has another shape than its weight.
+
+    >>> weights = {"a": torch.tensor([4.0, -3.0])}
+    >>> apply_masks(weights, {"a": torch.tensor([False, True])})
+    >>> weights
+    {'a': tensor([ 0., -3.])}
+    """
+    for name, mask in masks.items():
+        if mask.shape != weights[name].shape:
+            raise ValueError(
+                f"the mask of {name!r} must have the weight's shape {tuple(weights[name].shape)}; "
+                f"got {tuple(mask.shape)}"
+            )
+        weights[name].masked_fill_(~mask, 0)
+
+
+def magnitude_pruned(model: nn.Module, density: float, per_layer: bool = False) -> nn.Module:
+    """A copy of the model whose linear and convolution weights are projected by `magnitude_masks`.
+
+    >>> model = nn.Linear(10, 10)
+    >>> int((magnitude_pruned(model, 0.2).weight != 0).sum())
+    20
+    """
+    pruned = copy.deepcopy(model)
+    weights = prunable_weights(pruned)
+    apply_masks(weights, magnitude_masks(weights, density, per_layer))
+    return pruned
+
+
+def hold_masks(
+    optimizer: torch.optim.Optimizer,
+    weights: Mapping[str, nn.Parameter],
+    masks: Mapping[str, Tensor],
+) -> None:
+    """In place: from now on no step of `optimizer` brings a pruned weight back.
+
+        gradient ← gradient ⊙ m,  the optimizer's own step,  weight ← weight ⊙ m,  state ← state ⊙ m
+
+    where the state is all that the optimizer keeps in the weight's shape: momentum, running
+    averages. So nothing about a pruned weight can leak into those that stay. Masks may be replaced
+    later, by `masks.update(…)`: they are read anew at each step.
+
+    Args:
+        optimizer: any that updates `weights`.
+        weights: the parameters by name, from `prunable_weights`.
+        masks: a bool tensor for each of the names, or for some.
+
+    Source: Han, Pool, Tran, Dally, 2015, "Learning both Weights and Connections for Efficient
+    Neural Networks".
+
+    >>> weight = nn.Parameter(torch.tensor([0.0, 2.0]))
+    >>> optimizer = torch.optim.SGD([weight], lr=0.5, momentum=0.9)
+    >>> hold_masks(optimizer, {"w": weight}, {"w": torch.tensor([False, True])})
+    >>> weight.grad = torch.tensor([1.0, 1.0])
+    >>> optimizer.step()
+    >>> weight.tolist(), optimizer.state[weight]["momentum_buffer"].tolist()
+    ([0.0, 1.5], [0.0, 1.0])
+    """
+
+    def mask_gradients(*_) -> None:
+        gradients = {name: w.grad for name, w in weights.items() if w.grad is not None}
+        apply_masks(gradients, {name: masks[name] for name in masks if name in gradients})
+
+    def mask_weights_and_state(*_) -> None:
+        apply_masks(weights, masks)
+        for name, mask in masks.items():
+            for value in optimizer.state[weights[name]].values():
+                if torch.is_tensor(value) and value.shape == mask.shape:
+                    value.masked_fill_(~mask, 0)
+
+    mask_weights_and_state()
+    optimizer.register_step_pre_hook(mask_gradients)
+    optimizer.register_step_post_hook(mask_weights_and_state)
+
+
+def cubic_density(step: int, start: int, stop: int, final: float) -> float:
+    """Density of gradual pruning: 1 until `start`, `final` from `stop` on; fast first, then slow.
+
+        d = d_final + (1 − d_final) · (1 − (step − start) / (stop − start))³
+
+    Raises:
+        ValueError: stop is not after start; final is not from 0 to 1.
+
+    Source: Zhu and Gupta, 2017, "To Prune, or Not to Prune" (there as sparsity, 1 − d).
+
+    >>> [round(cubic_density(step, start=0, stop=4, final=0.1), 3) for step in range(6)]
+    [1.0, 0.48, 0.213, 0.114, 0.1, 0.1]
+    """
+    if stop <= start:
+        raise ValueError(f"stop must be after start={start}; got {stop}")
+    if not 0 <= final <= 1:
+        raise ValueError(f"final must be from 0 to 1; got {final}")
+    left = 1 - min(1.0, max(0.0, (step - start) / (stop - start)))
+    return final + (1 - final) * left**3

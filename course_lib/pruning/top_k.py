@@ -1,0 +1,111 @@
+"""The k largest magnitudes of many tensors at once, without sorting or joining them.
+
+The bits of positive floats, read as integers, are in the same order as the floats. So the k-th
+largest magnitude can be found digit by digit, 16 bits each (radix selection): count how often each
+leading digit occurs, see in which digit the k-th largest falls, go on with the numbers that have
+this digit. float32 needs two passes over the weights and 65,536 counters, however many there are.
+
+Source: Alabi et al., 2012, "Fast k-Selection Algorithms for Graphics Processing Units".
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+INTEGERS = {
+    torch.float16: torch.int16,
+    torch.bfloat16: torch.int16,
+    torch.float32: torch.int32,
+    torch.float64: torch.int64,
+}
+DIGIT = 16  # bits
+BLOCK = 2**17  # numbers looked at together: few enough to stay in the processor's cache
+
+
+def kth_largest(tensors: Mapping[str, Tensor], k: int) -> tuple[Tensor, int]:
+    """The k-th largest magnitude over all tensors, and how many of the k have just that magnitude.
+
+    Args:
+        tensors: by name; of one floating dtype, on one device, any shapes, without NaN.
+        k: from 0 to the number of entries.
+
+    Returns:
+        The magnitude t, a 0-d tensor, and the number of entries with |w| = t that belong to the k.
+        For k = 0, infinity and 0.
+
+    Raises:
+        ValueError: k is out of range; the dtypes differ or are not floating; an entry is NaN.
+
+    >>> kth_largest({"a": torch.tensor([3.0, -1.0]), "b": torch.tensor([[-2.0, 1.0, 1.0]])}, k=4)
+    (tensor(1.), 2)
+    """
+    dtype = _check(tensors, k)
+    if k == 0:
+        return torch.tensor(torch.inf, dtype=dtype, device=next(iter(tensors.values())).device), 0
+    prefix, missing = None, k
+    for shift in range(8 * dtype.itemsize - DIGIT, -1, -DIGIT):
+        counts = _digit_counts(tensors, INTEGERS[dtype], shift, prefix)
+        at_least = counts.flip(0).cumsum(0)  # entries whose digit is at least 65535, 65534, …
+        place = int((at_least < missing).sum())
+        missing -= int(at_least[place] - counts[-1 - place])
+        prefix = ((prefix or 0) << DIGIT) + len(counts) - 1 - place
+    bits = torch.tensor(prefix, dtype=INTEGERS[dtype], device=counts.device)
+    return bits.view(dtype), missing
+
+
+def largest_masks(tensors: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
+    """True at the k entries of largest magnitude over all tensors, exactly k in sum.
+
+    Of equal magnitudes the first stay, in the order of the tensors and then of their indices.
+
+    Args:
+        tensors: as for `kth_largest`; weights, or scores of weights.
+        k: how many to choose, from 0 to the number of entries.
+
+    Returns:
+        For each name a bool tensor of that tensor's shape.
+
+    Raises:
+        ValueError: as `kth_largest`.
+
+    >>> largest_masks({"a": torch.tensor([3.0, -1.0]), "b": torch.tensor([[-2.0, 1.0]])}, k=3)
+    {'a': tensor([True, True]), 'b': tensor([[ True, False]])}
+    """
+    threshold, ties = kth_largest(tensors, k)
+    masks = {}
+    for name, tensor in tensors.items():
+        magnitude = tensor.detach().flatten().abs()
+        mask = magnitude > threshold
+        if ties:
+            tied = (magnitude == threshold).nonzero().squeeze(1)[:ties]
+            mask[tied] = True
+            ties -= len(tied)
+        masks[name] = mask.view(tensor.shape)  # (entries,) -> the tensor's shape
+    return masks
+
+
+def _digit_counts(tensors: Mapping, integer: torch.dtype, shift: int, prefix: int | None) -> Tensor:
+    """How often each digit stands `shift` bits from the right, where `prefix` stands before it."""
+    counts = 0
+    for tensor in tensors.values():
+        for block in tensor.detach().flatten().split(BLOCK):
+            bits = block.abs().view(integer)
+            if prefix is not None:
+                bits = bits[(bits >> (shift + DIGIT)) == prefix]
+            digits = (bits >> shift) & (2**DIGIT - 1)
+            counts += torch.bincount(digits, minlength=2**DIGIT)
+    return counts
+
+
+def _check(tensors: Mapping[str, Tensor], k: int) -> torch.dtype:
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    if len(dtypes) != 1 or not dtypes <= INTEGERS.keys():
+        raise ValueError(f"tensors must have one floating dtype of 16 to 64 bits; got {dtypes}")
+    entries = sum(tensor.numel() for tensor in tensors.values())
+    if not 0 <= k <= entries:
+        raise ValueError(f"k must be from 0 to {entries}, the number of entries; got {k}")
+    for name, tensor in tensors.items():
+        if tensor.numel() and tensor.detach().amax().isnan():
+            raise ValueError(f"tensors must not hold NaN; {name!r} does")
+    return dtypes.pop()

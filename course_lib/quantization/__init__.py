@@ -1,0 +1,1 @@
+"""Quantization: fewer bits for each weight."""

@@ -1,0 +1,109 @@
+"""Rows: the numbers that share one scale, and blocks of rows that fit in the cache.
+
+How many numbers share a scale is called the granularity. It is only a matter of shape: a weight
+(O, I) is seen as a matrix whose rows share a scale, and everything else in this folder works on rows.
+
+    "tensor"     (O, I) -> (1, O·I)        one scale for the whole weight
+    "channel"    (O, I) -> (O, I)          one scale for each output
+    G            (O, I) -> (O·I/G, G)      one scale for each group of G neighbours in an output
+
+Axes: O outputs, I inputs, R rows sharing one scale, C numbers in a row, G group size.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+BLOCK = 2**18  # numbers, 1 MB in float32
+
+
+def to_rows(weight: Tensor, granularity: str | int) -> Tensor:
+    """Reshape a weight so that each row shares one scale; `rows.view_as(weight)` goes back.
+
+    Args:
+        weight: (O, I); further axes, as in a convolution, count as part of I.
+        granularity: "tensor", "channel", or the group size G, which must divide I.
+
+    Returns:
+        Rows (R, C): a view of `weight` where that is possible.
+
+    Raises:
+        ValueError: an unknown granularity, or a group size that does not divide I.
+
+    >>> weight = torch.zeros(4, 6)
+    >>> [tuple(to_rows(weight, granularity).shape) for granularity in ("tensor", "channel", 3)]
+    [(1, 24), (4, 6), (8, 3)]
+    """
+    if granularity == "tensor":
+        return weight.reshape(1, -1)  # (O, I) -> (1, O·I)
+    if weight.dim() < 2:
+        raise ValueError(
+            f"weight must have shape (O, I) for granularity {granularity!r};"
+            f" got {tuple(weight.shape)}"
+        )
+    channels = weight.flatten(1)  # (O, I, …) -> (O, I)
+    if granularity == "channel":
+        return channels
+    if not isinstance(granularity, int) or granularity < 1:
+        raise ValueError(
+            f'granularity must be "tensor", "channel" or a group size; got {granularity!r}'
+        )
+    if channels.shape[1] % granularity:
+        raise ValueError(
+            f"a group size must divide the {channels.shape[1]} inputs of an output; "
+            f"got {granularity}, which leaves {channels.shape[1] % granularity} over"
+        )
+    return channels.reshape(-1, granularity)  # (O, I) -> (O·I/G, G)
+
+
+def blocks(rows: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Slices (of rows, of columns) that cut a matrix into blocks of at most 2¹⁸ numbers.
+
+    A formula of several steps is fastest where a block stays in the cache from its first step to its
+    last. An accelerator hides memory's delay in another way: there the matrix is one block.
+
+    >>> [(i.stop, j.stop) for i, j in blocks(torch.zeros(2, 300_000))]
+    [(1, 262144), (1, 524288), (2, 262144), (2, 524288)]
+    """
+    R, C = rows.shape
+    width = min(C, BLOCK) if rows.device.type == "cpu" else C
+    height = BLOCK // width if rows.device.type == "cpu" else R
+    for top in range(0, R, height):
+        for left in range(0, C, width):
+            yield slice(top, top + height), slice(left, left + width)
+
+
+def check_rows(rows: Tensor, name: str = "rows") -> None:
+    """Raise unless `rows` is a matrix (R, C) of finite floats, and not empty.
+
+    Raises:
+        TypeError: not floats.
+        ValueError: not a matrix, empty, NaN or infinity.
+
+    >>> check_rows(torch.tensor([[1.0, float("nan")]]))
+    Traceback (most recent call last):
+    ValueError: rows must be finite; got 1 NaN or infinity among 2 numbers, first at [0, 1]
+    """
+    if rows.dim() != 2:
+        raise ValueError(f"{name} must have shape (R, C); got {tuple(rows.shape)}")
+    check_finite(rows, name)
+
+
+def check_finite(tensor: Tensor, name: str) -> None:
+    """Raise unless `tensor` holds floats, at least one, and neither NaN nor infinity.
+
+    A fake tensor has a shape and no numbers, so there is nothing to look at.
+    """
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name} must be a tensor of floats; got {tensor.dtype}")
+    if tensor.numel() == 0:
+        raise ValueError(f"{name} must not be empty; got shape {tuple(tensor.shape)}")
+    if isinstance(tensor, FakeTensor) or torch.stack(tensor.aminmax()).isfinite().all():
+        return
+    wrong = (~tensor.isfinite()).nonzero()
+    raise ValueError(
+        f"{name} must be finite; got {len(wrong)} NaN or infinity among {tensor.numel()} numbers, "
+        f"first at {wrong[0].tolist()}"
+    )

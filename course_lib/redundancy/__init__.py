@@ -1,0 +1,1 @@
+"""Measure what a training text and a model hold twice, or hold for nothing."""

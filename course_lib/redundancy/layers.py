@@ -1,0 +1,99 @@
+"""Which layers, heads and units of a language model do little, without trying each.
+
+In a block, x ← x + attention(…) and x ← x + mlp(…), each correction is a sum Σ_p W_p x_p over
+parts: the heads of the attention, or the hidden units of the MLP. W_p are the columns of the last
+matrix that belong to part p, and x_p are that part's values. Two measures of "little":
+
+    influence of a layer       1 − mean over tokens of cos(x before, x after)
+    contribution of a part     mean over tokens of ‖W_p x_p‖
+
+Sources: Men et al., 2024, "ShortGPT: Layers in Large Language Models are More Redundant Than You
+Expect" (influence); contributions follow from the sum above.
+
+Axes: B batch, T tokens, N = B · T, L layers, H heads, F hidden units, P parts, E columns of a part,
+I inputs, O outputs.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from course_lib.models.llama import Llama
+
+
+@torch.no_grad()
+def record_inputs(model: nn.Module, tokens: Tensor, modules: Sequence[nn.Module]) -> list[Tensor]:
+    """What each of some modules of a model is given while it reads `tokens`: (N, I) each.
+
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> [tuple(x.shape) for x in record_inputs(model, torch.ones(5, 2), [model[0], model[2]])]
+    [(5, 2), (5, 3)]
+    """
+    seen: dict[nn.Module, Tensor] = {}
+
+    def record(module: nn.Module, arguments: tuple) -> None:
+        seen[module] = arguments[0].flatten(0, -2)  # (B, T, I) -> (N, I)
+
+    hooks = [module.register_forward_pre_hook(record) for module in modules]
+    try:
+        model(tokens)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [seen[module] for module in modules]
+
+
+def layer_influence(model: Llama, tokens: Tensor) -> Tensor:
+    """1 − mean cos(x before, x after) of each layer over tokens (B, T): (L,), from 0 to 2."""
+    states = record_inputs(model, tokens, [*model.blocks, model.norm])
+    similar = [
+        F.cosine_similarity(before, after, dim=-1).mean() for before, after in pairwise(states)
+    ]
+    return 1 - torch.stack(similar)
+
+
+def contributions(inputs: Tensor, weight: Tensor, parts: int) -> Tensor:
+    """Mean over N of ‖W_p x_p‖ for each of P equal parts of the inputs: (P,).
+
+    ‖W_p x_p‖² = x_pᵀ (W_pᵀ W_p) x_p, so that no output is made for each part.
+
+    Args:
+        inputs: (N, I), with I = P · E.
+        weight: (O, I).
+        parts: P.
+
+    >>> contributions(torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([[3.0, 0.0, 1.0]]), parts=3)
+    tensor([3., 0., 0.])
+    """
+    if weight.shape[1] % parts:
+        raise ValueError(f"parts must divide the {weight.shape[1]} inputs; got {parts}")
+    x = inputs.unflatten(1, (parts, -1))  # (N, I) -> (N, P, E)
+    w = weight.detach().unflatten(1, (parts, -1))  # (O, I) -> (O, P, E)
+    gram = torch.einsum("ope,opf->pef", w, w)
+    squares = torch.einsum("npe,pef,npf->np", x, gram, x)
+    return squares.clamp(min=0).sqrt().mean(dim=0)
+
+
+def head_contributions(model: Llama, tokens: Tensor) -> Tensor:
+    """Mean ‖W_p x_p‖ of each attention head over tokens (B, T): (L, H)."""
+    matrices = [block.attention.output for block in model.blocks]
+    inputs = record_inputs(model, tokens, matrices)
+    heads = model.config.heads
+    return torch.stack(
+        [contributions(x, m.weight, heads) for x, m in zip(inputs, matrices, strict=True)]
+    )
+
+
+def unit_contributions(model: Llama, tokens: Tensor) -> Tensor:
+    """Mean |h| ‖w‖ of each hidden unit of the MLPs over tokens (B, T): (L, F)."""
+    matrices = [block.mlp.down for block in model.blocks]
+    inputs = record_inputs(model, tokens, matrices)
+    return torch.stack(
+        [
+            contributions(x, m.weight, model.config.mlp_width)
+            for x, m in zip(inputs, matrices, strict=True)
+        ]
+    )

@@ -1,0 +1,412 @@
+# %% [markdown]
+# # 00 · Start here
+#
+# **How small can a language model be made before it stops being one?**
+#
+# In this chapter you meet the two models that the course takes apart. You let them write. You count
+# what they are made of, weigh it, and see what every byte costs. Then you throw most of the bytes
+# away, and look at what is left.
+#
+# Nothing here needs a GPU or the network. Read a cell, guess what it will print, run it
+# (Shift + Enter). If your guess was wrong, you learned something.
+
+# %%
+import lzma
+import math
+
+import torch
+import torch.nn.functional as F
+
+from course_lib.data.text import bible_chapters, split, wikipedia_articles
+from course_lib.device import best_device
+from course_lib.exercises import check, hint, progress, yours
+from course_lib.measure.quality import quality
+from course_lib.measure.size import parameters_by_part, size
+from course_lib.models import pretrained
+from course_lib.models.llama import generate
+from course_lib.plots.explore import explore
+from course_lib.plots.figure import Picture, new_figure
+from course_lib.plots.parameters import draw_shares
+
+device = best_device()
+models = {"TinyLM": pretrained.tiny()}
+if pretrained.has_smollm2():
+    models["SmolLM2"] = pretrained.smollm2()
+else:
+    print("SmolLM2 is not installed; TinyLM goes on alone. `course doctor` names the command.")
+for model, _ in models.values():
+    model.to(device)
+
+# %% [markdown]
+# ## Two models that write
+#
+# **TinyLM** was trained for this course. It has read one book, the King James Bible, and nothing
+# else. **SmolLM2** (Allal et al., 2025) is a real, small model of today. It has read some trillions
+# of words.
+#
+# A language model does one thing. It looks at a text and says, for every token it knows, how likely
+# that token comes next. (A *token* is a piece of text, often a short word.) To write, take the
+# likeliest token, append it, and ask again.
+
+# %% tags=["nbval-ignore-output"]
+openings = {"TinyLM": "And the king said unto", "SmolLM2": "The water in a kettle boils because"}
+
+for name, (model, tokenizer) in models.items():
+    tokens = torch.tensor([tokenizer.encode(openings[name]).ids], device=device)
+    written = generate(model, tokens, count=30)
+    print(f"{name}:  {tokenizer.decode(written[0].tolist())}\n")
+
+# %% [markdown]
+# ## What is in there?
+#
+# Everything that these models know is a long list of numbers: their **parameters**. They come as
+# matrices with different jobs.
+#
+# * The **embedding** has one row for each token. It turns tokens into vectors, and at the end it
+#   turns a vector back into a score for each token. One matrix does both: it is *tied*.
+# * **Attention** lets each token look back at the others.
+# * The **MLP** (multilayer perceptron) works on each token by itself.
+# * **Norms** keep the vectors at a sensible length.
+#
+# **Guess before you run the next cell:** which of the four holds most of the numbers?
+
+# %%
+counts = {name: parameters_by_part(model) for name, (model, _) in models.items()}
+
+figure, (axes,) = new_figure(height=2.6)
+draw_shares(axes, counts)
+axes.set_title("Six in ten parameters sit in the MLPs")
+shares = {
+    name: {part: n / sum(of.values()) for part, n in of.items()} for name, of in counts.items()
+}
+assert all(0.58 < of["MLP"] < 0.61 and of["norms"] < 0.001 for of in shares.values())
+
+Picture(figure, "Bars: each model's parameters are about 20 % embedding, 20 % attention, 60 % MLP.")
+
+# %% [markdown]
+# Two models whose sizes differ by a factor of almost seventy are made after the same recipe. Methods
+# that shrink MLP matrices will do most of the work in this course. The norms are so few that nobody
+# compresses them.
+#
+# ## Exercise 1: count
+#
+# Write a function that counts a model's parameters. Careful: a tied matrix is learned once and
+# stored once, so it counts once.
+#
+# How exercises work: replace the line that raises `NotImplementedError`, run the cell, then run the
+# check below it. If the answer is wrong, the check says on which case, what it expected, and often
+# why you got what you got. `hint("count_parameters")` gives a hint, and a further one each time.
+
+
+# %% exercise="count_parameters"
+def count_parameters(model: torch.nn.Module) -> int:
+    """How many numbers the model learned, each counted once."""
+    ### BEGIN SOLUTION
+    return sum(parameter.numel() for parameter in model.parameters())
+    ### END SOLUTION
+
+
+# %% check="count_parameters" points=1
+check(count_parameters)
+
+# %% [markdown]
+# From here on the lesson uses your function if it passed, and the reference if it did not. So you
+# can always read on and come back later.
+
+# %%
+count = yours("count_parameters")
+
+for name, (model, _) in models.items():
+    print(f"{name:8} {count(model):>12,} parameters")
+    assert count(model) == sum(counts[name].values())
+assert count(models["TinyLM"][0]) == 1_967_808
+
+# %% [markdown]
+# ## What does it weigh?
+#
+# A parameter is stored with some number of **bits**. `float32` takes 32 of them, that is four bytes;
+# `float16` takes 16. Chapter 05 goes down to 8, 4 and 3. If the $i$-th tensor holds $n_i$ numbers at
+# $b_i$ bits each, all of them need
+#
+# $$\text{bytes} = \sum_i \left\lceil \frac{n_i \, b_i}{8} \right\rceil .$$
+#
+# The brackets round up: each tensor begins with a fresh byte.
+#
+# ## Exercise 2: weigh
+#
+# `bits` says how many bits a number of tensor `name` gets. A tensor that is not listed there stays
+# as it is.
+
+
+# %% exercise="packed_bytes"
+def packed_bytes(tensors: dict[str, torch.Tensor], bits: dict[str, int]) -> int:
+    """Bytes of all tensors when tensor `name` keeps bits[name] bits a number."""
+    ### BEGIN SOLUTION
+    total = 0
+    for name, tensor in tensors.items():
+        width = bits.get(name, 8 * tensor.element_size())
+        total += math.ceil(tensor.numel() * width / 8)
+    return total
+    ### END SOLUTION
+
+
+# %% check="packed_bytes" points=1
+check(packed_bytes)
+
+# %% [markdown]
+# A formula is a promise. In this course a size is the size of a file: written, asked of the file
+# system, and read back. Here is TinyLM in `float16`.
+
+# %%
+weigh = yours("packed_bytes")
+tiny = models["TinyLM"][0]
+
+halves = {name: tensor.half() for name, tensor in tiny.state_dict().items()}
+on_disk = size(halves).bytes
+promised = weigh(halves, {})
+print(f"promised {promised:,} bytes, the file has {on_disk:,}")
+assert promised < on_disk < 1.01 * promised
+
+# %% [markdown]
+# The file is a little longer than promised: it also says what each tensor is called and what shape
+# it has. That is honest overhead, and small here. It will not always be small.
+#
+# Now the table that the whole course is about. Matrices get fewer and fewer bits, norms stay
+# `float32`.
+
+# %%
+print("bits of a matrix    " + "".join(f"{name:>12}" for name in models))
+megabytes = {}
+for width in (32, 16, 8, 4, 2):
+    for name, (model, _) in models.items():
+        tensors = model.state_dict()
+        matrices = {key: width for key, tensor in tensors.items() if tensor.dim() == 2}
+        megabytes[name, width] = weigh(tensors, matrices) / 1e6
+    print(f"{width:>16}    " + "".join(f"{megabytes[name, width]:>9.1f} MB" for name in models))
+assert 7.8 < megabytes["TinyLM", 32] < 8
+
+# %% [markdown]
+# ## What does a byte cost?
+#
+# Storage is cheap. *Reading* is not. To write one token, the model uses every one of its parameters
+# once, so each of them has to travel from memory to the processor. If memory delivers
+# $R$ bytes a second and the model has $N$ bytes, then
+#
+# $$\text{time for a token} \;\ge\; \frac{N}{R} .$$
+#
+# No clever code beats this floor. Only fewer bytes do. Let us measure both sides, on your machine,
+# with the largest model you have. (Your numbers will differ from anybody else's.)
+
+# %% tags=["nbval-ignore-output"]
+from course_lib.measure.latency import seconds  # noqa: E402
+
+name, (model, tokenizer) = list(models.items())[-1]
+weights = [parameter.detach() for parameter in model.parameters()]
+total_bytes = sum(w.numel() * w.element_size() for w in weights)
+prompt = torch.tensor([tokenizer.encode("One thing is certain:").ids], device=device)
+
+read = seconds(lambda: [w.sum() for w in weights])
+write = seconds(lambda: generate(model, prompt, count=8)) / 8
+print(f"{name}: {total_bytes / 1e6:.0f} MB of float32")
+print(f"reading every weight once  {1000 * read:7.1f} ms   ({total_bytes / read / 1e9:.0f} GB/s)")
+print(f"writing one token          {1000 * write:7.1f} ms   ({write / read:.1f} times the floor)")
+
+# %% [markdown]
+# ## How good is it?
+#
+# Smaller is easy: delete the file. We need a number that says what is lost.
+#
+# The model gives each token of a text a probability. Look at one sentence that neither model was
+# trained on, token by token. Move the slider: what did TinyLM expect next, and what came?
+
+# %%
+train_text, held_out = split(bible_chapters("kjv"))
+tokenizer = models["TinyLM"][1]
+verse = held_out.splitlines()[4]
+encoded = tokenizer.encode(verse)
+tokens = torch.tensor([encoded.ids], device=device)
+with torch.no_grad():
+    probabilities = F.softmax(tiny(tokens)[0].float(), dim=-1).cpu()
+
+
+def draw_expectation(position: int) -> Picture:
+    """The eight likeliest tokens after `position` tokens of the verse, and the one that came."""
+    top = probabilities[position - 1].topk(8)
+    came = encoded.ids[position]
+    words = [repr(tokenizer.decode([i]))[1:-1] for i in top.indices.tolist()]
+    colours = ["#E69F00" if i == came else "#0072B2" for i in top.indices.tolist()]
+    figure, (axes,) = new_figure(height=3)
+    axes.barh(words[::-1], 100 * top.values.flip(0), color=colours[::-1])
+    axes.set(xlabel="probability (%)", xlim=(0, 100))
+    surprise = -math.log2(probabilities[position - 1, came])
+    text = tokenizer.decode(encoded.ids[:position])
+    next_token = tokenizer.decode([came])
+    axes.set_title(f"…{text[-60:]} [{next_token}]\nthe token that came cost {surprise:.1f} bits")
+    return Picture(
+        figure, f"Bars: the likeliest next tokens; {next_token!r} came, {surprise:.1f} bits."
+    )
+
+
+explore(draw_expectation, tokens_read=(range(1, len(encoded.ids)), 8))
+
+# %% [markdown]
+# A token with probability $p$ costs $\log_2 \frac{1}{p}$ **bits**: one bit for a coin flip, ten bits
+# for one chance in a thousand. That is no figure of speech. A compressor that used this model could
+# store the text in just so many bits (Shannon, 1948). A good model is one that finds the text cheap.
+#
+# Add up the bits of all tokens and divide by the number of **bytes** of the text. The result is
+# **bits per byte**, the measure of quality in this course. Why bytes, and not tokens? Because TinyLM
+# and SmolLM2 cut the text into different tokens. A byte is the same for everyone.
+#
+# PyTorch's loss of a token is $\ln \frac{1}{p}$, with the natural logarithm. So the unit is not the
+# bit but the *nat*, and $1\text{ bit} = \ln 2\text{ nats}$.
+#
+# ## Exercise 3: bits per byte
+
+
+# %% exercise="bits_per_byte"
+def bits_per_byte(losses: torch.Tensor, text: str) -> torch.Tensor:
+    """Bits that the model needs for each byte of `text` (a tensor with one number).
+
+    losses: the loss of each token, in nats.
+    """
+    ### BEGIN SOLUTION
+    return losses.sum() / math.log(2) / len(text.encode("utf-8"))
+    ### END SOLUTION
+
+
+# %% check="bits_per_byte" points=1
+check(bits_per_byte)
+
+# %%
+in_bits_per_byte = yours("bits_per_byte")
+
+losses = -probabilities[:-1].gather(1, torch.tensor(encoded.ids[1:])[:, None]).log()
+print(f"the verse above: {in_bits_per_byte(losses, verse):.2f} bits per byte")
+print(f"the same bytes as a file: 8 bits per byte")
+assert 0.5 < in_bits_per_byte(losses, verse) < 3
+
+# %% [markdown]
+# ## A small expert and a large all-rounder
+#
+# Now both models, on two texts. **Bible**: chapters that were held out from TinyLM's training.
+# **Wikipedia**: prose about anarchism, autism and more. As a yardstick stands `xz`, a good ordinary
+# compressor.
+#
+# **Guess first.** TinyLM has 2 million parameters and has read one book. SmolLM2 has 135 million.
+# Who is better at the Bible? At Wikipedia? Where does `xz` come in?
+
+# %%
+wikipedia = "\n\n".join(wikipedia_articles().values())
+texts = {"Bible": held_out[:12_000], "Wikipedia": wikipedia[:12_000]}
+
+results = {}
+for text_name, text in texts.items():
+    for name, (model, tokenizer) in models.items():
+        results[text_name, name] = quality(model, tokenizer, text, length=256).bits_per_byte
+    results[text_name, "xz"] = 8 * len(lzma.compress(text.encode())) / len(text.encode())
+
+print("bits per byte" + "".join(f"{text_name:>12}" for text_name in texts))
+for name in (*models, "xz"):
+    print(f"{name:13}" + "".join(f"{results[text_name, name]:>12.2f}" for text_name in texts))
+
+# %% [markdown]
+# ## The experiment that this course is about
+#
+# Take every matrix of TinyLM. Round its numbers to a grid with only $2^b - 1$ levels, spread evenly
+# around zero, one grid for each row. With $b = 8$ bits that leaves 255 different values in a row,
+# with $b = 4$ only 15, with $b = 2$ three: a negative one, zero, and a positive one.
+#
+# For a row $w$ and $b$ bits, the step of the grid is $s = \max|w| \,/\, (2^{b-1} - 1)$, and every
+# number moves to the nearest multiple of it:
+#
+# $$w \;\to\; s \cdot \text{round}(w / s).$$
+#
+# **Guess before you run:** at how many bits does the model break?
+
+# %%
+from copy import deepcopy  # noqa: E402
+
+
+@torch.no_grad()
+def rounded(model: torch.nn.Module, bits: int) -> torch.nn.Module:
+    """A copy of the model, every matrix rounded to 2**bits − 1 levels a row."""
+    copy = deepcopy(model)
+    for matrix in copy.parameters():
+        if matrix.dim() == 2:
+            step = matrix.abs().amax(dim=1, keepdim=True) / (2 ** (bits - 1) - 1)
+            matrix.copy_(step * (matrix / step).round())
+    return copy
+
+
+tokenizer = models["TinyLM"][1]
+sample = held_out[:40_000]
+widths = [8, 6, 5, 4, 3, 2]
+dense = quality(tiny, tokenizer, sample).bits_per_byte
+after = {b: quality(rounded(tiny, b), tokenizer, sample).bits_per_byte for b in widths}
+
+print(f"32 bits  {dense:.2f} bits per byte")
+for width, value in after.items():
+    print(f"{width:>2} bits  {value:.2f} bits per byte")
+
+# %%
+figure, (axes,) = new_figure()
+axes.plot(list(after), list(after.values()), "o-", color="#0072B2", label="rounded")
+axes.axhline(dense, color="#D55E00", linestyle="--", label="32 bits")
+axes.set(xlabel="bits of each number", ylabel="bits per byte (lower is better)", ylim=(0, None))
+axes.set_title("Nothing happens until 4 bits. Then the model falls off a cliff")
+axes.legend(frameon=False)
+assert after[8] < 1.005 * dense and after[4] < 1.1 * dense and after[2] > 1.5 * dense
+
+Picture(
+    figure, "Line: bits per byte stay flat from 8 down to 4 bits and rise steeply at 3 and 2 bits."
+)
+
+# %% [markdown]
+# Stop and look at that. At 4 bits seven eighths of the file are gone, and the model has hardly
+# noticed. Most of what was stored was **redundant**. At 2 bits the same recipe destroys it.
+#
+# Both halves of the picture need explaining. Where does the redundancy sit? Who decides what may go?
+# Can the cliff be moved? That is the rest of the course:
+#
+# | chapter | the question it answers |
+# |---|---|
+# | 01 redundancy | How much of a model, and of its training text, is not needed, and how would you know? |
+# | 02 the L0 objective | Which $k$ weights should stay? |
+# | 03 pruning | By what score does a weight go? |
+# | 04 structured pruning | Can whole neurons, heads and layers go, so that it really gets faster? |
+# | 05 linear quantization | How many bits does a weight need? |
+# | 06 codebooks | What if the levels need not be even? |
+# | 07 quantization-aware training | Can a model learn to live with few bits? |
+# | 08 distillation | What does a teacher know that the labels do not say? |
+# | 09 low rank | Is a big matrix a product of two small ones? |
+# | 10 acceleration | What is really faster, and why so little of it? |
+# | 11 language models | Which of all this works on a real language model? |
+# | 12 capstone | How do you put it together? |
+# | 13 reading sources | How do you read a source that is sometimes wrong? |
+#
+# The chapters follow five articles, named S0 to S4, that were found on the web. They are good
+# company and not always right. Where one is wrong, the course says so, and shows it.
+#
+# ## Where you stand
+#
+# `progress()` lists the exercises of all chapters. It is kept in one small file in your user folder,
+# and `course check notebooks/00_start_here.ipynb` in a terminal checks this notebook from outside.
+# If you want to start a notebook again, `course reset 00` restores it, and keeps yours beside it.
+
+# %% tags=["nbval-ignore-output"]
+progress()
+
+# %% [markdown]
+# ## In numbers
+
+# %%
+four_bits = {key: 4 for key, tensor in tiny.state_dict().items() if tensor.dim() == 2}
+small, full = weigh(tiny.state_dict(), four_bits), weigh(tiny.state_dict(), {})
+print(
+    f"TinyLM: {count(tiny):,} parameters, {full / 1e6:.2f} MB at 32 bits, {small / 1e6:.2f} MB at 4"
+)
+print(
+    f"held-out text: {dense:.2f} bits per byte at 32 bits, {after[4]:.2f} at 4, {after[2]:.2f} at 2"
+)
+assert full > 7.9 * small

