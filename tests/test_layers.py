@@ -86,9 +86,10 @@ def test_contributions_of_heads_and_units(model, tokens):
     assert units.shape == (3, 24)
     assert (heads == 0).nonzero().tolist() == [[1, 2]]
     assert (units == 0).nonzero().tolist() == [[2, 5]]
-    (hidden,) = record_inputs(model, tokens, [model.blocks[0].mlp.down])
-    expected = hidden.abs().mean(dim=0) * model.blocks[0].mlp.down.weight.norm(dim=0)
-    torch.testing.assert_close(units[0], expected.detach())
+    block = model.blocks[0]
+    hidden, x = record_inputs(model, tokens, [block.mlp.down, block])
+    expected = hidden.abs().mean(dim=0) * block.mlp.down.weight.detach().norm(dim=0)
+    torch.testing.assert_close(units[0], expected / x.norm(dim=1).mean())
 
 
 def test_parts_must_divide_the_inputs():

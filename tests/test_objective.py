@@ -55,7 +55,7 @@ def test_hard_threshold_is_the_minimiser(theta, eighths):
 
 def test_a_weight_at_the_threshold_goes():
     theta = torch.tensor([[0.1, -0.1], [0.3, -0.5]])
-    assert hard_threshold(theta, 0.1).tolist() == pytest.approx([[0, 0], [0.3, -0.5]])
+    assert hard_threshold(theta, 0.1).equal(torch.tensor([[0.0, 0.0], [0.3, -0.5]]))
     assert l0(soft_threshold(theta, 0.1)) == 2
 
 

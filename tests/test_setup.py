@@ -1,6 +1,8 @@
 """The two commands: what they install, and what `course doctor` says about it."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from packaging.requirements import Requirement
 from rattler import MatchSpec
 
 from course_lib import doctor
+from course_lib.exercises.engine.progress import progress_file
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -33,6 +36,7 @@ def direct(*extras: str) -> list[Requirement]:
 def test_the_lock_pins_exact_versions_and_nothing_else():
     lines = LOCK.splitlines()
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.]+", line) for line in lines)
+    assert lines == sorted(lines, key=str.upper)
     names = [normal(line.partition("==")[0]) for line in lines]
     assert len(set(names)) == len(names)
     assert "torch==2.13.0" in lines  # any other build is several GB of CUDA
@@ -51,7 +55,7 @@ def test_conda_gets_the_same_versions():
     specs = [MatchSpec(item, strict=True) for item in dependencies if isinstance(item, str)]
     pinned = {spec.name.normalized: str(spec.version).strip("=.*") for spec in specs}
     assert pinned.pop("python") == "3.11"
-    assert "pip" in pinned and pinned.pop("pip")
+    assert pinned.pop("pip") == "None"  # any pip will do
     names = {CONDA_NAMES.get(r.name, r.name): r.name for r in direct("classroom")}
     assert {names[name]: version for name, version in pinned.items()} == {
         name: locked[normal(name)] for name in names.values()
@@ -76,20 +80,42 @@ def test_make_help_lists_every_target():
     assert targets - {"install"} == set(re.findall(r"^([a-z]+):.*##", text, flags=re.M))
 
 
-LOCKED = {"torch": "2.13.0", "numpy": "2.4.6"}
+LOCKED = {"torch": "2.13.0", "numpy": "2.4.6", "nbgrader": "0.9.6"}
+WANTED = {"torch": False, "numpy": False, "nbgrader": True}
 
 
 def test_doctor_names_a_missing_package_and_the_remedy():
-    finding = doctor.packages_finding(LOCKED, ["torch", "numpy"], {"torch": "2.13.0"}.get)
+    finding = doctor.packages_finding(LOCKED, WANTED, {"torch": "2.13.0"}.get)
     assert (finding.ok, finding.vital, finding.detail) == (False, True, "missing: numpy")
     assert finding.remedy == "make lab"
 
 
 def test_doctor_names_another_version_but_lets_the_course_run():
-    installed = {"torch": "2.14.0", "numpy": "2.4.6"}.get
-    finding = doctor.packages_finding(LOCKED, ["torch", "numpy"], installed)
+    installed = {"torch": "2.14.0", "numpy": "2.4.6", "nbgrader": "0.9.5"}.get
+    finding = doctor.packages_finding(LOCKED, WANTED, installed)
     assert (finding.ok, finding.vital) == (False, False)
     assert "torch 2.14.0 (tested with 2.13.0)" in finding.detail
+    assert "nbgrader 0.9.5 (tested with 0.9.6)" in finding.detail
+
+
+def test_doctor_does_not_miss_an_extra():
+    installed = {"torch": "2.13.0", "numpy": "2.4.6"}.get
+    finding = doctor.packages_finding(LOCKED, WANTED, installed)
+    assert finding.ok and finding.detail == "2 as locked, torch 2.13.0"
+
+
+def test_doctor_reads_which_packages_are_wanted_from_the_project():
+    wanted = doctor.wanted_packages()
+    assert wanted.items() >= {"torch": False, "nbgrader": True, "ruff": True}.items()
+    assert sum(not extra for extra in wanted.values()) == len(PROJECT["dependencies"])
+
+
+def test_doctor_reports_where_torch_is_missing():
+    code = (
+        "import sys; sys.modules['torch'] = None; from course_lib import cli; cli.main(['doctor'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "torch cannot be imported" in done.stdout and not done.stderr
 
 
 def test_doctor_names_an_absent_model():
@@ -105,6 +131,7 @@ def test_doctor_refuses_another_python():
 
 
 def test_doctor_says_where_progress_is_kept(tmp_path, monkeypatch):
+    assert progress_file() == doctor.PROGRESS
     finding = doctor.progress_finding(tmp_path / "new" / "progress.jsonl")
     assert finding.ok and finding.detail.endswith("progress.jsonl")
     monkeypatch.setattr(doctor.os, "access", lambda *_: False)

@@ -42,5 +42,5 @@ def consecutive_windows(tokens: Tensor, length: int) -> tuple[Tensor, Tensor]:
 def _check_tokens(tokens: Tensor, length: int) -> None:
     if tokens.dim() != 1 or len(tokens) <= length:
         raise ValueError(
-            f"tokens must have shape (N,) with N > length; got {tuple(tokens.shape)}, length={length}"
+            f"tokens must have shape (N,) with N > length; got {tuple(tokens.shape)}, {length=}"
         )

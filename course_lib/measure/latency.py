@@ -16,15 +16,15 @@ WARM_UP = 2
 
 @dataclass(frozen=True)
 class Latency:
-    """Median seconds of a candidate and of the baseline beside it."""
+    """Median seconds of a candidate and of the baseline that took turns with it."""
 
-    candidate: float
-    baseline: float
+    seconds: float
+    baseline_seconds: float
 
     @property
     def ratio(self) -> float:
-        """candidate / baseline: below 1 the candidate is the faster one."""
-        return self.candidate / self.baseline
+        """seconds / baseline_seconds: below 1 the candidate is the faster one."""
+        return self.seconds / self.baseline_seconds
 
 
 def latency(

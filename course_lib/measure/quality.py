@@ -11,7 +11,9 @@ no others. The text is read in windows of T tokens that stand side by side, and 
 window is seen: the t-th token foretold there has t tokens to go by. So shorter windows give worse
 figures: compare at equal T.
 
-Axes: N tokens of the text, T tokens of a window, B images, C classes.
+Source: bits per byte after Gao et al., 2020, "The Pile: An 800GB Dataset of Diverse Text".
+
+Axes: N tokens of the text, B windows (or images), T tokens of a window, V vocabulary, C classes.
 """
 
 import math
@@ -21,6 +23,10 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+
+from course_lib.data.batches import consecutive_windows
+
+TOKENS_AT_ONCE = 2048  # so that their logits, 4 V bytes each, fit into memory
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,8 @@ class Quality:
     @property
     def perplexity(self) -> float:
         """exp(nats / tokens): among how many equally likely tokens the model seems to choose."""
-        return torch.tensor(self.nats / self.tokens).exp().item()  # inf where math.exp overflows
+        mean = torch.tensor(self.nats / self.tokens, dtype=torch.float64)
+        return mean.exp().item()  # where math.exp raises an error, this is infinite
 
 
 def quality(
@@ -62,7 +69,7 @@ def quality(
     device = next(model.parameters()).device
     losses = token_losses(model, torch.tensor(tokens, device=device), length)
     first = len(tokenizer.id_to_token(tokens[0]))  # a byte-level token has one symbol for each byte
-    return Quality(losses.double().sum().item(), len(losses), len(text.encode()) - first)
+    return Quality(losses.cpu().double().sum().item(), len(losses), len(text.encode()) - first)
 
 
 @torch.no_grad()
@@ -83,13 +90,16 @@ def token_losses(model: nn.Module, tokens: Tensor, length: int | None = None) ->
             "tokens must have shape (N,) with N ≥ 2, and length must be at least 1; "
             f"got {tuple(tokens.shape)}, {length=}"
         )
-    windows = zip(tokens[:-1].split(length), tokens[1:].split(length), strict=True)
-    return torch.cat(
-        [
-            F.cross_entropy(model(inputs[None])[0].float(), targets, reduction="none")
-            for inputs, targets in windows
-        ]
-    )
+    count = len(tokens) - 1
+    length = min(length, count)
+    filled = F.pad(tokens, (0, -count % length))  # after the end, where no token looks
+    inputs, targets = consecutive_windows(filled, length)  # (N,) -> (B, T)
+    losses = []
+    at_once = max(1, TOKENS_AT_ONCE // length)
+    for some, wanted in zip(inputs.split(at_once), targets.split(at_once), strict=True):
+        logits = model(some).float().flatten(0, 1)  # (B, T, V) -> (B · T, V)
+        losses.append(F.cross_entropy(logits, wanted.flatten(), reduction="none"))
+    return torch.cat(losses)[:count]
 
 
 @torch.no_grad()
@@ -109,4 +119,4 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
             f"labels must have shape (B,) with B ≥ 1 images; got {tuple(labels.shape)} "
             f"for images {tuple(images.shape)}"
         )
-    return (model(images).argmax(dim=-1) == labels).double().mean().item()
+    return (model(images).argmax(dim=-1) == labels).sum().item() / len(labels)

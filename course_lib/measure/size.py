@@ -52,14 +52,12 @@ def size(tensors: Mapping[str, Tensor], parameters: int | None = None) -> Size:
     _check_tensors(tensors)
     names = _first_names(tensors)
     unique = {name: tensors[name].detach().cpu() for name in dict.fromkeys(names.values())}
+    other_names = {name: first for name, first in names.items() if name != first}
+    # Clones, since views of one storage (rows of a matrix, say) may not stand in one file.
+    clones = {name: t.clone(memory_format=torch.contiguous_format) for name, t in unique.items()}
     with TemporaryDirectory() as folder:
         path = Path(folder) / "tensors.safetensors"
-        save_file(
-            # Clones, since views of one storage (rows of a matrix, say) may not stand in one file.
-            {name: t.clone(memory_format=torch.contiguous_format) for name, t in unique.items()},
-            path,
-            metadata={name: first for name, first in names.items() if name != first},
-        )
+        save_file(clones, path, other_names or None)
         if not _equal(load_file(path), unique):
             raise RuntimeError("the file does not give back the tensors that were written")
         count = path.stat().st_size

@@ -6,7 +6,7 @@ A token's embedding x passes through L blocks. Each block adds two corrections t
     x ← x + mlp(rms_norm(x))              each token is processed on its own
 
 and the last x, compared with every embedding, gives the logits of the next token (the embedding is
-used twice: "tied"). Left out on purpose: dropout, biases and padding. None of the lessons needs them.
+used twice: "tied"). Left out on purpose: dropout, biases and padding. No lesson needs them.
 
 Source: Touvron et al., 2023, "LLaMA: Open and Efficient Foundation Language Models".
 
@@ -38,12 +38,10 @@ class LlamaConfig:
     def __post_init__(self):
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(
-                f"width must be an even multiple of heads; got width={self.width}, heads={self.heads}"
+                f"width must be an even multiple of heads; got {self.width} and {self.heads}"
             )
         if self.heads % self.kv_heads:
-            raise ValueError(
-                f"kv_heads must divide heads; got kv_heads={self.kv_heads}, heads={self.heads}"
-            )
+            raise ValueError(f"kv_heads must divide heads; got {self.kv_heads} and {self.heads}")
 
 
 class RMSNorm(nn.Module):

@@ -37,7 +37,7 @@ class Muon(torch.optim.Optimizer):
     """Muon for 2-D parameters; everything else belongs to another optimizer."""
 
     def __init__(self, matrices, lr: float, momentum: float = 0.95, weight_decay: float = 0.01):
-        super().__init__(matrices, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+        super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self) -> None:

@@ -3,12 +3,12 @@
     q = clamp(round(x / s) + z, q_min, q_max)        quantize
     x̂ = s · (q − z)                                  dequantize
 
-The scale s is the distance between neighbouring levels, the zero-point z the code of 0. Inside the
-range that the levels were fitted to, |x − x̂| ≤ s/2. Because z is an integer, 0 is kept exactly: pruned
-weights and padding stay 0. (In float32, read "≤" up to a relative 2⁻²³ for each of the levels.)
+The scale s is the distance between neighbouring levels, the zero-point z the code of 0. In the
+range that the levels were fitted to, |x − x̂| ≤ s/2, but for float32's own rounding. Because z is an
+integer, 0 is kept exactly: pruned weights and padding stay 0.
 
-`round` takes a tie to the even neighbour, before z is added. `torch.quantize_per_channel` does the
-same; `torch.fake_quantize_per_channel_affine` adds z first, so its ties go the other way if z is odd.
+`round` takes a tie to the even neighbour, before z is added. `torch.quantize_per_channel` does so,
+too; `torch.fake_quantize_per_channel_affine` adds z first, so its ties differ where z is odd.
 
 Axes: R rows sharing one scale, C numbers in a row; `course_lib.quantization.rows` makes rows.
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from course_lib.quantization.rows import blocks, check_finite, check_rows
+from course_lib.quantization.rows import blocks, check_rows, is_fake
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class Format:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The levels of R rows: scale (R, 1) in the unit of x, zero_point (R, 1) int32, and the format."""
+    """The levels of R rows: scale (R, 1) in the unit of x, zero_point (R, 1) int32, format."""
 
     scale: Tensor
     zero_point: Tensor
     format: Format
 
     def __getitem__(self, rows: slice) -> "Grid":
-        """The levels of some of the rows."""
+        """The grid of some of the rows."""
         return Grid(self.scale[rows], self.zero_point[rows], self.format)
 
 
@@ -86,7 +86,7 @@ def fit_affine(low: Tensor, high: Tensor, bits: int) -> Grid:
         A grid in float32 or wider. Where low = high = 0, s is the smallest normal number, not 0.
 
     Raises:
-        ValueError: bits outside 2 … 16; low or high NaN or infinite; low above high.
+        ValueError: bits outside 2 … 16; low and high not (R, 1), NaN, infinite, or low above high.
 
     >>> grid = fit_affine(torch.tensor([[0.5]]), torch.tensor([[1.5]]), bits=2)
     >>> grid.scale.tolist(), grid.zero_point.tolist()
@@ -169,8 +169,6 @@ def dequantize(codes: Tensor, grid: Grid) -> Tensor:
 def fake_quantize(rows: Tensor, grid: Grid) -> Tensor:
     """Dequantize(quantize(x)) in one go and unchecked: each number becomes its nearest level.
 
-    Source: the name is that of Jacob et al., 2018, who train with it.
-
     >>> grid = fit_affine(torch.tensor([[-1.0]]), torch.tensor([[2.0]]), bits=2)
     >>> fake_quantize(torch.tensor([[-3.0, 0.4, 0.6, 9.0]]), grid).tolist()
     [[-1.0, 0.0, 1.0, 2.0]]
@@ -179,7 +177,7 @@ def fake_quantize(rows: Tensor, grid: Grid) -> Tensor:
 
 
 def _nearest_codes(rows: Tensor, grid: Grid) -> Tensor:
-    """Codes as floats, in one new tensor. x · (1/s), not x / s: faster, and PyTorch's own choice."""
+    """Codes as floats, in one new tensor. Like PyTorch, x · (1/s) and not x / s: it is faster."""
     codes = (rows * (1 / grid.scale)).round_()
     return codes.add_(grid.zero_point).clamp_(grid.format.lowest, grid.format.highest)
 
@@ -194,7 +192,13 @@ def _check_grid(rows: Tensor, grid: Grid, name: str) -> None:
 
 def _check_range(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """The ends of a range in float32 or wider, once they are finite and in order."""
-    check_finite(low, "low")
-    check_finite(high, "high")
+    check_rows(low, "low")
+    check_rows(high, "high")
+    if low.shape != high.shape or low.shape[1] != 1:
+        raise ValueError(
+            f"low and high must have shape (R, 1); got {tuple(low.shape)} and {tuple(high.shape)}"
+        )
+    if not is_fake(low) and (low > high).any():
+        raise ValueError("low must not be above high; it is in at least one row")
     dtype = torch.promote_types(low.dtype, torch.float32)
     return low.to(dtype), high.to(dtype)

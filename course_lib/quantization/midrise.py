@@ -4,10 +4,10 @@ Document S1 (§4.2) maps x in [a, b] to n bits by
 
     x_q = round((x − a) / (b − a) · 2ⁿ − 0.5)
 
-Meant is: cut the range into 2ⁿ cells and number them. Two things go wrong. `round` takes ties to the
-even neighbour, so a number on the border of two cells falls into the lower cell or the upper one by
-turns, and at b it gets the code 2ⁿ, which does not fit into n bits: as a byte, the largest weight
-becomes the smallest. And there is no rule for decoding. Repaired, with cells of width Δ = (b − a) / 2ⁿ:
+Meant is: cut the range into 2ⁿ cells and number them. Two things go wrong. `round` takes ties to
+the even neighbour, so a number on the border of two cells falls into the lower or the upper one by
+turns, and b itself gets the code 2ⁿ, which does not fit into n bits: as a byte, the largest weight
+becomes the smallest. And no rule for decoding is given. Repaired, with cells of Δ = (b − a) / 2ⁿ:
 
     q = clamp(⌊(x − a) / Δ⌋, 0, 2ⁿ − 1)          x̂ = a + (q + ½) Δ
 

@@ -1,7 +1,7 @@
 """Codes of n bits packed into bytes: eight codes fill n bytes.
 
-The codes are cut into eight runs of equal length. Byte by byte, the runs are laid over each other, run
-k shifted up by n · k bits; for n = 3:
+The codes are cut into eight runs of equal length, and the runs laid over each other, run k moved up
+by n · k bits. For n = 3:
 
     byte 0      run 2 (low 2 bits)   run 1   run 0
     byte 1      run 5 (low 1 bit)    run 4   run 3   run 2 (high bit)

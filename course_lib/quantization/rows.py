@@ -1,7 +1,7 @@
 """Rows: the numbers that share one scale, and blocks of rows that fit in the cache.
 
 How many numbers share a scale is called the granularity. It is only a matter of shape: a weight
-(O, I) is seen as a matrix whose rows share a scale, and everything else in this folder works on rows.
+(O, I) is seen as a matrix whose rows share a scale, and all else in this folder works on rows.
 
     "tensor"     (O, I) -> (1, O·I)        one scale for the whole weight
     "channel"    (O, I) -> (O, I)          one scale for each output
@@ -61,8 +61,8 @@ def to_rows(weight: Tensor, granularity: str | int) -> Tensor:
 def blocks(rows: Tensor) -> Iterator[tuple[slice, slice]]:
     """Slices (of rows, of columns) that cut a matrix into blocks of at most 2¹⁸ numbers.
 
-    A formula of several steps is fastest where a block stays in the cache from its first step to its
-    last. An accelerator hides memory's delay in another way: there the matrix is one block.
+    A formula of several steps is fastest where a block stays in the cache from the first step to
+    the last. An accelerator hides memory's delay in another way: there, the matrix is one block.
 
     >>> [(i.stop, j.stop) for i, j in blocks(torch.zeros(2, 300_000))]
     [(1, 262144), (1, 524288), (2, 262144), (2, 524288)]
@@ -92,18 +92,20 @@ def check_rows(rows: Tensor, name: str = "rows") -> None:
 
 
 def check_finite(tensor: Tensor, name: str) -> None:
-    """Raise unless `tensor` holds floats, at least one, and neither NaN nor infinity.
-
-    A fake tensor has a shape and no numbers, so there is nothing to look at.
-    """
+    """Raise, as `check_rows` does, unless a tensor of any shape holds finite floats."""
     if not tensor.is_floating_point():
         raise TypeError(f"{name} must be a tensor of floats; got {tensor.dtype}")
     if tensor.numel() == 0:
         raise ValueError(f"{name} must not be empty; got shape {tuple(tensor.shape)}")
-    if isinstance(tensor, FakeTensor) or torch.stack(tensor.aminmax()).isfinite().all():
+    if is_fake(tensor) or torch.stack(tensor.aminmax()).isfinite().all():
         return
     wrong = (~tensor.isfinite()).nonzero()
     raise ValueError(
         f"{name} must be finite; got {len(wrong)} NaN or infinity among {tensor.numel()} numbers, "
         f"first at {wrong[0].tolist()}"
     )
+
+
+def is_fake(tensor: Tensor) -> bool:
+    """Whether a tensor has a shape and a device but no numbers, so that nothing can be checked."""
+    return isinstance(tensor, FakeTensor)

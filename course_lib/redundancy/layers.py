@@ -5,7 +5,10 @@ parts: the heads of the attention, or the hidden units of the MLP. W_p are the c
 matrix that belong to part p, and x_p are that part's values. Two measures of "little":
 
     influence of a layer       1 − mean over tokens of cos(x before, x after)
-    contribution of a part     mean over tokens of ‖W_p x_p‖
+    contribution of a part     mean over tokens of ‖W_p x_p‖, divided by the mean of ‖x‖
+
+x is the layer's input. It grows from layer to layer, and so do the corrections: without the
+division the first layers, which do most, would look the least important.
 
 Sources: Men et al., 2024, "ShortGPT: Layers in Large Language Models are More Redundant Than You
 Expect" (influence); contributions follow from the sum above.
@@ -78,22 +81,24 @@ def contributions(inputs: Tensor, weight: Tensor, parts: int) -> Tensor:
 
 
 def head_contributions(model: Llama, tokens: Tensor) -> Tensor:
-    """Mean ‖W_p x_p‖ of each attention head over tokens (B, T): (L, H)."""
+    """Mean ‖W_p x_p‖ / mean ‖x‖ of each attention head over tokens (B, T): (L, H)."""
     matrices = [block.attention.output for block in model.blocks]
-    inputs = record_inputs(model, tokens, matrices)
-    heads = model.config.heads
-    return torch.stack(
-        [contributions(x, m.weight, heads) for x, m in zip(inputs, matrices, strict=True)]
-    )
+    return _relative_contributions(model, tokens, matrices, model.config.heads)
 
 
 def unit_contributions(model: Llama, tokens: Tensor) -> Tensor:
-    """Mean |h| ‖w‖ of each hidden unit of the MLPs over tokens (B, T): (L, F)."""
+    """Mean ‖W_p x_p‖ / mean ‖x‖ of each hidden unit of the MLPs over tokens (B, T): (L, F)."""
     matrices = [block.mlp.down for block in model.blocks]
-    inputs = record_inputs(model, tokens, matrices)
+    return _relative_contributions(model, tokens, matrices, model.config.mlp_width)
+
+
+def _relative_contributions(
+    model: Llama, tokens: Tensor, matrices: list[nn.Linear], parts: int
+) -> Tensor:
+    """Contributions as shares of the length of the x that the layer is given: (L, P)."""
+    inputs = record_inputs(model, tokens, [*matrices, *model.blocks])
+    values, states = inputs[: len(matrices)], inputs[len(matrices) :]
+    layers = zip(matrices, values, states, strict=True)
     return torch.stack(
-        [
-            contributions(x, m.weight, model.config.mlp_width)
-            for x, m in zip(inputs, matrices, strict=True)
-        ]
+        [contributions(v, m.weight, parts) / x.norm(dim=-1).mean() for m, v, x in layers]
     )

@@ -63,8 +63,8 @@ def merge_twins(incoming: Tensor, outgoing: Tensor, heads: Tensor) -> Tensor:
     """New outgoing weights: each head takes over those of its twins, whose own become zero.
 
     The layer's function stays exactly the same where rows are exact multiples and the activation is
-    positively homogeneous, as ReLU is; where c = 1 (equal rows), any activation will do. A unit with
-    heads[i] ≠ i then does nothing and may be removed from both matrices.
+    positively homogeneous, as ReLU is; where c = 1 (equal rows), any activation will do. A unit
+    with heads[i] ≠ i then does nothing and may be removed from both matrices.
 
     Args:
         incoming, outgoing: (F, I) and (O, F).

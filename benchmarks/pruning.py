@@ -1,0 +1,167 @@
+"""Pruning: this library beside PyTorch's pruning, torch.topk and the authors' hard-concrete layer.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.pruning
+
+Times are CPU seconds; the sides take turns, the figure is the median of 7. Extra memory is the growth
+of a fresh process's peak during one call.
+"""
+
+import copy
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from course_lib.pruning.hard_concrete import L0Linear
+from course_lib.pruning.masks import magnitude_pruned, prunable_weights
+from course_lib.pruning.top_k import largest_masks
+
+REPEATS = 7
+
+
+def cpu_seconds(sides: dict[str, Callable], repeats: int = REPEATS) -> dict[str, float]:
+    """Median CPU seconds of each side, which take turns."""
+    seconds = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, function in sides.items():
+            start = time.process_time()
+            function()
+            seconds[name].append(time.process_time() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def report(title: str, seconds: dict[str, float], goal: float) -> None:
+    """Print each side's time and the first side's ratio to the second."""
+    ours, peer = list(seconds.values())[:2]
+    print(title)
+    for name, value in seconds.items():
+        print(f"    {name:32} {value:8.4f} s")
+    print(f"    ratio {ours / peer:.3f} (goal ≤ {goal})")
+
+
+# ---------------------------------------------------------------- 90 % of 47.8 million weights
+
+
+def large_model() -> nn.Module:
+    """The linear layers of a Llama of 12 layers, D = 576, F = 1536, all heads with own keys."""
+    torch.manual_seed(0)
+    shapes = [(576, 576)] * 4 + [(576, 1536)] * 2 + [(1536, 576)]
+    return nn.Sequential(*(nn.Linear(i, o, bias=False) for _ in range(12) for i, o in shapes))
+
+
+def prune_ours(model: nn.Module) -> nn.Module:
+    """A pruned copy, by this library."""
+    return magnitude_pruned(model, density=0.1)
+
+
+def prune_peer(model: nn.Module) -> nn.Module:
+    """A pruned copy, by torch.nn.utils.prune."""
+    model = copy.deepcopy(model)
+    layers = [(layer, "weight") for layer in model]
+    prune.global_unstructured(layers, pruning_method=prune.L1Unstructured, amount=0.9)
+    for layer, name in layers:
+        prune.remove(layer, name)
+    return model
+
+
+def extra_megabytes(function: Callable) -> float:
+    """How much the peak memory grows while `function` prunes the large model."""
+    model = large_model()
+    function(nn.Sequential(nn.Linear(2, 2)))  # loads what is loaded once
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = function(model)
+    assert result is not model
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def magnitude_table() -> None:
+    """CPU time, extra memory and the weights that are kept."""
+    model = large_model()
+    total = sum(w.numel() for w in prunable_weights(model).values())
+    ours, peer = (prunable_weights(f(model)) for f in (prune_ours, prune_peer))
+    assert sum(int((w != 0).sum()) for w in ours.values()) == round(0.1 * total)
+    differ = sum(int((a != b).sum()) for a, b in zip(ours.values(), peer.values(), strict=True))
+    sides = {"course_lib": prune_ours, "global_unstructured, remove": prune_peer}
+    seconds = cpu_seconds({n: lambda f=f: f(model) for n, f in sides.items()}, repeats=5)
+    report(f"10 % of {total:,} weights, copy included; {differ} weights differ", seconds, 0.08)
+    megabytes = []
+    for function in sides.values():
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            megabytes.append(pool.submit(extra_megabytes, function).result())
+    print(f"    extra memory {megabytes[0]:.0f} MB, peer {megabytes[1]:.0f} MB, ", end="")
+    print(f"ratio {megabytes[0] / megabytes[1]:.3f} (goal ≤ 0.25)")
+
+
+def top_k_table() -> None:
+    """The top tenth of a 4096 × 4096 weight with heavy tails."""
+    torch.manual_seed(0)
+    gains = torch.randn(4096, 1).mul(0.3).exp()
+    weight = torch.distributions.StudentT(5.0).sample((4096, 4096)) * 0.02 * gains
+    k = weight.numel() // 10
+    sides = {
+        "course_lib, a mask": lambda: largest_masks({"w": weight}, k),
+        "torch.topk, indices": lambda: weight.abs().flatten().topk(k),
+    }
+    report("top 10 % of 4096 × 4096", cpu_seconds(sides), 0.6)
+
+
+# ---------------------------------------------------------------- hard concrete, 1024 × 1024
+
+
+class PaperL0Linear(nn.Module):
+    """The layer as the paper's formulas state it: gates multiply the rows of W (inputs, outputs)."""
+
+    def __init__(self, inputs: int, outputs: int, gate: str):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(inputs, outputs) / inputs**0.5)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        shape = (inputs, 1) if gate == "input" else (inputs, outputs)
+        self.log_alpha = nn.Parameter(torch.randn(shape) * 0.01 + 2.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        u = torch.empty_like(self.log_alpha).uniform_(1e-6, 1 - 1e-6)
+        s = torch.sigmoid((torch.log(u) - torch.log(1 - u) + self.log_alpha) / (2 / 3))
+        z = torch.clamp(s * (1.1 - -0.1) + -0.1, min=0, max=1)
+        return x.mm(self.weight * z) + self.bias
+
+    def expected_l0(self) -> torch.Tensor:
+        shift = 2 / 3 * torch.log(torch.tensor(0.1 / 1.1))
+        return torch.sigmoid(self.log_alpha - shift).expand_as(self.weight).sum()
+
+
+def forward_backward(layer: nn.Module, x: torch.Tensor, gradient: torch.Tensor) -> Callable:
+    """One training pass, the L0 penalty included."""
+
+    def run() -> None:
+        layer.zero_grad()
+        penalty = layer.expected_l0() if hasattr(layer, "expected_l0") else 0.0
+        ((layer(x) * gradient).sum() + 1e-6 * penalty).backward()
+
+    return run
+
+
+def gate_table(gate: str, batch: int = 128) -> None:
+    """A 1024 × 1024 layer: ours, the paper's formulas, a plain linear layer."""
+    torch.manual_seed(0)
+    x, gradient = torch.randn(batch, 1024, requires_grad=True), torch.randn(batch, 1024)
+    layers = {
+        "course_lib": L0Linear(nn.Linear(1024, 1024), gate),
+        "the paper's formulas": PaperL0Linear(1024, 1024, gate),
+        "plain linear": nn.Linear(1024, 1024),
+    }
+    sides = {name: forward_backward(layer, x, gradient) for name, layer in layers.items()}
+    report(f"a gate for each {gate}, 1024², batch {batch}", cpu_seconds(sides, 21), 1.0)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    magnitude_table()
+    top_k_table()
+    gate_table("input")
+    gate_table("weight")

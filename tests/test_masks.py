@@ -1,0 +1,210 @@
+"""Masks: the same weights as PyTorch's pruning, and no step of training that brings one back."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from course_lib.models.llama import Llama, LlamaConfig
+from course_lib.models.muon import Muon
+from course_lib.pruning.masks import (
+    apply_masks,
+    cubic_density,
+    hold_masks,
+    magnitude_masks,
+    magnitude_pruned,
+    prunable_weights,
+)
+
+OPTIMIZERS = {
+    "SGD": lambda p: torch.optim.SGD(p, lr=0.1),
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
+    "Nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+    "Adam": lambda p: torch.optim.Adam(p, lr=0.01, amsgrad=True),
+    "AdamW": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
+    "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.9),
+    "Muon": lambda p: Muon([w for w in p if w.dim() == 2], lr=0.02),
+}
+
+
+def network():
+    return nn.Sequential(
+        nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3)
+    )
+
+
+def train(model, optimizer, steps):
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        x = torch.randn(20, 6, generator=generator)
+        optimizer.zero_grad()
+        (model(x) - x[:, :3]).square().mean().backward()
+        optimizer.step()
+
+
+def nonzeros(tensors):
+    return sum(int((t != 0).sum()) for t in tensors.values())
+
+
+def test_only_linear_and_convolution_weights_are_pruned():
+    model = Llama(LlamaConfig(11, width=8, layers=2, heads=2, kv_heads=1, mlp_width=12, context=16))
+    names = list(prunable_weights(model))
+    assert len(names) == 2 * 7
+    assert not [name for name in names if "embedding" in name or "norm" in name]
+    assert list(prunable_weights(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))) == [
+        "0.weight"
+    ]
+
+
+def test_a_shared_weight_counts_once():
+    model = network()
+    model[2] = model[0]
+    assert list(prunable_weights(model)) == ["0.weight", "4.weight"]
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.1, 0.5, 0.9, 0.987])
+def test_global_masks_remove_what_pytorch_removes(amount):
+    model = network()
+    peer = copy.deepcopy(model)
+    layers = [(layer, "weight") for layer in peer if isinstance(layer, nn.Linear)]
+    prune.global_unstructured(layers, pruning_method=prune.L1Unstructured, amount=amount)
+    pruned = magnitude_pruned(model, 1 - amount)
+    for (layer, _), weight in zip(layers, prunable_weights(pruned).values(), strict=True):
+        assert weight.equal(layer.weight)
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.1, 0.5, 0.9])
+def test_layer_masks_remove_what_pytorch_removes(amount):
+    weights = prunable_weights(network())
+    for name, mask in magnitude_masks(weights, 1 - amount, per_layer=True).items():
+        layer = nn.Linear(*weights[name].T.shape)
+        layer.weight = weights[name]
+        left = weights[name].numel() - round((1 - amount) * weights[name].numel())
+        assert prune.l1_unstructured(layer, "weight", amount=left).weight_mask.bool().equal(mask)
+
+
+def test_exactly_k_weights_stay_even_if_all_are_equal():
+    weights = {"a": torch.ones(10, 10), "b": -torch.ones(50)}
+    masks = magnitude_masks(weights, 0.7)
+    assert masks["a"].all()
+    assert masks["b"].tolist() == [True] * 5 + [False] * 45
+
+
+def test_pruning_returns_a_copy_and_is_idempotent():
+    model = network()
+    before = copy.deepcopy(model.state_dict())
+    pruned = magnitude_pruned(model, 0.25)
+    assert all(model.state_dict()[name].equal(old) for name, old in before.items())
+    assert nonzeros(prunable_weights(pruned)) == round(0.25 * (96 + 192 + 36))
+    again = magnitude_pruned(pruned, 0.25)
+    assert all(pruned.state_dict()[n].equal(w) for n, w in again.state_dict().items())
+
+
+def test_a_pruned_weight_is_zero_whatever_it_was():
+    weights = {"w": torch.tensor([float("nan"), float("inf"), -1.0])}
+    apply_masks(weights, {"w": torch.tensor([False, False, True])})
+    assert weights["w"].tolist() == [0, 0, -1]
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_a_mask_stays_a_mask(make):
+    """Momentum is collected before the weights are pruned, so it does point at them."""
+    model = network()
+    optimizer = make(list(model.parameters()))
+    train(model, optimizer, steps=3)
+    weights = prunable_weights(model)
+    masks = magnitude_masks(weights, 0.3)
+    hold_masks(optimizer, weights, masks)
+    kept = {name: weights[name].detach()[masks[name]].clone() for name in weights}
+    for _ in range(10):
+        train(model, optimizer, steps=1)
+        for name, weight in weights.items():
+            gone = ~masks[name]
+            assert not weight[gone].any()
+            for value in optimizer.state[weight].values():
+                if torch.is_tensor(value) and value.shape == weight.shape:
+                    assert not value[gone].any()
+    assert all(not weights[name][masks[name]].equal(kept[name]) for name in weights)
+
+
+def test_momentum_alone_would_bring_weights_back():
+    """What the mask is needed for: after one step the pruned weights are back."""
+    model = network()
+    optimizer = OPTIMIZERS["momentum"](model.parameters())
+    train(model, optimizer, steps=3)
+    weights = prunable_weights(model)
+    apply_masks(weights, magnitude_masks(weights, 0.3))
+    train(model, optimizer, steps=1)
+    assert nonzeros(weights) > 0.9 * (96 + 192 + 36)
+
+
+def test_a_step_with_momentum_by_hand():
+    weight = nn.Parameter(torch.tensor([0.0, 2.0]))
+    optimizer = torch.optim.SGD([weight], lr=0.5, momentum=0.9)
+    optimizer.state[weight]["momentum_buffer"] = torch.tensor([1.0, 1.0])  # from before pruning
+    hold_masks(optimizer, {"w": weight}, {"w": torch.tensor([False, True])})
+    weight.grad = torch.tensor([1.0, 1.0])
+    optimizer.step()
+    assert weight.tolist() == [0, pytest.approx(1.05)]  # 2 − 0.5 · (0.9 · 1 + 1)
+
+
+@pytest.mark.parametrize("make", [OPTIMIZERS[n] for n in ("momentum", "AdamW")])
+def test_a_pruned_neuron_trains_like_one_that_is_not_there(make):
+    """All weights out of eight hidden neurons are pruned: the rest must train as a network of 8."""
+    large, small = network()[:3], nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 12))
+    with torch.no_grad():
+        small[0].weight.copy_(large[0].weight[:8])
+        small[0].bias.copy_(large[0].bias[:8])
+        small[2].weight.copy_(large[2].weight[:, :8])
+        small[2].bias.copy_(large[2].bias)
+    masks = {"2.weight": torch.arange(16).expand(12, 16) < 8}
+    optimizer = make(large.parameters())
+    hold_masks(optimizer, dict(large.named_parameters()), masks)
+    generator = torch.Generator().manual_seed(1)
+    others = make(small.parameters())
+    for _ in range(20):
+        x = torch.randn(20, 6, generator=generator)
+        for model, step in ((large, optimizer), (small, others)):
+            step.zero_grad()
+            model(x).square().mean().backward()
+            step.step()
+    torch.testing.assert_close(large[2].weight[:, :8], small[2].weight)
+
+
+def test_masks_may_be_tightened_while_training():
+    model = network()
+    optimizer = OPTIMIZERS["AdamW"](model.parameters())
+    weights = prunable_weights(model)
+    masks = magnitude_masks(weights, 1.0)
+    hold_masks(optimizer, weights, masks)
+    left = []
+    for step in range(6):
+        masks.update(magnitude_masks(weights, cubic_density(step, start=0, stop=4, final=0.1)))
+        train(model, optimizer, steps=1)
+        left.append(nonzeros(weights))
+    assert left == [round(d * 324) for d in (1, 0.4796875, 0.2125, 0.1140625, 0.1, 0.1)]
+
+
+def test_cubic_density_is_the_papers_schedule():
+    """s_t = s_f + (s_i − s_f)(1 − (t − t₀) / (n Δt))³; here s_i = 0, s_f = 0.9, t₀ = 10, n Δt = 40."""
+    for t in range(10, 51):
+        sparsity = 0.9 + (0 - 0.9) * (1 - (t - 10) / 40) ** 3
+        assert cubic_density(t, start=10, stop=50, final=0.1) == pytest.approx(1 - sparsity)
+    assert [cubic_density(t, 10, 50, 0.1) for t in (0, 10, 50, 99)] == [1, 1, 0.1, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda w: magnitude_masks(w, 1.1), "density must be from 0 to 1; got 1.1"),
+        (lambda w: magnitude_masks(w, float("nan"), per_layer=True), "density must be"),
+        (lambda w: apply_masks(w, {"w": torch.ones(3, dtype=torch.bool)}), "the mask of 'w'"),
+        (lambda w: cubic_density(1, 5, 5, 0.1), "stop must be after start=5; got 5"),
+        (lambda w: cubic_density(1, 0, 5, -0.1), "final must be from 0 to 1"),
+    ],
+)
+def test_bad_input_is_refused(call, says):
+    with pytest.raises(ValueError, match=says):
+        call({"w": torch.ones(2)})
