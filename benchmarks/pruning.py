@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.pruning
 
-Times are CPU seconds; the sides take turns, the figure is the median of 7. Extra memory is the growth
-of a fresh process's peak during one call.
+Times are CPU seconds; the sides take turns, the figure is the median of 7. Extra memory is the
+growth of a fresh process's peak during one call.
 """
 
 import copy
@@ -115,7 +115,7 @@ def top_k_table() -> None:
 
 
 class PaperL0Linear(nn.Module):
-    """The layer as the paper's formulas state it: gates multiply the rows of W (inputs, outputs)."""
+    """The layer as the paper's formulas state it: gates multiply the rows of W (inputs, O)."""
 
     def __init__(self, inputs: int, outputs: int, gate: str):
         super().__init__()

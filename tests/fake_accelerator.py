@@ -1,6 +1,6 @@
 """An accelerator that is not there: tensors with shapes and a device, but no numbers.
 
-A function that makes a tensor without `device=` mixes it with those of its inputs, and fails here as
+A function that makes a tensor without `device=` mixes it with those of its inputs: it fails here as
 it would on a GPU. Changing PyTorch's global state is what this does, so it runs as its own process:
 
     python tests/fake_accelerator.py      prints "exercise: case: error" for every failing call

@@ -105,17 +105,48 @@ class Lab:
         self._wait_until_idle(seconds)
 
     def _wait_until_idle(self, seconds: float) -> None:
-        self.page.wait_for_timeout(1000)
-        self.page.wait_for_selector(
-            ".jp-StatusBar-TextItem:has-text('| Idle')", timeout=1000 * seconds
-        )
+        """Wait until the kernel is idle and no cell on the screen, the last one included, waits."""
+        waiting = self.page.locator(".jp-InputPrompt", has_text="[*]")
         self.page.wait_for_timeout(500)
+        end = time.monotonic() + seconds
+        while waiting.count() and time.monotonic() < end:
+            self.page.wait_for_timeout(500)
+        self.page.wait_for_selector(".jp-StatusBar-TextItem:has-text('| Idle')")
+        self.page.wait_for_timeout(300)
+
+    def save(self) -> None:
+        """Write the notebook to its file."""
+        self.page.keyboard.press("Control+s")
+        self.page.wait_for_timeout(2000)
+
+    def screens(self) -> Iterator[int]:
+        """Scroll from the top to the end, a screen at a time, and count them."""
+        panel = self.page.locator(".jp-NotebookPanel .jp-WindowedPanel-outer")
+        top, number = 0, 0
+        while True:
+            panel.evaluate("(panel, top) => { panel.scrollTop = top }", top)
+            self.page.wait_for_timeout(300)
+            yield number
+            height, whole = panel.evaluate("panel => [panel.clientHeight, panel.scrollHeight]")
+            top, number = top + height - 50, number + 1
+            if top + 50 >= whole:
+                return
 
     def cells(self, text: str):
         """The code cells whose source contains `text`."""
         return self.page.locator(
             ".jp-CodeCell", has=self.page.locator(".cm-content", has_text=text)
         )
+
+    def cell(self, text: str):
+        """The first code cell whose source contains `text`."""
+        return self.cells(text).first
+
+    def press(self, key: str) -> bool:
+        """Press a key and wait until the kernel has answered."""
+        self.page.keyboard.press(key)
+        self._wait_until_idle(60)
+        return True
 
     def replace(self, cell, source: str) -> None:
         """Type a new source into a cell and run it."""

@@ -1,4 +1,4 @@
-"""Every reference runs on every device: on a fake accelerator always, on cuda where there is one."""
+"""Every reference runs on every device: a fake accelerator always, cuda where there is one."""
 
 import subprocess
 import sys

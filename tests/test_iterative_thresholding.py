@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Lasso
+from test_least_squares import X, Y, regression
 
 from course_lib.pruning.iterative_thresholding import ista, iterative_hard_thresholding, lasso_path
 from course_lib.pruning.least_squares import best_subset, gradient, squared_error
 from course_lib.pruning.objective import project
-from test_least_squares import X, Y, regression
 
 
 @settings(max_examples=25, deadline=None)

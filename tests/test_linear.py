@@ -55,7 +55,7 @@ def minmax_grid(rows: torch.Tensor, format: Format) -> Grid:
 
 
 def bound(grid: Grid) -> torch.Tensor:
-    """s/2 and float32's rounding: 1/s, x · (1/s), s · (q − z) and s itself, 2⁻²⁴ of the range each."""
+    """s/2 and float32's rounding: 1/s, x · (1/s), s · (q − z) and s, 2⁻²⁴ of the range each."""
     steps = grid.format.highest - grid.format.lowest
     return grid.scale.double() * (0.5 + steps * 2**-22)
 
@@ -130,7 +130,7 @@ def test_groups_are_those_of_torchao(name):
 
 
 def test_torch_disagrees_with_itself_on_ties():
-    """fake_quantize adds the zero-point before it rounds, quantize after: ties differ if z is odd."""
+    """fake_quantize adds the zero-point before it rounds, quantize after: ties differ, z odd."""
     rows = torch.tensor([[0.5, 1.5, 2.5, -0.5]])
     grid = Grid(torch.ones(1, 1), torch.ones(1, 1, dtype=torch.int32), Format(8))
     stored = torch.quantize_per_tensor(rows, 1.0, 1, torch.quint8)

@@ -26,7 +26,7 @@ PEER_NAMES = {
 
 
 def peer_of(model: Llama) -> LlamaForCausalLM:
-    """The Llama of the library transformers with the same weights: an independent implementation."""
+    """The Llama of the library transformers with the same weights: an independent peer."""
     config = model.config
     peer = LlamaForCausalLM(
         PeerConfig(

@@ -188,7 +188,7 @@ def test_masks_may_be_tightened_while_training():
 
 
 def test_cubic_density_is_the_papers_schedule():
-    """s_t = s_f + (s_i − s_f)(1 − (t − t₀) / (n Δt))³; here s_i = 0, s_f = 0.9, t₀ = 10, n Δt = 40."""
+    """s_t = s_f + (s_i − s_f)(1 − (t − t₀) / (n Δt))³; s_i = 0, s_f = 0.9, t₀ = 10, n Δt = 40."""
     for t in range(10, 51):
         sparsity = 0.9 + (0 - 0.9) * (1 - (t - 10) / 40) ** 3
         assert cubic_density(t, start=10, stop=50, final=0.1) == pytest.approx(1 - sparsity)

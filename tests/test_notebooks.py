@@ -16,7 +16,7 @@ from nbgrader.apps import NbGraderAPI
 from toy_lesson import answer
 from traitlets.config import Config
 
-from course_lib.classroom.build import is_current, unclean
+from course_lib.classroom.build import is_current, pictures, unclean
 from course_lib.classroom.check import run_nbval
 from course_lib.classroom.files import NOTEBOOKS, SOLUTIONS, sources
 from course_lib.classroom.lesson import Lesson, grade_id, read_lessons
@@ -70,6 +70,10 @@ def test_every_notebook_has_a_source():
     notebooks = [*SOLUTIONS.glob("*.ipynb"), *NOTEBOOKS.glob("*.ipynb")]
     strays = [p.name for p in notebooks if p.stem not in LESSONS and ".mine-" not in p.name]
     assert not strays, f"{strays} have no source in solutions/; delete them, or {BUILD}"
+
+
+def test_the_readme_shows_the_last_figure_of_the_first_lesson():
+    assert (SOLUTIONS.parent / "README.png").read_bytes() == pictures(solved(FIRST))[-1], BUILD
 
 
 @every_lesson

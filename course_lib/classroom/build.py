@@ -3,6 +3,8 @@
 solutions/NN_topic.py -> solutions/NN_topic.ipynb   run, with outputs: nbval compares with them
                       -> notebooks/NN_topic.ipynb   what a learner opens: no solutions, no outputs
 
+README.png is the last figure of the first lesson.
+
 Only a lesson whose solved notebook differs from its source, outputs aside, is run. That a change in
 course_lib alters what a lesson prints is not seen here; nbval sees it, in `make test`.
 """
@@ -12,6 +14,7 @@ import re
 import subprocess
 import tempfile
 import time
+from base64 import b64decode
 from copy import deepcopy
 from pathlib import Path
 
@@ -27,6 +30,7 @@ from course_lib.classroom.student import is_touched, keep, student_notebook, wri
 
 CELL_SECONDS = 300
 WIDGET = "application/vnd.jupyter.widget-view+json"
+PNG_DATA = re.compile(r"data:image/png;base64,([\w+/=]+)")
 IMAGE_DATA = re.compile(r"base64,[\w+/=]+")
 WARNING = re.compile(r"\w*Warning: .*")
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<~-])(?:/[\w.-]+){2,}|\b[A-Z]:\\\w+")
@@ -40,7 +44,8 @@ def build(solutions: Path = SOLUTIONS, notebooks: Path = NOTEBOOKS, force: bool 
     Raises:
         LessonError: a lesson is malformed or does not run cleanly.
     """
-    for lesson in read_lessons(solutions):
+    lessons = read_lessons(solutions)
+    for lesson in lessons:
         begun = time.monotonic()
         name = f"{lesson.path.stem}.ipynb"
         done = "up to date"
@@ -51,6 +56,16 @@ def build(solutions: Path = SOLUTIONS, notebooks: Path = NOTEBOOKS, force: bool 
             done += f"; notebooks/{name} had been edited: kept as {keep(notebooks / name).name}"
         write(notebooks / name, student_notebook(lesson))
         print(f"{lesson.path.stem:<32}{done}", flush=True)
+    figures = pictures(lessons[0].path.with_suffix(".ipynb")) if lessons else []
+    if figures:
+        (solutions.parent / "README.png").write_bytes(figures[-1])
+
+
+def pictures(path: Path) -> list[bytes]:
+    """The figures in a run notebook, PNG, in their order."""
+    outputs = [out for cell in nbformat.read(path, 4).cells for out in cell.get("outputs", [])]
+    html = [out.data.get("text/html", "") for out in outputs if "data" in out]
+    return [b64decode(data) for text in html for data in PNG_DATA.findall(text)]
 
 
 def is_current(solved: Path, lesson: Lesson) -> bool:

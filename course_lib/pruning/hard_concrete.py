@@ -83,8 +83,8 @@ class L0Linear(nn.Module):
     Args:
         linear: the layer whose weight (O, I) and bias are taken over.
         gate: what a gate multiplies, "weight" or "input" (a whole column of W).
-        start: log α = log(start / (1 − start)) at first, plus noise of standard deviation 0.01. From
-            11/12 upwards all fixed gates are 1 before training.
+        start: log α = log(start / (1 − start)) at first, plus noise of standard deviation 0.01.
+            From 11/12 upwards all fixed gates are 1 before training.
 
     Raises:
         ValueError: gate is neither, or start is not between 0 and 1.

@@ -14,7 +14,7 @@ PASSED, FAILED, NOT_ATTEMPTED = "passed", "failed", "not attempted"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is told to the learner; `details` are (what, text) lines about the first failing case."""
+    """What a learner is told; `details` are (what, text) lines about the first failing case."""
 
     exercise: str
     status: str

@@ -30,7 +30,7 @@ class Outcome:
 
 
 class TimeLimit(BaseException):
-    """Stops a call that does not return; not an Exception, so that `except Exception` lets it by."""
+    """Stops a call that does not return; no Exception, so that `except Exception` lets it by."""
 
 
 def run(
