@@ -1,6 +1,7 @@
 """The house rules that a machine can check: who may import whom, and how long things may be."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,32 @@ def test_public_functions_say_what_they_do_and_take(module):
             assert node.returns is not None, f"{module.name}: {node.name} has no return type"
             untyped = [a.arg for a in arguments if a.annotation is None]
             assert not untyped, f"{module.name}: {node.name} has no types for {untyped}"
+
+
+# The field's standard term -> spellings that mean the same and are not used here.
+TERMS = {
+    "quantization, quantize": r"quantis|\bde-quanti[sz]|\bquantification",
+    "fine-tuning": r"\bfine ?tun(?:e|ed|ing)\b",
+    "distillation": r"\bdestill|\bdistil(?:led|ling)? knowledge",
+    "sparsity": r"\bsparseness\b",
+    "zero-point": r"\bzero points?\b",
+    "bits per byte": r"\bbits?[/-]byte|\bbits per bytes\b",
+    "held-out": r"\bheld out (?:text|chapters|images|data)\b|\bholdout\b",
+    "n-gram": r"\bngrams?\b(?![.(_])",
+    "MinHash": r"\bMin-Hash|\bminHash",
+    "Transformer": r"\btransformers?\b (?:model|block|layer)",
+    "TinyLM": r"\bTiny-?Lm\b|\bTiny LM\b",
+    "SmolLM2": r"\bSmolLm2?\b|\bSmollm2?\b",
+}
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_terms_are_spelled_as_the_field_spells_them(term):
+    lessons = sorted((ROOT / "solutions").glob("*.py"))
+    pages = [*lessons, *MODULES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    found = {
+        f"{path.name}: {match.group()}"
+        for path in pages
+        for match in re.finditer(TERMS[term], path.read_text("utf-8"))
+    }
+    assert not found, f"the course's word is {term}"
