@@ -31,17 +31,18 @@ def histogram(rows: Tensor) -> tuple[Tensor, Tensor]:
     """
     check_rows(rows)
     low, high = rows.amin().float(), rows.amax().float()
-    bins = torch.arange(BINS, device=rows.device)
-    centres = low + (bins + 0.5) * ((high - low) / BINS)
+    share = (torch.arange(BINS, device=rows.device) + 0.5) / BINS
+    centres = (1 - share) * low + share * high  # high − low may be beyond float32
     return centres[None], _counts(rows, low, high)[None]
 
 
 def _counts(rows: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """How many numbers fall into each of the even bins from low to high: (R, C) -> (2048,)."""
-    width = ((high - low) / BINS).clamp(min=torch.finfo(low.dtype).tiny)
+    half = (high / 2 - low / 2) / BINS  # of a bin
+    half = half.clamp(min=torch.finfo(low.dtype).tiny)
     counts = torch.zeros(BINS, dtype=torch.int32, device=rows.device)
     for part in rows.flatten().split(BLOCK):
-        bins = ((part.float() - low) / width).to(torch.int32).clamp_(max=BINS - 1)
+        bins = ((part.float() / 2 - low / 2) / half).to(torch.int32).clamp_(max=BINS - 1)
         counts.index_add_(0, bins, torch.ones_like(bins))
     return counts
 
