@@ -101,14 +101,23 @@ def test_codes_are_those_of_quantize_per_channel(name, format):
 
 
 @pytest.mark.parametrize("name", TENSORS)
-def test_codes_and_values_are_those_of_quantize_per_tensor(name):
+@pytest.mark.parametrize("format", [Format(8), Format(8, symmetric=True)], ids=str)
+def test_codes_and_values_are_those_of_quantize_per_tensor(name, format):
     rows = to_rows(TENSORS[name], "tensor")
-    observer = MinMaxObserver(dtype=torch.quint8, quant_min=0, quant_max=255, eps=TINY)
+    dtype = torch.qint8 if format.symmetric else torch.quint8
+    observer = MinMaxObserver(
+        dtype=dtype,
+        qscheme=torch.per_tensor_symmetric if format.symmetric else torch.per_tensor_affine,
+        quant_min=format.lowest,
+        quant_max=format.highest,
+        eps=TINY,
+    )
     observer(rows)
     scale, zero_point = observer.calculate_qparams()
-    theirs = torch.quantize_per_tensor(rows, scale.item(), zero_point.item(), torch.quint8)
-    grid = minmax_grid(rows, Format(8))
+    theirs = torch.quantize_per_tensor(rows, scale.item(), zero_point.item(), dtype)
+    grid = minmax_grid(rows, format)
     codes = quantize(rows, grid)
+    assert torch.equal(grid.scale.flatten(), scale)
     assert torch.equal(codes, theirs.int_repr())
     assert torch.equal(dequantize(codes, grid), theirs.dequantize())
 
@@ -234,10 +243,10 @@ def test_the_error_itself_may_rise_with_a_bit():
     assert errors[0] == 0 and errors[1] > 0.1
 
 
-@settings(max_examples=20)
-@given(matrices, formats)
-def test_half_precision_is_computed_in_float32(array, format):
-    rows = torch.from_numpy(array).clamp(-1e4, 1e4).half()
+@settings(max_examples=40)
+@given(matrices, formats, st.sampled_from([torch.float16, torch.bfloat16]))
+def test_half_precision_is_computed_in_float32(array, format, dtype):
+    rows = torch.from_numpy(array).clamp(-1e4, 1e4).to(dtype)
     grid = minmax_grid(rows, format)
     assert grid.scale.dtype == torch.float32
     assert torch.equal(quantize(rows, grid), quantize(rows.float(), grid))

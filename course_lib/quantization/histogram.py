@@ -81,7 +81,7 @@ def kl_range(rows: Tensor, format: Format) -> Range:
     counts = _counts(rows.abs(), torch.zeros_like(top), top).float()
     divergences = [_divergence(counts, kept, levels) for kept in range(levels, BINS + 1)]
     t = (levels + torch.stack(divergences).argmin()) / BINS * top
-    return torch.maximum(low, -t), torch.minimum(high, t)
+    return low.clamp(-t, t), high.clamp(-t, t)
 
 
 def _divergence(counts: Tensor, kept: int, levels: int) -> Tensor:
@@ -93,5 +93,5 @@ def _divergence(counts: Tensor, kept: int, levels: int) -> Tensor:
     filled = (inside > 0).to(counts.dtype)
     totals, bins = (counts.new_zeros(levels).index_add(0, level, c) for c in (inside, filled))
     q = filled * (totals / bins.clamp(min=1))[level]
-    p, q = p / p.sum(), q / q.sum()
+    p, q = p / p.sum(), q / q.sum().clamp(min=1)
     return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum()
