@@ -30,9 +30,11 @@ def float64_product(x: tuple[Tensor, Grid], w: tuple[Tensor, Grid]) -> Tensor:
 
 @settings(max_examples=50)
 @given(sizes, sizes, st.sampled_from([1, 7, 1023, 1024, 1025, 3000]), st.integers(0, 2**32 - 1))
-def test_the_product_is_numpys_in_integers(T, O, I, seed):
+def test_the_product_is_numpys_in_integers(tokens, outputs, inputs, seed):
     generator = np.random.default_rng(seed)
-    a, b = (generator.integers(-128, 128, size=(n, I), dtype=np.int8) for n in (T, O))
+    a, b = (
+        generator.integers(-128, 128, size=(n, inputs), dtype=np.int8) for n in (tokens, outputs)
+    )
     found = integer_matmul(torch.from_numpy(a), torch.from_numpy(b))
     assert found.dtype == torch.int32
     assert np.array_equal(found.numpy(), a.astype(np.int64) @ b.astype(np.int64).T)
@@ -48,10 +50,10 @@ def test_the_product_is_torchs_own():
 @pytest.mark.parametrize("a, b", [(-128, -128), (-128, 127), (127, 127)])
 def test_the_longest_sum_of_extremes_is_exact(a, b):
     """It lies far above 2²⁴, up to which float32 holds every integer; the runs of 1024 do not."""
-    I = 2**15
-    x, w = torch.full((1, I), a, dtype=torch.int8), torch.full((1, I), b, dtype=torch.int8)
+    inputs = 2**15
+    x, w = (torch.full((1, inputs), code, dtype=torch.int8) for code in (a, b))
     x[0, -1] = w[0, -1] = 1
-    assert integer_matmul(x, w).item() == (I - 1) * a * b + 1
+    assert integer_matmul(x, w).item() == (inputs - 1) * a * b + 1
 
 
 # ------------------------------------------------------------------ the layer
@@ -59,14 +61,16 @@ def test_the_longest_sum_of_extremes_is_exact(a, b):
 
 @settings(max_examples=100)
 @given(sizes, sizes, st.integers(1, 40), formats, formats, st.integers(0, 2**32 - 1))
-def test_it_equals_the_product_of_the_dequantized(T, O, I, x_format, w_format, seed):
+def test_it_equals_the_product_of_the_dequantized(
+    tokens, outputs, inputs, x_format, w_format, seed
+):
     generator = torch.Generator().manual_seed(seed)
-    x = coded(torch.randn(T, I, generator=generator) + 1, x_format)
-    w = coded(torch.randn(O, I, generator=generator) - 0.3, w_format)
-    bias = torch.randn(O, generator=generator)
+    x = coded(torch.randn(tokens, inputs, generator=generator) + 1, x_format)
+    w = coded(torch.randn(outputs, inputs, generator=generator) - 0.3, w_format)
+    bias = torch.randn(outputs, generator=generator)
     found = integer_linear(*x, *w, bias)
     exact = float64_product(x, w) + bias
-    assert found.shape == (T, O)
+    assert found.shape == (tokens, outputs)
     torch.testing.assert_close(found.double(), exact, rtol=2e-6, atol=1e-6)
     floats = dequantize(*x) @ dequantize(*w).T + bias
     torch.testing.assert_close(found, floats, rtol=1e-4, atol=1e-4)
@@ -102,13 +106,13 @@ def test_it_is_close_to_the_floats_that_it_stands_for():
 
 @settings(max_examples=50)
 @given(sizes, sizes, st.integers(1, 40), st.integers(2, 8), st.integers(0, 2**32 - 1))
-def test_each_token_gets_its_own_grid(T, O, I, bits, seed):
+def test_each_token_gets_its_own_grid(tokens, outputs, inputs, bits, seed):
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(2, T, I, generator=generator) * torch.tensor([1.0, 1e3]).view(2, 1, 1)
-    w = coded(torch.randn(O, I, generator=generator), Format(8, symmetric=True))
+    x = torch.randn(2, tokens, inputs, generator=generator) * torch.tensor([1.0, 1e3]).view(2, 1, 1)
+    w = coded(torch.randn(outputs, inputs, generator=generator), Format(8, symmetric=True))
     found = dynamic_linear(x, *w, bits=bits)
-    for tokens, rows in zip(x, found, strict=True):
-        for token, row in zip(tokens, rows, strict=True):  # by itself, in float64
+    for batch, rows in zip(x, found, strict=True):
+        for token, row in zip(batch, rows, strict=True):  # by itself, in float64
             exact = float64_product(coded(token[None], Format(bits)), w)[0]
             scale = exact.abs().max().item() + token.abs().max().item()
             torch.testing.assert_close(row.double(), exact, rtol=2e-6, atol=1e-6 * scale)

@@ -55,7 +55,7 @@ def minmax_grid(rows: torch.Tensor, format: Format) -> Grid:
 
 
 def bound(grid: Grid) -> torch.Tensor:
-    """s/2 and float32's rounding: 1/s, x · (1/s), s · (q − z) and s itself, 2⁻²⁴ of the range each."""
+    """s/2 and float32's rounding: 1/s, x · (1/s), s · (q − z) and s, 2⁻²⁴ of the range each."""
     steps = grid.format.highest - grid.format.lowest
     return grid.scale.double() * (0.5 + steps * 2**-22)
 
@@ -140,10 +140,10 @@ def test_groups_are_those_of_torchao(name):
 
 @pytest.mark.parametrize("zero_point", [0, 1, 2, 101])
 def test_torch_disagrees_with_itself_on_ties(zero_point):
-    """fake_quantize and torchao round x / s, then add z: an even z or not, ties go to even x / s.
+    """fake_quantize and torchao round x / s, then add z; here, too.
 
-    On x86, quantize_per_tensor and per_channel add z before they round, so their ties differ where z
-    is odd; their loop for other machines rounds first. Where z is even, all are one.
+    On x86, quantize_per_tensor and per_channel add z before they round, so their ties differ where
+    z is odd; their loop for other machines rounds first. Where z is even, all are one.
     """
     rows = torch.arange(-3.0, 37.0)[None] / 2  # whole numbers and ties by turns
     scale, zero = torch.ones(1), torch.tensor([zero_point], dtype=torch.int32)

@@ -86,9 +86,7 @@ def test_each_number_becomes_the_nearest_level_that_the_file_gives_back(scheme, 
     scale = parts["scale"][:, None]  # (R,) -> (R, 1)
     assert torch.equal(scale, grid.scale.half())
     levels = (torch.arange(format.lowest, format.highest + 1) - grid.zero_point) * scale.double()
-    nearest = (
-        (rows.double()[:, :, None] - levels[:, None, :]).abs().amin(dim=2)
-    )  # (R, C, 2ⁿ) -> min
+    nearest = (rows.double()[:, :, None] - levels[:, None, :]).abs().amin(dim=2)
     values = to_rows(unpack_weight(parts, weight.shape), scheme.granularity)
     torch.testing.assert_close((rows - values).double().abs(), nearest, rtol=0, atol=1e-5)
 
