@@ -89,7 +89,7 @@ def mse_range(rows: Tensor, format: Format, counts: Tensor | None = None) -> Ran
         rows: (R, C), floats.
         format: the codes that the range is for.
         counts: how often each number occurs, (R, C); once if not given. With `histogram`, a large
-            tensor is searched by its 2048 bins.
+            tensor is searched by its 8192 bins.
 
     Returns:
         low and high, (R, 1) each.
