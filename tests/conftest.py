@@ -1,8 +1,12 @@
 import pytest
 import torch
+from hypothesis import settings
 
 from course_lib.exercises.engine import progress
 from course_lib.models import pretrained
+
+settings.register_profile("course", deadline=None)  # a busy machine is no reason to fail
+settings.load_profile("course")
 
 
 @pytest.fixture(scope="session")

@@ -56,8 +56,9 @@ def percentile_range(rows: Tensor, format: Format | None = None, percent: float 
     place = (1 - percent / 100) * (rows.shape[1] - 1)  # counted from 0 at the end of the sorted row
     count = min(int(place) + 2, rows.shape[1])
     ends = [_extremes(rows, count, largest)[:, int(place) :] for largest in (False, True)]
-    low, high = (torch.lerp(end[:, :1], end[:, -1:], place % 1) for end in ends)
-    return low, high
+    # Halves: the distance of two neighbours may be beyond float32.
+    low, high = (2 * torch.lerp(end[:, :1] / 2, end[:, -1:] / 2, place % 1) for end in ends)
+    return torch.minimum(low, high), high  # near 50 per cent, rounding may swap them
 
 
 def _extremes(rows: Tensor, count: int, largest: bool) -> Tensor:
@@ -88,7 +89,7 @@ def mse_range(rows: Tensor, format: Format, counts: Tensor | None = None) -> Ran
         rows: (R, C), floats.
         format: the codes that the range is for.
         counts: how often each number occurs, (R, C); once if not given. With `histogram`, a large
-            tensor is searched by its 2048 bins.
+            tensor is searched by its 8192 bins.
 
     Returns:
         low and high, (R, 1) each.
@@ -106,7 +107,9 @@ def mse_range(rows: Tensor, format: Format, counts: Tensor | None = None) -> Ran
     3.04
     """
     low, high = minmax_range(rows)
-    least = squared_error(rows, fit(low, high, format), counts)
+    grid = fit(low, high, format)
+    least = squared_error(rows, grid, counts)
+    low, high = low.to(grid.scale), high.to(grid.scale)  # half precision would round γ low
     best = torch.ones_like(least)
     for k in range(1, CANDIDATES):
         share = 1 - k / CANDIDATES

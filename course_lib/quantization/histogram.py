@@ -1,7 +1,7 @@
 """Ranges from a histogram: for activations, of which there are too many to look at one by one.
 
     centres, counts = histogram(rows)
-    mse_range(centres, format, counts)      the MSE range of millions of numbers, from 2048
+    mse_range(centres, format, counts)      the MSE range of millions of numbers, from 8192
     kl_range(rows, format)                  the range that keeps the distribution's shape
 
 Axes: R rows, C numbers in a row.
@@ -14,7 +14,8 @@ from course_lib.quantization.calibration import Range, minmax_range
 from course_lib.quantization.linear import Format
 from course_lib.quantization.rows import BLOCK, check_rows
 
-BINS = 2048
+BINS = 8192  # at 8 bits, a dozen for each level of a range that clips half of min–max
+KL_BINS = 2048  # the KL search looks at each
 
 
 def histogram(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -23,26 +24,27 @@ def histogram(rows: Tensor) -> tuple[Tensor, Tensor]:
     Args, Raises: as for `calibration.mse_range`.
 
     Returns:
-        centres (1, 2048), float32, and counts (1, 2048), int32.
+        centres (1, 8192), float32, and counts (1, 8192), int32.
 
     >>> centres, counts = histogram(torch.tensor([[0.0, 0.0, 2.0]]))
     >>> centres[0, [0, -1]].tolist(), counts[0, [0, -1]].tolist()
-    ([0.00048828125, 1.99951171875], [2, 1])
+    ([0.0001220703125, 1.9998779296875], [2, 1])
     """
     check_rows(rows)
     low, high = rows.amin().float(), rows.amax().float()
-    bins = torch.arange(BINS, device=rows.device)
-    centres = low + (bins + 0.5) * ((high - low) / BINS)
-    return centres[None], _counts(rows, low, high)[None]
+    share = (torch.arange(BINS, device=rows.device) + 0.5) / BINS
+    centres = (1 - share) * low + share * high  # high − low may be beyond float32
+    return centres[None], _counts(rows, low, high, BINS)[None]
 
 
-def _counts(rows: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """How many numbers fall into each of the even bins from low to high: (R, C) -> (2048,)."""
-    width = ((high - low) / BINS).clamp(min=torch.finfo(low.dtype).tiny)
-    counts = torch.zeros(BINS, dtype=torch.int32, device=rows.device)
+def _counts(rows: Tensor, low: Tensor, high: Tensor, bins: int) -> Tensor:
+    """How many numbers fall into each of the even bins from low to high: (R, C) -> (bins,)."""
+    half = (high / 2 - low / 2) / bins  # of a bin's width; high − low may be beyond float32
+    half = half.clamp(min=torch.finfo(low.dtype).tiny)
+    counts = torch.zeros(bins, dtype=torch.int32, device=rows.device)
     for part in rows.flatten().split(BLOCK):
-        bins = ((part.float() - low) / width).to(torch.int32).clamp_(max=BINS - 1)
-        counts.index_add_(0, bins, torch.ones_like(bins))
+        bin = ((part.float() / 2 - low / 2) / half).to(torch.int32).clamp_(max=bins - 1)
+        counts.index_add_(0, bin, torch.ones_like(bin))
     return counts
 
 
@@ -73,14 +75,14 @@ def kl_range(rows: Tensor, format: Format) -> Range:
     (True, True)
     """
     levels = 2 ** (format.bits - 1)
-    if levels >= BINS:
+    if levels >= KL_BINS:
         raise ValueError(f"format must have at most 11 bits for a KL range; got {format.bits}")
     low, high = minmax_range(rows)
     top = torch.maximum(-low, high).amax().float()
-    counts = _counts(rows.abs(), torch.zeros_like(top), top).float()
-    divergences = [_divergence(counts, kept, levels) for kept in range(levels, BINS + 1)]
-    t = (levels + torch.stack(divergences).argmin()) / BINS * top
-    return torch.maximum(low, -t), torch.minimum(high, t)
+    counts = _counts(rows.abs(), torch.zeros_like(top), top, KL_BINS).float()
+    divergences = [_divergence(counts, kept, levels) for kept in range(levels, KL_BINS + 1)]
+    t = (levels + torch.stack(divergences).argmin()) / KL_BINS * top
+    return low.clamp(-t, t), high.clamp(-t, t)
 
 
 def _divergence(counts: Tensor, kept: int, levels: int) -> Tensor:
@@ -92,5 +94,5 @@ def _divergence(counts: Tensor, kept: int, levels: int) -> Tensor:
     filled = (inside > 0).to(counts.dtype)
     totals, bins = (counts.new_zeros(levels).index_add(0, level, c) for c in (inside, filled))
     q = filled * (totals / bins.clamp(min=1))[level]
-    p, q = p / p.sum(), q / q.sum()
+    p, q = p / p.sum(), q / q.sum().clamp(min=1)
     return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum()

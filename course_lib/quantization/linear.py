@@ -7,8 +7,8 @@ The scale s is the distance between neighbouring levels, the zero-point z the co
 range that the levels were fitted to, |x − x̂| ≤ s/2, but for float32's own rounding. Because z is an
 integer, 0 is kept exactly: pruned weights and padding stay 0.
 
-`round` takes a tie to the even neighbour, before z is added. `torch.quantize_per_channel` does so,
-too; `torch.fake_quantize_per_channel_affine` adds z first, so its ties differ where z is odd.
+`round` takes a tie to the even neighbour, before z is added. So do PyTorch's `fake_quantize_*` and
+torchao; on x86, `torch.quantize_per_channel` adds z first, so its ties differ where z is odd.
 
 Axes: R rows sharing one scale, C numbers in a row; `course_lib.quantization.rows` makes rows.
 

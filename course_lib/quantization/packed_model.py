@@ -64,7 +64,8 @@ def pack_model(model: nn.Module, schemes: Mapping[str, Scheme | torch.dtype]) ->
         schemes: a tensor's name -> how to quantize it, or a float type to store it in. Others stay.
 
     Raises:
-        ValueError: a name that the model does not have; what `to_rows` and `pack` refuse.
+        ValueError: a name that the model does not have; a number beyond the float type; what
+            `pack_weight` refuses.
 
     >>> model = nn.Linear(32, 4)
     >>> packed = pack_model(model, every_linear(model, Scheme(Format(4), granularity=8)))
@@ -76,9 +77,12 @@ def pack_model(model: nn.Module, schemes: Mapping[str, Scheme | torch.dtype]) ->
         raise ValueError(f"schemes must name tensors of the model; it has no {sorted(unknown)}")
     packed = {}
     for name, tensor in tensors.items():
-        scheme = schemes.get(name, tensor.dtype)
-        if isinstance(scheme, torch.dtype):
+        scheme = schemes.get(name)
+        if scheme is None:
+            packed[name] = tensor
+        elif isinstance(scheme, torch.dtype):
             packed[name] = tensor.to(scheme)
+            check_finite(packed[name], f"{name}, in {scheme},")
         else:
             parts = pack_weight(tensor, scheme)
             packed |= {f"{name}.{part}": stored for part, stored in parts.items()}

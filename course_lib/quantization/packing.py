@@ -38,7 +38,9 @@ def pack(codes: Tensor, bits: int) -> Tensor:
         raise ValueError(f"codes must not be empty; got shape {tuple(codes.shape)}")
     length = -(-codes.numel() // 8)  # ⌈N/8⌉
     flat = codes.flatten().to(torch.uint8)
-    runs = torch.nn.functional.pad(flat, (0, 8 * length - len(flat))).view(8, length)
+    if len(flat) < 8 * length:
+        flat = torch.nn.functional.pad(flat, (0, 8 * length - len(flat)))
+    runs = flat.view(8, length)  # (N,) -> (8, N/8)
     packed = torch.zeros(bits, length, dtype=torch.uint8, device=codes.device)
     for k, run in enumerate(runs):
         byte, shift = divmod(bits * k, 8)
@@ -68,7 +70,7 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
     runs = torch.empty(8, length, dtype=torch.uint8, device=packed.device)
     for k, run in enumerate(runs):
         byte, shift = divmod(bits * k, 8)
-        run.copy_(packed[byte] >> shift)
+        torch.bitwise_right_shift(packed[byte], shift, out=run)
         if shift + bits > 8:
             run |= packed[byte + 1] << (8 - shift)
         run &= 2**bits - 1
