@@ -3,8 +3,6 @@
 Axes: O outputs, I inputs, B batch, G numbers of a group, N any count.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -210,7 +208,7 @@ def detect_grid(weight: Tensor) -> Tensor:
         numbers = weight.reshape(-1, group).sort().values  # (groups, G)
         gaps, span = numbers.diff(), (numbers.amax(1) - numbers.amin(1))[:, None]
         real = gaps > 1e-4 * span  # smaller gaps are float noise within one level
-        step = gaps.where(real, math.inf).amin(dim=1, keepdim=True)
+        step = gaps.where(real, torch.inf).amin(dim=1, keepdim=True)
         off_grid = (gaps / step - (gaps / step).round()).abs().amax()
         levels = (span / step).round().amax() + 1
         answer = torch.stack([torch.full_like(levels, group), levels]).long()

@@ -1,4 +1,4 @@
-"""What rounding does to numbers: a histogram with the levels of a grid over it, and error curves."""
+"""What rounding does to numbers: a histogram with the levels of a grid over it; error curves."""
 
 from collections.abc import Mapping, Sequence
 
