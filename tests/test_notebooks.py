@@ -28,6 +28,7 @@ FIRST = next(iter(LESSONS))
 CELL_SECONDS = 120  # CI runs other tests beside this one
 BUILD = "run `make notebooks` and commit what it writes; nobody edits these by hand"
 
+pytestmark = pytest.mark.timeout(3000)  # the first test to ask for results waits for all of them
 every_lesson = pytest.mark.parametrize("name", LESSONS)
 
 

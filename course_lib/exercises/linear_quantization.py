@@ -236,7 +236,7 @@ FIT_AFFINE = Exercise(
     properties=(
         Property("the scale is positive", lambda inputs, value: bool(value[0] > 0)),
         Property(
-            "the zero point is a code",
+            "the zero-point is a code",
             lambda inputs, value: bool(0 <= value[1] <= 2 ** inputs["bits"] - 1),
         ),
     ),
@@ -244,7 +244,7 @@ FIT_AFFINE = Exercise(
         Misconception(
             "range without zero",
             lambda w, bits: _affine(w.min(), w.max(), 2**bits - 1),
-            "the range need not hold zero, and then the zero point is no code. But zero matters: "
+            "the range need not hold zero, and then the zero-point is no code. But zero matters: "
             "padding, ReLU and pruned weights are exactly zero. Extend the range to zero.",
         ),
         Misconception(
@@ -263,13 +263,13 @@ FIT_AFFINE = Exercise(
             "Any positive scale does, 1 for instance.",
         ),
         Misconception(
-            "zero point as a float",
+            "zero-point as a float",
             lambda w, bits: (
                 _affine(w.min().clamp(max=0), w.max().clamp(min=0), 2**bits - 1)[0],
                 -w.min().clamp(max=0)
                 / _affine(w.min().clamp(max=0), w.max().clamp(min=0), 2**bits - 1)[0],
             ),
-            "the zero point has to be an integer: it is a code. Only then is zero exactly on the "
+            "the zero-point has to be an integer: it is a code. Only then is zero exactly on the "
             "grid, and only then can integer arithmetic use it.",
         ),
         Misconception(

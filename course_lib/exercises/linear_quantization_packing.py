@@ -136,8 +136,8 @@ def _integer_inputs() -> list[Case]:
         return Case(label, values)
 
     return [
-        case("a zero point of 0", 2, 3, 4, 0),
-        case("a zero point of 5", 2, 3, 8, 5),
+        case("a zero-point of 0", 2, 3, 4, 0),
+        case("a zero-point of 5", 2, 3, 8, 5),
         case("a long row", 3, 2, 200, -17),
     ]
 
@@ -169,13 +169,13 @@ INTEGER_LINEAR = Exercise(
             "the products were taken in int8, where 100 · 100 wraps to 16. Convert to int32 first.",
         ),
         Misconception(
-            "zero point forgotten",
+            "zero-point forgotten",
             lambda x, xs, z, w, ws: integer_linear(x, xs, torch.zeros_like(z), w, ws),
             "code 0 is not zero: the code of zero is x_zero_point. Its share, x_zero_point times "
             "the sum of a weight row, has to be taken off.",
         ),
         Misconception(
-            "zero point subtracted in int8",
+            "zero-point subtracted in int8",
             _int8_difference,
             "x_codes − x_zero_point was taken in int8, where −127 − 5 wraps to 124.",
         ),
@@ -185,9 +185,9 @@ INTEGER_LINEAR = Exercise(
             "each output channel has a scale of its own, w_scale, and it is missing.",
         ),
         Misconception(
-            "zero point added",
+            "zero-point added",
             lambda x, xs, z, w, ws: integer_linear(x, xs, -z, w, ws),
-            "the zero point's share was added. x is x_scale · (x_codes − x_zero_point): minus.",
+            "the zero-point's share was added. x is x_scale · (x_codes − x_zero_point): minus.",
         ),
     ),
 )
