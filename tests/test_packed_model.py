@@ -212,6 +212,24 @@ def test_other_weights_stay_as_they_are():
     assert torch.equal(small[1].running_var, model[1].running_var)
 
 
+def test_a_tied_weight_is_stored_once_and_has_one_scheme():
+    model = nn.ModuleDict(
+        {"embedding": nn.Embedding(64, 32), "head": nn.Linear(32, 64, bias=False)}
+    )
+    model.head.weight = model.embedding.weight
+    scheme = Scheme(Format(4), 16)
+    both = {"embedding.weight": scheme, "head.weight": scheme}
+    once = size(pack_model(model.embedding, {"weight": scheme})).bytes
+    assert once < size(pack_model(model, both)).bytes < once + 300  # more names, no more numbers
+    small = quantize_model(model, both)
+    assert small.head.weight is small.embedding.weight
+    assert torch.equal(
+        small.head.weight, quantize_model(model.embedding, {"weight": scheme}).weight
+    )
+    with pytest.raises(ValueError, match="same for tied.*embedding.weight is head.weight"):
+        pack_model(model, every_linear(model, scheme))
+
+
 def test_what_does_not_fit_is_refused():
     model = nn.Linear(8, 4)
     with pytest.raises(ValueError, match=r"must name tensors of the model; it has no \['w'\]"):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from course_lib.quantization.linear import Format, Grid, fake_quantize, fit
-from course_lib.quantization.rows import blocks, check_rows
+from course_lib.quantization.rows import blocks, check_matrix, check_rows, is_fake
 
 Range = tuple[Tensor, Tensor]
 CANDIDATES = 80  # ranges that the MSE search tries
@@ -32,8 +32,15 @@ def minmax_range(rows: Tensor, format: Format | None = None) -> Range:
     >>> minmax_range(torch.tensor([[3.0, -1.0, 2.0]]))
     (tensor([[-1.]]), tensor([[3.]]))
     """
-    check_rows(rows)
-    return rows.amin(dim=1, keepdim=True), rows.amax(dim=1, keepdim=True)
+    check_matrix(rows)
+    low = torch.full_like(rows[:, :1], torch.inf)  # (R, 1)
+    high = -low
+    for i, j in blocks(rows):
+        low[i] = torch.minimum(low[i], rows[i, j].amin(dim=1, keepdim=True))
+        high[i] = torch.maximum(high[i], rows[i, j].amax(dim=1, keepdim=True))
+    if not (is_fake(rows) or torch.stack([low, high]).isfinite().all()):
+        check_rows(rows)  # says what is not finite, and where
+    return low, high
 
 
 def percentile_range(rows: Tensor, format: Format | None = None, percent: float = 99.9) -> Range:

@@ -64,8 +64,8 @@ def pack_model(model: nn.Module, schemes: Mapping[str, Scheme | torch.dtype]) ->
         schemes: a tensor's name -> how to quantize it, or a float type to store it in. Others stay.
 
     Raises:
-        ValueError: a name that the model does not have; a number beyond the float type; what
-            `pack_weight` refuses.
+        ValueError: a name that the model does not have; a number beyond the float type; different
+            schemes for two names of one tensor; what `pack_weight` refuses.
 
     >>> model = nn.Linear(32, 4)
     >>> packed = pack_model(model, every_linear(model, Scheme(Format(4), granularity=8)))
@@ -75,18 +75,27 @@ def pack_model(model: nn.Module, schemes: Mapping[str, Scheme | torch.dtype]) ->
     tensors = model.state_dict()
     if unknown := schemes.keys() - tensors.keys():
         raise ValueError(f"schemes must name tensors of the model; it has no {sorted(unknown)}")
-    packed = {}
+    packed, tied = {}, {}
     for name, tensor in tensors.items():
-        scheme = schemes.get(name)
-        if scheme is None:
-            packed[name] = tensor
-        elif isinstance(scheme, torch.dtype):
-            packed[name] = tensor.to(scheme)
-            check_finite(packed[name], f"{name}, in {scheme},")
-        else:
-            parts = pack_weight(tensor, scheme)
-            packed |= {f"{name}.{part}": stored for part, stored in parts.items()}
+        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride())
+        if place not in tied:
+            tied[place] = name, _parts(name, tensor, schemes.get(name))
+        first, parts = tied[place]
+        if schemes.get(first) != schemes.get(name):
+            raise ValueError(f"schemes must be the same for tied tensors; {first} is {name}")
+        packed |= {name + part: stored for part, stored in parts.items()}
     return packed
+
+
+def _parts(name: str, tensor: Tensor, scheme: Scheme | torch.dtype | None) -> dict[str, Tensor]:
+    """What stands for a tensor in a file: ending of its name -> what is stored."""
+    if isinstance(scheme, Scheme):
+        return {f".{part}": stored for part, stored in pack_weight(tensor, scheme).items()}
+    if scheme is None:
+        return {"": tensor}
+    stored = tensor.to(scheme)
+    check_finite(stored, f"{name}, in {scheme},")
+    return {"": stored}
 
 
 def unpack_model(packed: Mapping[str, Tensor], model: nn.Module) -> nn.Module:

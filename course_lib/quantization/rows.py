@@ -86,17 +86,27 @@ def check_rows(rows: Tensor, name: str = "rows") -> None:
     Traceback (most recent call last):
     ValueError: rows must be finite; got 1 NaN or infinity among 2 numbers, first at [0, 1]
     """
-    if rows.dim() != 2:
-        raise ValueError(f"{name} must have shape (R, C); got {tuple(rows.shape)}")
+    check_matrix(rows, name)
     check_finite(rows, name)
 
 
-def check_finite(tensor: Tensor, name: str) -> None:
-    """Raise, as `check_rows` does, unless a tensor of any shape holds finite floats."""
+def check_matrix(rows: Tensor, name: str = "rows") -> None:
+    """What `check_rows` checks without a look at the numbers."""
+    if rows.dim() != 2:
+        raise ValueError(f"{name} must have shape (R, C); got {tuple(rows.shape)}")
+    _check_floats(rows, name)
+
+
+def _check_floats(tensor: Tensor, name: str) -> None:
     if not tensor.is_floating_point():
         raise TypeError(f"{name} must be a tensor of floats; got {tensor.dtype}")
     if tensor.numel() == 0:
         raise ValueError(f"{name} must not be empty; got shape {tuple(tensor.shape)}")
+
+
+def check_finite(tensor: Tensor, name: str) -> None:
+    """Raise, as `check_rows` does, unless a tensor of any shape holds finite floats."""
+    _check_floats(tensor, name)
     if is_fake(tensor) or torch.stack(tensor.aminmax()).isfinite().all():
         return
     wrong = (~tensor.isfinite()).nonzero()
