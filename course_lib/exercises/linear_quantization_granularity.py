@@ -277,8 +277,8 @@ def better_than_minmax(weight: Tensor) -> tuple[Tensor, Tensor]:
 
     Asked for: at most 42 % of the mean squared error of the symmetric min–max grid of 3 bits.
     """
-    shares = torch.tensor(SHARES, device=weight.device)
-    scales = weight.abs().amax(dim=1)[:, None] * shares  # (O, candidates)
+    size = weight.abs().amax(dim=1)  # (O,)
+    scales = torch.stack([share * size for share in SHARES], dim=1)  # (O, candidates)
     tried = scales[:, None, :]  # (O, 1, candidates)
     codes = (weight[:, :, None] / tried).round().clamp(-4, 3)  # (O, I, candidates)
     error = (codes * tried - weight[:, :, None]).norm(dim=1)  # (O, candidates)
