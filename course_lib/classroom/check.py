@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-CELL_SECONDS = 40
+CELL_SECONDS = 50  # with nbval's grace, a kernel that hangs is given up within a minute
 
 
 @dataclass(frozen=True)
