@@ -81,12 +81,11 @@ from fake_accelerator import accelerator
 from course_lib.quantization import (calibration, histogram, integer_linear, linear, midrise,
                                      packed_model, packing, rows)
 
-histogram.KL_BINS = 150  # of 2048 thresholds, a few are enough
-
 with accelerator() as put:
     x, weight = put(torch.zeros(3, 12)), put(torch.zeros(8, 12))
     found = []
     for format in (linear.Format(4), linear.Format(8, symmetric=True)):
+        histogram.KL_BINS = 2 ** (format.bits - 1) + 2  # three thresholds are enough here
         for choose in (calibration.minmax_range, calibration.percentile_range,
                        calibration.mse_range, histogram.kl_range):
             grid = linear.fit(*choose(weight, format), format)
