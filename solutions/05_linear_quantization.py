@@ -50,7 +50,7 @@ assert layer.numel() == 98_304
 #
 # Two sliders. **bits**: with $b$ bits there are $2^b - 1$ marks, evenly to both sides of zero.
 # **one scale for each**: who shares a ruler. All weights of the `tensor`, the weights of one output
-# `channel` (one row), or a group of `64` neighbours in a row.
+# `channel` (one row), or a group of `64` neighbours in a row (then the lines are the ruler of the row's first group).
 #
 # **Guess before you move anything:** what does the ruler look like at 3 bits, if the whole tensor
 # shares it?
