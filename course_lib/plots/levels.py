@@ -18,8 +18,9 @@ def draw_levels(
         limits: the ends of the horizontal axis.
     """
     axes.hist(values, bins=80, range=limits, color=BLUE, alpha=0.75)
+    thin = min(1, 40 / len(levels))  # so that many lines do not hide the histogram
     for level in levels:
-        axes.axvline(level, color=RED, linewidth=1, alpha=0.8)
+        axes.axvline(level, color=RED, linewidth=thin, alpha=0.8)
     axes.set(xlim=limits, xlabel="weight", ylabel="weights in a bin")
     axes.grid(False)
 
