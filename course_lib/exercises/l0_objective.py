@@ -777,27 +777,25 @@ EXPECTED_OPEN_GATES = Exercise(
 
 # ----------------------------------------------------------------------- sparsify_digits
 
-DENSITIES = (0.3, 0.15, 0.08)
+STROKES = ((0.2, 4), (0.08, 8))  # density, epochs of retraining
 LAYERS = ("0.weight", "2.weight", "4.weight")
 
 
 def retrain(
-    model: nn.Module, images: Tensor, labels: Tensor, masks: dict[str, Tensor], epochs: int = 4
+    model: nn.Module, images: Tensor, labels: Tensor, masks: dict[str, Tensor], epochs: int
 ) -> None:
     """In place: train on under the masks, which are held in every step."""
     weights, data = prunable_weights(model), Digits(images, labels, images, labels)
-    train_digits(
-        model, data, epochs, rate=3e-3, prepare=lambda opt: hold_masks(opt, weights, masks)
-    )
+    train_digits(model, data, epochs, prepare=lambda opt: hold_masks(opt, weights, masks))
 
 
 def sparsify_digits(models: list[nn.Module], images: Tensor, labels: Tensor) -> list[nn.Module]:
     """Copies of the trained models, each with at most 8 % of its weights not zero."""
     pruned = copy.deepcopy(models)
     for model in pruned:
-        for density in DENSITIES:
+        for density, epochs in STROKES:
             masks = magnitude_masks(prunable_weights(model), density)
-            retrain(model, images, labels, masks)
+            retrain(model, images, labels, masks, epochs)
     return pruned
 
 
@@ -856,10 +854,10 @@ SPARSIFY_DIGITS = Exercise(
     seconds=120.0,
     hints=(
         "In one stroke to 8 % loses too much. What did retraining under the mask give back?",
-        "Take several strokes: prune to 30 %, retrain, prune further, retrain. The weights that "
-        "are left take over the work of those that went.",
-        "for density in (0.3, 0.15, 0.08): masks = magnitude_masks(prunable_weights(model), "
-        "density), then retrain(model, images, labels, masks).",
+        "Take two strokes or more: prune to 20 %, retrain, prune further, retrain. The weights "
+        "that are left take over the work of those that went.",
+        "for density, epochs in ((0.2, 4), (0.08, 8)): masks = magnitude_masks(prunable_weights("
+        "model), density), then retrain(model, images, labels, masks, epochs).",
     ),
     properties=(
         Property("each network keeps at most 8 % of its weights", _sparse_enough),
