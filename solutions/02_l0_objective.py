@@ -883,7 +883,7 @@ for density, (at_once, again) in table.items():
     print(f"{100 * density:>10.0f} %{at_once:>9.1f} %{again:>12.1f} %")
 
 # %% [markdown]
-# At one weight in ten, accuracy comes back from ruins to within two points or so of the dense network.
+# At one weight in ten, accuracy comes back from ruins to within a point or two of the dense network.
 #
 # ## What did we save?
 #
@@ -898,9 +898,9 @@ print(f"parameters: {count_parameters(tiny):,} before, {count_parameters(tenth):
 
 tokens = torch.randint(0, 2048, (2, 256), device=device)
 with torch.no_grad():
-    speed = latency(lambda: tenth(tokens), lambda: tiny(tokens), repeats=9)
+    speed = latency(lambda: tenth(tokens), lambda: tiny(tokens), repeats=15)
 print(f"time for a pass, 90 % zeros ÷ dense: {speed.ratio:.2f}")
-assert 0.6 < speed.ratio < 1.6
+assert speed.ratio > 0.4  # a tenth of the work, and nowhere near a tenth of the time
 
 # %% [markdown]
 # The file does not shrink by itself either. Zeros have to be left out, and then one must note *where*
@@ -1040,7 +1040,8 @@ for name, score in scores.items():
 # The three digits networks are given, trained. Return copies with **at most 8 % of their weights not
 # zero** (the weights of the three linear layers; biases are free) whose mean accuracy on the test
 # images is **within one point** of the dense networks'. You get the training images only. `retrain`
-# from above is there, and all of the library. One stroke will not do; think about what you saw.
+# from above is there, and all of the library. One stroke alone will not do:
+# what brought accuracy back, above?
 #
 # The check trains for a few seconds.
 
@@ -1051,7 +1052,7 @@ def sparsify_digits(models: list[nn.Module], images: torch.Tensor, labels: torch
     ### BEGIN SOLUTION
     pruned = copy.deepcopy(models)
     for model in pruned:
-        for density, epochs in ((0.2, 4), (0.08, 8)):
+        for density, epochs in ((0.2, 2), (0.08, 6)):
             masks = magnitude_masks(prunable_weights(model), density)
             retrain(model, images, labels, masks, epochs)
     return pruned
