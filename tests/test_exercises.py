@@ -36,7 +36,7 @@ def test_the_reference_passes(exercise):
 @each_exercise
 def test_cases_are_seeded_and_name_the_parameters_in_order(exercise):
     first, second = exercise.cases(), exercise.cases()
-    same = run(exercise.reference, first), run(exercise.reference, second)
+    same = [run(exercise.reference, cases, exercise.seconds) for cases in (first, second)]
     assert [case.label for case in first] == [case.label for case in second]
     assert judge(exercise, first, same[1]).status == PASSED
     parameters = list(inspect.signature(exercise.reference).parameters)
