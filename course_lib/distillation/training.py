@@ -68,3 +68,23 @@ def _set_rates(optimizers, full_rates, share: float) -> None:
     for optimizer, rates in zip(optimizers, full_rates, strict=True):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = share * rate
+
+
+def fit(
+    model: nn.Module, loss: Callable[[nn.Module], Tensor], steps: int = 60, rate: float = 0.04
+) -> None:
+    """Train the model in place: `steps` steps of AdamW down the gradient of loss(model).
+
+    For data so small that one batch holds all of it.
+
+    >>> model = nn.Linear(2, 1)
+    >>> fit(model, lambda m: m.weight.square().sum(), steps=200)
+    >>> bool(model.weight.abs().max() < 0.01)
+    True
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    for _ in range(steps):
+        value = loss(model)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
