@@ -71,7 +71,7 @@ def _set_rates(optimizers, full_rates, share: float) -> None:
 
 
 def fit(
-    model: nn.Module, loss: Callable[[nn.Module], Tensor], steps: int = 60, rate: float = 0.04
+    model: nn.Module, loss: Callable[[nn.Module], Tensor], steps: int = 40, rate: float = 0.05
 ) -> None:
     """Train the model in place: `steps` steps of AdamW down the gradient of loss(model).
 
