@@ -520,8 +520,9 @@ assert everything > middle["200 labels, 5 × the steps"] + 2
 assert soft_200 > middle["200 labels"] + 3 and abs(soft_200 - hard_1257) < 3
 assert middle["200 labels + features of all images"] < soft_200
 
-Picture(figure, "Dots: accuracies of five students for each way. 200 labels: about 89 %; the teacher's "
-        "soft answers to the same 200 images: about 95 %; answers to all images: about 96 %.")  # fmt: skip
+Picture(figure, "Dots: accuracies of five students for each way. Labels and features are at the left; "
+        "the teacher's soft answers to the same 200 images are several points better, and answers to "
+        "all images a little better still.")  # fmt: skip
 
 # %% [markdown]
 # There is the dark knowledge, in points of accuracy. Same images, same steps, same network: a soft answer in
@@ -569,10 +570,10 @@ cost = latency(
     repeats=3,
 ).ratio
 print(f"a step with the teacher takes {cost:.1f} times as long as one without")
-assert cost > 1.1
+assert cost > 1 if device.type != "cpu" else 1.3 < cost < 4
 
 # %% [markdown]
-# So for each step with the teacher the student alone could have taken almost two. The following table
+# On a CPU it is about twice as long: for each step with the teacher, the student alone could have taken two. The following table
 # was measured once, with `benchmarks/distillation.py` of this course: 153,600 tokens, 300 steps, seeds
 # 0, 1, 2, one thread, equal time in CPU seconds, on 25 November 2026.
 
@@ -900,7 +901,7 @@ check(taught_by_few)
 
 # %% tags=["nbval-ignore-output"]
 print(f"digits, 200 labels: {middle['200 labels']:.1f} % alone, ", end="")
-print(f"{middle[list(middle)[-1]]:.1f} % with the teacher's answers to 1057 more images")
+print(f"{middle[list(middle)[-1]]:.1f} % with the teacher's answers to all 1257 images")
 print(f"TinyLM's student, bits per byte: {mean['alone']:.2f} alone, ", end="")
 print(f"{mean['teacher online, equal time']:.2f} with the teacher online at equal time,")
 print(f"    {mean['cached answers, equal steps']:.2f} with stored answers at equal steps")
