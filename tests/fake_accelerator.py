@@ -19,6 +19,9 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 from course_lib.exercises.engine.catalogue import all_exercises
 from course_lib.exercises.engine.spec import Case
 
+# Before anything else: the first backward, of a case's teacher say, counts the devices there are.
+_setup_privateuseone_for_python_backend("toygpu")
+
 
 def _apply(module: nn.Module, convert: Callable, recurse: bool = True) -> nn.Module:
     """What Module.to() does, for fake tensors: the original swaps storages, which they lack.
@@ -42,14 +45,14 @@ def _apply(module: nn.Module, convert: Callable, recurse: bool = True) -> nn.Mod
 @contextlib.contextmanager
 def accelerator() -> Iterator[Callable]:
     """A function that puts inputs on the fake device; to be used once in a process."""
-    _setup_privateuseone_for_python_backend("toygpu")
     nn.Module._apply = _apply
+    FakeTensorMode.__deepcopy__ = lambda mode, memo: mode  # copies of a tensor share its mode
     with FakeTensorMode() as mode:
 
         def put(value):
             if isinstance(value, nn.Module):
                 return value._apply(put)
-            return mode.from_tensor(value).to("toygpu") if torch.is_tensor(value) else value
+            return mode.from_tensor(value).to("toygpu:0") if torch.is_tensor(value) else value
 
         yield lambda inputs: tree_map(put, inputs)
 

@@ -1,0 +1,119 @@
+"""Distillation: a student of TinyLM alone and with its teacher; the loss beside PyTorch's.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.distillation student     9 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.distillation loss
+
+The first prints the table that 08_distillation quotes. Equal time is equal CPU time on one thread.
+"""
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import torch
+import torch.nn.functional as F
+
+from course_lib.data.batches import consecutive_windows
+from course_lib.data.text import bible_chapters, split
+from course_lib.distillation.cache import ask_teacher
+from course_lib.distillation.fused import fused_mixed_loss
+from course_lib.distillation.language import BATCH, new_student, train_student
+from course_lib.measure.quality import quality
+from course_lib.models import pretrained
+
+STEPS, LENGTH, SEEDS, KEPT = 300, 64, (0, 1, 2), 32
+
+
+def student_table() -> None:
+    """Held-out bits per byte of the student, by what it learned from."""
+    teacher, tokenizer = pretrained.tiny()
+    train_text, held_out = split(bible_chapters("kjv"))
+    tokens = torch.tensor(tokenizer.encode(train_text[:700_000]).ids)
+    inputs, targets = (w[: STEPS * BATCH] for w in consecutive_windows(tokens, LENGTH))
+    assert len(inputs) == STEPS * BATCH
+    few = (inputs[: len(inputs) // 10], targets[: len(inputs) // 10])
+    start = time.process_time()
+    kept = ask_teacher(teacher, inputs, KEPT)
+    print(f"cache of {inputs.numel():,} tokens: {time.process_time() - start:.1f} s, ", end="")
+    print(f"{kept.bytes / 1e6:.1f} MB", flush=True)
+    step_seconds = {}
+    for seed in SEEDS:
+        for name, windows, options in (
+            ("alone", (inputs, targets), {}),
+            ("online, equal time", (inputs, targets), {"teacher": teacher}),
+            ("cached", (inputs, targets), {"kept": kept}),
+            ("alone, a tenth of the text", few, {}),
+            ("cached, a tenth of the text", few, {"kept": kept[: len(few[0])]}),
+        ):
+            steps = STEPS
+            if "teacher" in options:
+                train_student(new_student(9), windows, 20, teacher)  # only to be timed
+                start = time.process_time()
+                train_student(new_student(9), windows, 20, teacher)
+                steps = round(STEPS * step_seconds["alone"] * 20 / (time.process_time() - start))
+            student, start = new_student(seed), time.process_time()
+            train_student(student, windows, steps, seed=seed, **options)
+            spent = time.process_time() - start
+            step_seconds[name] = spent / steps
+            value = quality(student, tokenizer, held_out[:40_000]).bits_per_byte
+            print(f"seed {seed}  {name:28} {steps} steps  {spent:5.1f} s  {value:.3f}", flush=True)
+
+
+def logits_and_labels() -> tuple:
+    """512 examples of 8192 classes."""
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(512, 8192, generator=generator) for _ in range(2))
+    return student.requires_grad_(), teacher, torch.randint(8192, (512,), generator=generator)
+
+
+def ours(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor) -> None:
+    """This library's loss and its gradient."""
+    student.grad = None
+    fused_mixed_loss(student, teacher, labels, 4.0, 0.7).backward()
+
+
+def peer(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor) -> None:
+    """The same with PyTorch's cross_entropy and kl_div."""
+    student.grad = None
+    soft = F.kl_div((student / 4).log_softmax(1), (teacher / 4).softmax(1), reduction="batchmean")
+    (0.3 * F.cross_entropy(student, labels) + 0.7 * 16 * soft).backward()
+
+
+def extra_megabytes(function: Callable) -> float:
+    """How much a fresh process's peak memory grows during one call."""
+    inputs = logits_and_labels()
+    small = [x.detach()[:2].clone() for x in inputs]
+    function(small[0].requires_grad_(), *small[1:])  # loads what is loaded once
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    function(*inputs)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def loss_table() -> None:
+    """CPU seconds and extra memory of forward and backward, 512 × 8192."""
+    memory_of = []
+    for function in (ours, peer):  # first: a process inherits the peak of its parent
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            memory_of.append(pool.submit(extra_megabytes, function).result())
+    inputs = logits_and_labels()
+    gradients, seconds = [], {ours: [], peer: []}
+    for function in seconds:
+        function(*inputs)
+        gradients.append(inputs[0].grad)
+    assert torch.allclose(*gradients, atol=1e-8)
+    for _ in range(15):
+        for function, times in seconds.items():
+            start = time.process_time()
+            function(*inputs)
+            times.append(time.process_time() - start)
+    time_of = [statistics.median(times) for times in seconds.values()]
+    for what, (mine, theirs), goal in (("s", time_of, 1.0), ("MB", memory_of, 0.7)):
+        print(f"{mine:8.3f} {what}  peer {theirs:8.3f}  ratio {mine / theirs:.2f} (goal ≤ {goal})")
+
+
+if __name__ == "__main__":
+    {"student": student_table, "loss": loss_table}[sys.argv[1]]()
