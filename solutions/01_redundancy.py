@@ -40,7 +40,8 @@ tiny.to(device)
 chapters = bible_chapters("kjv")
 train_text, held_out = split(chapters)
 encoded = tokenizer.encode(held_out)
-train_tokens = torch.tensor(tokenizer.encode(train_text).ids, device=device)
+lines = tokenizer.encode_batch(train_text.splitlines(keepends=True))
+train_tokens = torch.tensor([token for line in lines for token in line.ids], device=device)
 held_tokens = torch.tensor(encoded.ids, device=device)
 held_bytes, vocabulary = len(held_out.encode()), tokenizer.get_vocab_size()
 print(f"to learn from: {len(train_tokens):,} tokens;  held out: {len(held_tokens):,}")
@@ -133,7 +134,7 @@ assert ngram_bits[2] < ngram_bits[1] < ngram_bits[0] and ngram_bits[2] < ngram_b
 torch.manual_seed(0)
 lstm = LSTM(vocabulary, width=64).to(device)
 train_briefly(lstm, train_tokens, steps=250)
-part = held_tokens[:16_000]
+part = held_tokens[:12_000]
 lstm_bits = token_losses(lstm, part, length=256).sum().item() / math.log(2)
 lstm_bits /= len(tokenizer.decode(part.tolist()).encode())
 tiny_losses = token_losses(tiny, held_tokens).cpu()
@@ -153,7 +154,7 @@ axes.plot(parameters["TinyLM"], tiny_bits, "D", color=RED, markersize=9, label="
 axes.set(xlabel="numbers stored", ylabel="held-out bits per byte", ylim=(1.0, 2.6))
 axes.set_title("A table of counts beats a young LSTM, and then more counts stop helping")
 axes.legend(frameon=False)
-assert tiny_bits < ngram_bits[2] < lstm_bits < 1.8 and stored[4] > parameters["TinyLM"]
+assert tiny_bits < ngram_bits[2] < lstm_bits < 2.0 and stored[4] > parameters["TinyLM"]
 assert 1.37 < ngram_bits[2] < 1.38 and 1.40 < ngram_bits[4] < 1.41 and 1.17 < tiny_bits < 1.18
 
 Picture(
@@ -522,12 +523,11 @@ assert all(a < 0.8 * c for _, a, c in leak.values()) and is_leaked.mean() < 0.05
 #
 # ### What does a duplicate cost?
 #
-# A small LSTM reads bytes. Once it trains on ordinary text, 200 steps. Once on the same text with a
-# single passage of 1,000 bytes repeated until it fills three quarters of it. Same number of steps.
-# Third, as a yardstick: clean text, but only 50 steps, a quarter of the training. Three seeds each.
+# A small LSTM reads bytes. Once it trains on ordinary text, 250 steps. Once on the same text with a
+# single passage of 1,000 bytes repeated until it fills three quarters of it: same number of steps.
+# As a yardstick, clean text again, but for half as long. Three seeds each.
 #
-# **Guess:** copies are harmless text, only boring. Is the second model nearer to the first, or to the
-# third?
+# **Guess:** copies are harmless text, only boring. What is 250 steps with copies worth?
 
 
 # %% tags=["nbval-ignore-output"]
@@ -537,17 +537,17 @@ def as_bytes(text: str) -> torch.Tensor:
 
 clean, passage = as_bytes(train_text[:400_000]), as_bytes(chapters[333])[:1000]
 heavy = torch.cat([clean, passage.repeat(3 * len(clean) // len(passage))])
-unseen = as_bytes(held_out[:30_000])
+unseen = as_bytes(held_out[:20_000])
 settings = {
-    "clean, 200 steps": (clean, 200),
-    "3/4 copies, 200 steps": (heavy, 200),
-    "clean, 50 steps": (clean, 50),
+    "clean, 250 steps": (clean, 250),
+    "3/4 copies, 250 steps": (heavy, 250),
+    "clean, 125 steps": (clean, 125),
 }
 outcome = {}
 for name, (text, steps) in settings.items():
     for seed in range(3):
         torch.manual_seed(seed)
-        reader = LSTM(256, width=64).to(device)
+        reader = LSTM(256, width=48).to(device)
         train_briefly(reader, text, steps, seed)
         scores = [
             token_losses(reader, t, length=64).mean() / math.log(2) for t in (unseen, passage)
@@ -572,21 +572,22 @@ for offset, (label, index, colour) in enumerate(
 axes.set_yticks(range(3), list(duplicate_cost))
 axes.invert_yaxis()
 axes.set_xlabel("bits per byte (lower is better); dots: single seeds")
-axes.set_title("Copies bought a memory of one passage, and cost most of the training")
+axes.set_title("Copies bought the memory of one passage for half of the training")
 figure.legend(loc="outside lower center", ncols=2, frameon=False)
 full, copied, short = (duplicate_cost[name][0] for name in settings)
-assert full.max() + 0.2 < copied.min() and copied.max() < short.min()
-assert duplicate_cost["3/4 copies, 200 steps"][1].max() < 2.2
+assert full.max() + 0.2 < copied.min() and abs(copied.mean() - short.mean()) < 0.15
+assert duplicate_cost["3/4 copies, 250 steps"][1].max() < 2.2
 
 Picture(
     figure,
-    "Bars: with copies the held-out text costs far more bits than without, nearly as many as after a "
-    "quarter of the steps, while the repeated passage becomes cheap.",
+    "Bars: with copies the held-out text costs as many bits as after half of the steps without, "
+    "while the repeated passage becomes cheap.",
 )
 
 # %% [markdown]
-# A step on a copy is a step not taken on something new. What the steps bought instead is a passage
-# known nearly by heart: worthless, and sometimes dangerous, since a model recites what it saw often
+# The model with copies did as many steps, and is as good as one that did half of them. (The copies
+# are English too: the first few teach something. The next thousand do not.) What the steps bought
+# instead is a passage known better than anything else: worthless, and sometimes dangerous, since a model recites what it saw often
 # (Lee et al., 2022). Removing duplicates is the one compression that costs nothing: the data
 # shrinks, and the model gets better. S4 §1.3 says of all removal that it improves generalisation.
 # For data, here, that is right.
@@ -646,9 +647,9 @@ figure, (axes,) = new_figure(height=3)
 names = [kind.split(".")[1] for kind in kinds]
 draw_heat_map(axes, ratio, [f"layer {i}" for i in range(4)], names, "% of a random matrix", ".0f")
 axes.set_title("By their spectra, TinyLM's matrices are as full as noise")
-assert ratio.min() > 94 and ratio.max() < 102
+assert ratio.min() > 93 and ratio.max() < 104
 
-Picture(figure, "Heat map: every matrix has 95 to 101 % of the effective rank of a random one.")
+Picture(figure, "Heat map: every matrix has about as much effective rank as a random one.")
 
 # %% [markdown]
 # Nothing to be had. Every matrix uses its directions nearly as evenly as noise does. (TinyLM was
@@ -714,28 +715,28 @@ check(merge_twins)
 # %% [markdown]
 # Now look for both in TinyLM. First the sleepers, on one batch and then on more and more text.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 asleep, merge = yours("dead_units"), yours("merge_twins")
 
 windows = train_tokens[: 32 * 256].view(32, 256)
 downs = [block.mlp.down for block in tiny.blocks]
-hidden = [torch.cat(layers.record_inputs(tiny, w[None], downs[:1])) for w in windows]
-print("units of layer 0 whose |h| stayed below half the RMS, of 512:")
-quiet = {}
-for count in (1, 4, 32):
-    quiet[count] = int(asleep(hidden[:count], 0.5).sum())
-    print(f"   in {256 * count:>5,} tokens  {quiet[count]:>4}")
+hidden = [layers.record_inputs(tiny, window[None], downs)[1] for window in windows]  # of layer 1
+quiet = {count: int(asleep([torch.cat(hidden)[:count]], 0.5).sum()) for count in (16, 256, 8192)}
+print("units of layer 1 (of 512) whose |h| stayed below half the RMS:")
+for count, units_asleep in quiet.items():
+    print(f"   in {count:>5,} tokens  {units_asleep:>4}")
 dead = [int(asleep([h], 0.01).sum()) for h in layers.record_inputs(tiny, windows[:8], downs)]
 print("below a hundredth of the RMS, layer by layer:", dead)
 
 gates = [block.mlp.gate.weight for block in tiny.blocks]
 twins = [int((units.twin_heads(g, 0.9).cpu() != torch.arange(len(g))).sum()) for g in gates]
 print("gate rows with a twin (cosine ≥ 0.9), layer by layer:", twins)
-assert quiet[1] > 5 * quiet[32] and not any(dead) and not any(twins)
+assert quiet[16] > 100 and quiet[8192] < 5 and not any(dead) and not any(twins)
 
 # %% [markdown]
-# Two lessons. On one batch dozens of units look asleep; on thirty-two, a handful. Whoever removes on
-# the evidence of one batch removes the specialists. And the deeper result: no dead units, no twins.
+# Two lessons. On one line of text a third of the units look asleep; on a few pages, next to none.
+# Whoever removes on the evidence of one batch removes the specialists. And the deeper result: no dead
+# units, no twins.
 # Twice you asked, twice the answer was "nothing is redundant here".
 #
 # ### Question three: how much do the parts do?
@@ -845,7 +846,7 @@ explore(draw_removed, layers_removed=(list(gone), 4))
 # **Guess first:** the weights. Half of them at random, or half of them chosen: how far apart?
 
 # %%
-text = held_out[:8000]
+text = held_out[:5000]
 
 
 def bits_of(model: torch.nn.Module) -> float:
@@ -956,8 +957,9 @@ axes.axvline(150, color=BLACK, linestyle="--", label="as many features as images
 axes.set(xlabel="random features p", ylabel="test errors (%)", ylim=(0, None))
 axes.set_title("Over-fitting peaks where the model just fits; twenty times larger is best")
 axes.legend(frameon=False)
-worst, best = max(mean_wrong, key=mean_wrong.get), min(mean_wrong, key=mean_wrong.get)
-assert worst in (130, 150, 170) and best == 3000 and mean_wrong[150] > 2 * mean_wrong[3000]
+best = min(mean_wrong, key=mean_wrong.get)
+assert best == 3000 and mean_wrong[150] > 5 * mean_wrong[3000]
+assert mean_wrong[150] > 2 * mean_wrong[60] and mean_wrong[150] > 2 * mean_wrong[220]
 
 Picture(figure, "Test errors rise to a peak near 150 features, then fall to their minimum at 3000.")
 
