@@ -122,9 +122,9 @@ assert ngram_bits[2] < ngram_bits[1] < ngram_bits[0] and ngram_bits[2] < ngram_b
 
 # %% [markdown]
 # On the text that it counted, every order is better than the one before. On held-out text the
-# fourth order brings nothing, and the fifth does harm. More than half of the numbers in the 5-gram
-# model are worse than useless: they were seen once and will not come again. That is redundancy you
-# can count, and it is **over-fitting** you can see. Remember it for section 5.
+# fourth order brings nothing, and the fifth does harm. Three quarters of the numbers in the 5-gram
+# model, those of orders four and five, buy nothing on a new text. That is redundancy you can count,
+# and it is **over-fitting** you can see. Remember it for section 5.
 #
 # Now an LSTM, trained here for some seconds, and TinyLM, which took an hour.
 #
@@ -165,8 +165,8 @@ Picture(
 
 # %% [markdown]
 # So "n-gram, then LSTM, then Transformer" is no ladder on which every step is better. Half a million
-# counts, made in a second, beat the LSTM that trained for some seconds. (Give it an hour and it will
-# win.) And the 5-gram model stores more numbers than TinyLM has parameters, and predicts worse than
+# counts, made in a second, beat the LSTM that trained for some seconds. (It is young. Its cost is in
+# training, the table's is in storage.) And the 5-gram model stores more numbers than TinyLM has parameters, and predicts worse than
 # the 3-gram, which stores a quarter as many. The number of parameters says what a model weighs. It
 # does not say what it is worth: S2 §2.2 lets the count "directly determine" the complexity.
 #
@@ -206,11 +206,12 @@ removed = {
 }
 for rule, count in removed.items():
     print(f"{rule:22}{count:>5} of {len(verses):,} verses are copies of an earlier one")
+assert verses.count("And the LORD spake unto Moses, saying,") == 72
 assert removed["letter by letter"] == 268 and removed["punctuation too"] == 309
 
 # %% [markdown]
 # Nobody doctored this text, and it repeats itself. (Leviticus and Numbers say "And the LORD spake
-# unto Moses, saying," again and again.) How many copies you find depends on what you call a copy.
+# unto Moses, saying," 72 times.) How many copies you find depends on what you call a copy.
 # Change one word, and every exact method is blind.
 #
 # ### How alike are two texts?
@@ -513,7 +514,11 @@ for name, per_token in bits.items():
     of_verse = np.bincount(owner, weights=per_token.cpu().numpy(), minlength=len(ends))
     leak[name] = [of_verse[w].sum() / sizes[w].sum() for w in (sizes > 0, is_leaked, ~is_leaked)]
     print(f"{name:12}{leak[name][0]:>9.2f}{leak[name][1]:>10.2f}{leak[name][2]:>12.2f}")
-assert all(a < 0.8 * c for _, a, c in leak.values()) and is_leaked.mean() < 0.05
+assert (
+    all(a < 0.8 * c for _, a, c in leak.values())
+    and leak["5-gram"][1] < 0.7
+    and is_leaked.mean() < 0.05
+)
 
 # %% [markdown]
 # On text that leaked, every model looks far better than it is, and the 5-gram table, which does
@@ -625,8 +630,7 @@ def effective_rank(matrix: torch.Tensor) -> torch.Tensor:
 check(effective_rank)
 
 # %% [markdown]
-# A number needs a yardstick. Here it is a matrix of pure random numbers of the same shape: the least
-# redundant matrix there is.
+# A number needs a yardstick. Here it is a matrix of pure random numbers of the same shape.
 #
 # **Guess:** how much of a random matrix's effective rank does a trained one have? Half?
 
@@ -829,12 +833,12 @@ def draw_removed(layers_removed: int) -> Picture:
 
 
 assert math.exp(chosen_loss[4] - chosen_loss[0]) < 2 < math.exp(chosen_loss[6] - chosen_loss[0])
-assert all(chosen_loss[k] <= max(random_loss[k]) for k in gone)
+assert min(random_loss[1]) < chosen_loss[1] < max(random_loss[1])
 explore(draw_removed, layers_removed=(list(gone), 4))
 
 # %% [markdown]
-# Four may go, and five is about the limit: an eighth of the model, for less than a factor of two. And
-# look at the orange bars: random layers can be harmless or a catastrophe. One of the two single
+# Four may go, an eighth of the layers, for less than a factor of two; with six the perplexity has more
+# than doubled. And look at the orange bars: random layers can be harmless or a catastrophe. One of the two single
 # random layers hurt *less* than the one with the least influence. The measure is good. It is no oracle.
 #
 # ## 4 · Half of it: at random, or chosen?
@@ -897,13 +901,15 @@ half = {
     for h in ("random", "chosen")
 }
 assert all(half[p, "random"] > half[p, "chosen"] + 0.2 for p in ("weights", "units", "heads"))
-assert half["weights", "chosen"] < 1.2 * whole and half["weights", "random"] > 2.3 * whole
+assert half["weights", "chosen"] < 1.2 * whole and half["weights", "random"] > ngram_bits[0]
+assert min(lost["weights", "random", 0.125]) > half["weights", "chosen"]
 
 Picture(figure, "Three panels: loss grows steeply with random removal, slowly with chosen removal.")
 
 # %% [markdown]
-# Half of the weights at random: the model is a ruin, worse than counting single tokens. Half of them chosen by nothing
-# more clever than magnitude: a dent. An eighth at random does more damage than a chosen half.
+# Half of the weights at random: the model is a ruin, worse than counting single tokens. Half of them
+# chosen by nothing more clever than magnitude: a dent. An *eighth* of the weights at random does more
+# damage than a chosen half.
 #
 # So put the four answers side by side. The spectra said: full. Dead units: none. Twins: none. And yet
 # half the weights can go. No part is useless *alone*; the parts overlap, and what one loses the others
