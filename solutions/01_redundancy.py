@@ -706,10 +706,12 @@ def merge_twins(
     """
     ### BEGIN SOLUTION
     c = incoming[drop].norm() / incoming[keep].norm()
-    rest = torch.arange(len(incoming), device=incoming.device) != drop
     merged = outgoing.clone()
     merged[:, keep] += c * outgoing[:, drop]
-    return incoming[rest], merged[:, rest]
+    return (
+        torch.cat([incoming[:drop], incoming[drop + 1 :]]),
+        torch.cat([merged[:, :drop], merged[:, drop + 1 :]], dim=1),
+    )
     ### END SOLUTION
 
 

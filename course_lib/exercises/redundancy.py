@@ -929,10 +929,12 @@ def merge_twins(incoming: Tensor, outgoing: Tensor, keep: int, drop: int) -> tup
     incoming (F, I), outgoing (O, F), and incoming[drop] = c · incoming[keep] for some c > 0.
     """
     c = incoming[drop].norm() / incoming[keep].norm()
-    rest = torch.arange(len(incoming), device=incoming.device) != drop
     merged = outgoing.clone()
     merged[:, keep] += c * outgoing[:, drop]
-    return incoming[rest], merged[:, rest]
+    return (
+        torch.cat([incoming[:drop], incoming[drop + 1 :]]),
+        torch.cat([merged[:, :drop], merged[:, drop + 1 :]], dim=1),
+    )
 
 
 def _layers() -> list[Case]:
@@ -954,7 +956,7 @@ def _layers() -> list[Case]:
 
 
 def _without(matrix, drop, dim):
-    rest = torch.arange(matrix.shape[dim], device=matrix.device) != drop
+    rest = [unit for unit in range(matrix.shape[dim]) if unit != drop]
     return matrix[rest] if dim == 0 else matrix[:, rest]
 
 
