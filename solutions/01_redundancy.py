@@ -1,0 +1,1006 @@
+# %% [markdown]
+# # 01 · Redundancy
+#
+# **How much of a language model, and of the text it learned from, is not needed? And how would you
+# know?**
+#
+# In chapter 00 a model lost seven eighths of its bits and hardly noticed. Something in it was
+# redundant. The articles that this course follows name two kinds (S4 §1.1): **data redundancy**,
+# text that comes again and again, and **model redundancy**, parameters that add nothing. They give
+# no way to measure either. In this chapter you build the measures, point them at a real text and two
+# real models, and find that they do not agree. That disagreement is the useful part.
+#
+# Keep one idea in mind. *Redundant* is not a property of a thing. It is a property of a thing
+# **given what else is there**. Of two equal pages in a book, either may go. Not both.
+
+# %%
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from course_lib.data.images import digits
+from course_lib.data.text import bible_chapters, bible_verses, split, wikipedia_articles
+from course_lib.device import best_device
+from course_lib.exercises import check, hint, progress, yours
+from course_lib.measure.quality import quality, token_losses
+from course_lib.models import pretrained
+from course_lib.models.lstm import LSTM, train_briefly
+from course_lib.models.ngram import fit_ngram, token_probabilities
+from course_lib.plots.explore import explore
+from course_lib.plots.figure import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, Picture, new_figure
+from course_lib.plots.redundancy import draw_heat_map
+from course_lib.redundancy import layers, minhash, removal, shingles, spectra, units
+from course_lib.redundancy.duplicates import first_copies
+
+device = best_device()
+tiny, tokenizer = pretrained.tiny()
+tiny.to(device)
+chapters = bible_chapters("kjv")
+train_text, held_out = split(chapters)
+encoded = tokenizer.encode(held_out)
+lines = tokenizer.encode_batch(train_text.splitlines(keepends=True))
+train_tokens = torch.tensor([token for line in lines for token in line.ids], device=device)
+held_tokens = torch.tensor(encoded.ids, device=device)
+held_bytes, vocabulary = len(held_out.encode()), tokenizer.get_vocab_size()
+print(f"to learn from: {len(train_tokens):,} tokens;  held out: {len(held_tokens):,}")
+assert len(train_tokens) == 1_101_192
+
+# %% [markdown]
+# ## 1 · Three kinds of model, one text
+#
+# Language models were tables of counts first. Shannon (1948) counted letters and words. Jelinek and
+# Mercer (1980) mixed counts of different lengths for speech recognition. Hochreiter and Schmidhuber
+# (1997) built the **LSTM**, which reads token after token and carries a state along. The Transformer
+# (Vaswani et al., 2017) reads all tokens at once. S2 §1.1 tells this as a story of progress. Let us
+# measure it, on one text with one tokenizer.
+#
+# An **n-gram model** predicts a token from the $n-1$ tokens before it. Take $n = 2$. Let $c(v, w)$ be
+# how often token $w$ followed token $v$, and $c(v) = \sum_w c(v, w)$. The plain share
+# $c(v,w)/c(v)$ says that a pair never seen is impossible, and one such pair in a new text costs
+# infinitely many bits. So keep something back for surprises. How much? Witten and Bell (1991) look at
+# how often $v$ surprised you so far: $d(v)$ different tokens have followed it. So
+#
+# $$p(w \mid v) = \frac{c(v, w) + d(v) \, p(w)}{c(v) + d(v)} ,$$
+#
+# where $p(w)$ is the **unigram**: how common $w$ is by itself. Sum over $w$: the numerator gives
+# $c(v) + d(v)$. The row sums to one, with nothing to tune. A longer context is mixed with the next
+# shorter one in the same way.
+#
+# ## Exercise 1: a bigram that sums to one
+#
+# A row of `pairs` that is all zero belongs to a token that nothing ever followed. There, the unigram
+# is all you know.
+
+
+# %% exercise="interpolated_bigram"
+def interpolated_bigram(pairs: torch.Tensor, unigram: torch.Tensor) -> torch.Tensor:
+    """p(w | v) after Witten and Bell, row v for each token v: (V, V).
+
+    pairs: (V, V), how often w (column) followed v (row). unigram: (V,), p(w).
+    """
+    ### BEGIN SOLUTION
+    total = pairs.sum(dim=1, keepdim=True)
+    followers = (pairs > 0).sum(dim=1, keepdim=True)
+    mixed = (pairs + followers * unigram) / (total + followers)
+    return torch.where(total > 0, mixed, unigram)
+    ### END SOLUTION
+
+
+# %% check="interpolated_bigram" points=2
+check(interpolated_bigram)
+
+# %% [markdown]
+# Now count the Bible. The library's `fit_ngram` does so for every order up to five at once. Your
+# bigram and the library's have to agree to the last digit shown.
+#
+# **Guess first:** does the model get better with every token of context?
+
+# %%
+bigram = yours("interpolated_bigram")
+
+ngram = fit_ngram(train_tokens, order=5, vocabulary=vocabulary)
+by_order = token_probabilities(ngram, held_tokens)  # (order, tokens)
+ngram_bits = -by_order[:, 1:].log2().sum(dim=1) / held_bytes
+seen = train_tokens[:50_000]
+seen_bytes = len(tokenizer.decode(seen.tolist()).encode())
+seen_bits = -token_probabilities(ngram, seen)[:, 1:].log2().sum(dim=1) / seen_bytes
+
+every = torch.arange(vocabulary, device=device)
+unigram = token_probabilities(ngram, every)[0]
+places = train_tokens[:-1] * vocabulary + train_tokens[1:]
+pairs = torch.bincount(places, minlength=vocabulary**2).view(vocabulary, vocabulary)
+by_hand = bigram(pairs, unigram)[held_tokens[:-1], held_tokens[1:]]
+assert torch.allclose(by_hand, by_order[1, 1:], rtol=1e-3)
+
+print("order   numbers stored   bits per byte: text it counted   held-out text")
+for order in range(1, 6):
+    print(f"{order:>5}{ngram.parameters(order):>17,}", end="")
+    print(f"{seen_bits[order - 1]:>33.2f}{ngram_bits[order - 1]:>16.2f}")
+assert ngram_bits[2] < ngram_bits[1] < ngram_bits[0] and ngram_bits[2] < ngram_bits[4]
+
+# %% [markdown]
+# On the text that it counted, every order is better than the one before. On held-out text the
+# fourth order brings nothing, and the fifth does harm. Three quarters of the numbers in the 5-gram
+# model, those of orders four and five, buy nothing on a new text. That is redundancy you can count,
+# and it is **over-fitting** you can see. Remember it for section 5.
+#
+# Now an LSTM, trained here for some seconds, and TinyLM, which took an hour.
+#
+# **Guess before you run:** who is better, the LSTM or the trigram table?
+
+# %% tags=["nbval-ignore-output"]
+torch.manual_seed(0)
+lstm = LSTM(vocabulary, width=64).to(device)
+train_briefly(lstm, train_tokens, steps=250)
+part = held_tokens[:12_000]
+lstm_bits = token_losses(lstm, part, length=256).sum().item() / math.log(2)
+lstm_bits /= len(tokenizer.decode(part.tolist()).encode())
+tiny_losses = token_losses(tiny, held_tokens).cpu()
+tiny_bits = tiny_losses.sum().item() / math.log(2) / held_bytes
+parameters = {
+    name: sum(p.numel() for p in model.parameters())
+    for name, model in {"LSTM": lstm, "TinyLM": tiny}.items()
+}
+
+figure, (axes,) = new_figure(height=3.8)
+stored = [ngram.parameters(order) for order in range(1, 6)]
+axes.semilogx(stored, ngram_bits.tolist(), "o-", color=BLUE, label="n-gram, counted in a second")
+for order, (x, y) in enumerate(zip(stored, ngram_bits.tolist(), strict=True), start=1):
+    axes.annotate(f"n = {order}", (x, y), xytext=(0, 8), textcoords="offset points", ha="center")
+axes.plot(parameters["LSTM"], lstm_bits, "s", color=ORANGE, markersize=9, label="LSTM, seconds")
+axes.plot(parameters["TinyLM"], tiny_bits, "D", color=RED, markersize=9, label="TinyLM, an hour")
+axes.set(xlabel="numbers stored", ylabel="held-out bits per byte", ylim=(1.0, 2.6))
+axes.set_title("A table of counts beats a young LSTM, and then more counts stop helping")
+axes.legend(frameon=False)
+assert tiny_bits < ngram_bits[2] < lstm_bits < 2.0 and stored[4] > parameters["TinyLM"]
+assert 1.37 < ngram_bits[2] < 1.38 and 1.40 < ngram_bits[4] < 1.41 and 1.17 < tiny_bits < 1.18
+
+Picture(
+    figure,
+    "Bits per byte against numbers stored: n-grams fall to 1.37 at order three and rise to 1.41 at "
+    "order five; the LSTM lies above them, TinyLM below at 1.17.",
+)
+
+# %% [markdown]
+# So "n-gram, then LSTM, then Transformer" is no ladder on which every step is better. Half a million
+# counts, made in a second, beat the LSTM that trained for some seconds. (It is young. Its cost is in
+# training, the table's is in storage.) And the 5-gram model stores more numbers than TinyLM has parameters, and predicts worse than
+# the 3-gram, which stores a quarter as many. The number of parameters says what a model weighs. It
+# does not say what it is worth: S2 §2.2 lets the count "directly determine" the complexity.
+#
+# ## 2 · Redundancy in data
+#
+# Start with the easy kind: texts that are *equal*. But equal how?
+#
+# ## Exercise 2: keep the first copy
+#
+# Two texts count as equal here if they differ in nothing but case and white space.
+
+
+# %% exercise="keep_first"
+def keep_first(documents: list[str]) -> list[int]:
+    """Indices of the first copy of each text, where case and white space do not matter."""
+    ### BEGIN SOLUTION
+    first: dict[str, int] = {}
+    for index, text in enumerate(documents):
+        first.setdefault(" ".join(text.casefold().split()), index)
+    return list(first.values())
+    ### END SOLUTION
+
+
+# %% check="keep_first" points=1
+check(keep_first)
+
+# %%
+keep = yours("keep_first")
+
+verses = list(bible_verses("kjv").values())
+removed = {
+    "letter by letter": len(verses) - len(set(verses)),
+    "case and white space": len(verses) - len(keep(verses)),
+    "punctuation too": (
+        first_copies([" ".join(shingles.words(v)) for v in verses]) != np.arange(len(verses))
+    ).sum(),
+}
+for rule, count in removed.items():
+    print(f"{rule:22}{count:>5} of {len(verses):,} verses are copies of an earlier one")
+assert verses.count("And the LORD spake unto Moses, saying,") == 72
+assert removed["letter by letter"] == 268 and removed["punctuation too"] == 309
+
+# %% [markdown]
+# Nobody doctored this text, and it repeats itself. (Leviticus and Numbers say "And the LORD spake
+# unto Moses, saying," 72 times.) How many copies you find depends on what you call a copy.
+# Change one word, and every exact method is blind.
+#
+# ### How alike are two texts?
+#
+# Slide a window of $w$ words over a text. Each run of $w$ words is a **shingle** (Broder, 1997). Let
+# $A$ be the *set* of shingles of one text and $B$ that of another. Their **Jaccard similarity** is
+#
+# $$J(A, B) = \frac{|A \cap B|}{|A \cup B|} ,$$
+#
+# common shingles, divided by all shingles that either has. It is 1 for copies, 0 for strangers.
+#
+# ## Exercise 3: Jaccard similarity of shingles
+
+
+# %% exercise="shingle_jaccard"
+def shingle_jaccard(first: list[str], second: list[str], width: int) -> float:
+    """|A ∩ B| / |A ∪ B| of the sets of runs of `width` words (each text has at least that many)."""
+    ### BEGIN SOLUTION
+    a = {tuple(first[i : i + width]) for i in range(len(first) - width + 1)}
+    b = {tuple(second[i : i + width]) for i in range(len(second) - width + 1)}
+    return len(a & b) / len(a | b)
+    ### END SOLUTION
+
+
+# %% check="shingle_jaccard" points=2
+check(shingle_jaccard)
+
+# %% [markdown]
+# Now compare all 1,189 chapters with each other: 706,266 pairs. Which chapters of the Bible are
+# copies? Nobody tells the program that the books of Kings and Isaiah share a story.
+
+# %%
+similarity_of = yours("shingle_jaccard")
+
+number = list(
+    dict.fromkeys(verse // 1000 for verse in bible_verses("kjv"))
+)  # 1000 · book + chapter
+books = {
+    9: "1 Sam",
+    10: "2 Sam",
+    11: "1 Kings",
+    12: "2 Kings",
+    13: "1 Chron",
+    14: "2 Chron",
+    15: "Ezra",
+    16: "Nehemiah",
+    19: "Psalm",
+    23: "Isaiah",
+}
+
+
+def chapter_name(index: int) -> str:
+    """Such as Isaiah 37."""
+    book, chapter = divmod(number[index], 1000)
+    return f"{books.get(book, f'book {book}')} {chapter}"
+
+
+chapter_sets = shingles.shingle_sets(chapters)
+alike = shingles.similar_pairs(chapter_sets, threshold=0.3)
+alike_by = shingles.jaccard(chapter_sets, alike)
+held = [index % 20 == 10 for index in range(len(chapters))]
+print(f"{len(alike)} pairs of chapters with J ≥ 0.3; the first eight:")
+for place in np.argsort(-alike_by)[:8]:
+    one, other = alike[place]
+    by_you = similarity_of(shingles.words(chapters[one]), shingles.words(chapters[other]), 3)
+    assert math.isclose(by_you, alike_by[place], rel_tol=1e-6)
+    note = "   one of them is held out!" if held[one] or held[other] else ""
+    print(f"J = {by_you:.2f}   {chapter_name(one):>9}  {chapter_name(other)}{note}")
+assert round(float(alike_by.max()), 2) == 0.71
+
+# %% [markdown]
+# They come out by themselves: 2 Kings 19 is Isaiah 37, Ezra 2 is Nehemiah 7, 2 Samuel 22 is Psalm 18.
+# And two of the pairs are trouble. One chapter was held out to test TinyLM; its twin was
+# in the training text. We come back to that.
+#
+# ### Without comparing everything with everything
+#
+# Seven hundred thousand pairs are no trouble. A web crawl has $10^{10}$ pages and $10^{20}$ pairs.
+# Broder's way out is a little miracle. Take a hash function $h$, which puts all shingles of the world
+# in a random order. Look at the *first* shingle of $A \cup B$ in that order. Any of them may be it,
+# each with the same chance. Now, $A$ and $B$ have the same first shingle exactly if this one lies in
+# both. So
+#
+# $$P\bigl(\min h(A) = \min h(B)\bigr) = \frac{|A \cap B|}{|A \cup B|} = J(A, B) .$$
+#
+# Keep one number of a text, its minimum, and you have a coin that lands "equal" with probability $J$.
+# Keep $K$ numbers from $K$ hash functions, the text's **signature**, and you can toss it $K$ times.
+# The share of equal positions estimates $J$ with standard error $\sqrt{J (1 - J) / K}$, however long
+# the texts are.
+#
+# ## Exercise 4: the signature
+#
+# Shingles are numbers $x$ here. Hash function $k$ is $h_k(x) = (a_k x + c_k) \bmod p$ with a prime
+# $p$, the factors $a_k$ and the shifts $c_k$.
+
+
+# %% exercise="minhash_signature"
+def minhash_signature(
+    shingles: torch.Tensor, factors: torch.Tensor, shifts: torch.Tensor, prime: int
+) -> torch.Tensor:
+    """The minimum over the shingles of (factor · x + shift) mod prime, for each of K hashes: (K,).
+
+    shingles: (S,) numbers from 0 to prime − 1. factors, shifts: (K,). All int64.
+    """
+    ### BEGIN SOLUTION
+    hashed = (factors[:, None] * shingles + shifts[:, None]) % prime
+    return hashed.amin(dim=1)
+    ### END SOLUTION
+
+
+# %% check="minhash_signature" points=2
+check(minhash_signature)
+
+# %% [markdown]
+# ## Exercise 5: the estimate
+
+
+# %% exercise="estimate_jaccard"
+def estimate_jaccard(signatures: torch.Tensor) -> torch.Tensor:
+    """The share of equal positions of every two signatures: (N, K) -> (N, N), float32."""
+    ### BEGIN SOLUTION
+    equal = signatures[:, None] == signatures[None, :]  # (N, K) -> (N, N, K)
+    return equal.float().mean(dim=2)
+    ### END SOLUTION
+
+
+# %% check="estimate_jaccard" points=1
+check(estimate_jaccard)
+
+# %% [markdown]
+# Two translations of one book are a corpus of near duplicates that nobody had to invent: verse by
+# verse, the American Standard Version (1901) revises the King James Version. Take 400 verses of each,
+# sign all of them with your function, and hold the estimates against the truth.
+
+# %%
+sign, estimate = yours("minhash_signature"), yours("estimate_jaccard")
+
+asv = bible_verses("asv")
+both = [(text, asv[verse]) for verse, text in bible_verses("kjv").items() if verse in asv]
+some = both[:400]
+verse_sets = shingles.shingle_sets([text for pair in some for text in pair])
+prime, K = 2**31 - 1, 128
+generator = torch.Generator().manual_seed(0)
+factors = torch.randint(1, prime, (K,), generator=generator)
+shifts = torch.randint(prime, (K,), generator=generator)
+rows = [
+    verse_sets.indices[a:b]
+    for a, b in zip(verse_sets.indptr[:-1], verse_sets.indptr[1:], strict=True)
+]
+signatures = torch.stack(
+    [sign(torch.from_numpy(row.astype(np.int64)) % prime, factors, shifts, prime) for row in rows]
+)
+guesses = np.array([float(estimate(signatures[i : i + 2])[0, 1]) for i in range(0, 800, 2)])
+exact = shingles.jaccard(verse_sets, np.arange(800).reshape(400, 2))
+error = np.sqrt((exact * (1 - exact)).clip(1e-9) / K)
+inside = (np.abs(guesses - exact) <= 2 * error + 1e-9).mean()
+
+figure, (axes,) = new_figure(height=3.6)
+x = np.linspace(0, 1, 101)
+band = 2 * np.sqrt(x * (1 - x) / K)
+axes.fill_between(x, x - band, x + band, color=BLUE, alpha=0.2, label="two standard errors")
+axes.plot(exact, guesses, ".", color=BLACK, markersize=4, label="one verse, two translations")
+axes.set(xlabel="Jaccard similarity", ylabel="estimate from 128 numbers")
+axes.set_title(f"{100 * inside:.0f} % of the estimates lie where the theory puts 95 %")
+axes.legend(frameon=False)
+assert 0.9 < inside < 0.99
+
+Picture(figure, "Estimated against true similarity: points along the diagonal, within the band.")
+
+# %% [markdown]
+# ### Find the pairs, do not test them
+#
+# Signatures make a comparison cheap, but there are still too many pairs. So cut each signature into
+# $b$ **bands** of $r$ rows, $b \, r = K$. Put texts whose band agrees *throughout* into one bucket.
+# Whoever shares a bucket in at least one band is a **candidate**, and only candidates are compared
+# (Indyk and Motwani, 1998).
+#
+# ## Exercise 6: who becomes a candidate?
+#
+# Two texts have similarity $J$. With what probability is at least one of $b$ bands of $r$ rows equal
+# throughout?
+
+
+# %% exercise="band_probability"
+def band_probability(similarity: torch.Tensor, bands: int, rows: int) -> torch.Tensor:
+    """How likely at least one of `bands` bands of `rows` positions is equal throughout."""
+    ### BEGIN SOLUTION
+    return 1 - (1 - similarity**rows) ** bands
+    ### END SOLUTION
+
+
+# %% check="band_probability" points=2
+check(band_probability)
+
+# %% [markdown]
+# A formula is a promise. The dots below are counts: of 4,000 pairs of verses, the share that
+# really shared a bucket. Move the slider. Few rows find everybody, many rows find only copies.
+
+# %%
+probability = yours("band_probability")
+
+sample_pairs = both[:4000]
+all_sets = shingles.shingle_sets([text for pair in sample_pairs for text in pair])
+two = np.arange(8000).reshape(4000, 2)
+true_j = shingles.jaccard(all_sets, two)
+all_signatures = minhash.minhash_signatures(all_sets, hashes=K)
+agree = all_signatures[0::2] == all_signatures[1::2]  # (pairs, K)
+curves = {}
+for rows_in_band in (1, 2, 4, 8, 16, 32):
+    shared = agree.reshape(4000, -1, rows_in_band).all(axis=2).any(axis=1)
+    bins = np.digitize(true_j, np.linspace(0, 1, 11)[1:-1])
+    dots = [(true_j[bins == k].mean(), shared[bins == k].mean()) for k in range(10)]
+    curves[rows_in_band] = np.array(dots).T
+
+
+def draw_curve(rows_in_a_band: int) -> Picture:
+    """The S-curve of 128 hashes in bands of so many rows, and what was counted."""
+    bands = K // rows_in_a_band
+    figure, (axes,) = new_figure(height=3.4)
+    grid = torch.linspace(0, 1, 201)
+    axes.plot(grid, probability(grid, bands, rows_in_a_band), color=BLUE, label="1 − (1 − Jʳ)ᵇ")
+    axes.plot(*curves[rows_in_a_band], "o", color=ORANGE, label="counted on 4,000 pairs")
+    axes.set(
+        xlabel="Jaccard similarity J", ylabel="share that become candidates", ylim=(-0.03, 1.03)
+    )
+    axes.set_title(f"b = {bands} bands of r = {rows_in_a_band} rows turn J into yes or no")
+    axes.legend(frameon=False, loc="center right")
+    return Picture(figure, f"S-curve for {bands} bands of {rows_in_a_band} rows; counts lie on it.")
+
+
+for rows_in_band, (_, found) in curves.items():
+    by_formula = probability(torch.from_numpy(true_j), K // rows_in_band, rows_in_band).numpy()
+    expected = [by_formula[bins == k].mean() for k in range(10)]
+    assert np.abs(found - expected).max() < 0.08
+explore(draw_curve, rows_in_a_band=([1, 2, 4, 8, 16, 32], 4))
+
+# %% [markdown]
+# ## Exercise 7: choose the bands
+#
+# You are given a number of hash functions and a demand: a pair of this similarity may be missed with
+# this probability at most. More rows make fewer candidates, and so less work. Find the best choice.
+
+
+# %% exercise="choose_bands"
+def choose_bands(hashes: int, similarity: float, missed: float) -> tuple[int, int]:
+    """(bands, rows), bands · rows = hashes, with the most rows that a demand allows.
+
+    The demand: a pair of this similarity is missed with probability `missed` or less.
+    """
+    ### BEGIN SOLUTION
+    divisors = [rows for rows in range(1, hashes + 1) if hashes % rows == 0]
+    good = [r for r in divisors if (1 - similarity**r) ** (hashes / r) <= missed]
+    return hashes // max(good), max(good)
+    ### END SOLUTION
+
+
+# %% check="choose_bands" points=2
+check(choose_bands)
+
+# %%
+bands, band_rows = yours("choose_bands")(K, 0.5, 0.15)
+near, near_j = minhash.near_duplicates(verses, threshold=0.5, hashes=K, bands=bands)
+truth = shingles.similar_pairs(shingles.shingle_sets(verses), 0.5)
+print(f"b = {bands}, r = {band_rows}: {len(near):,} of {len(truth):,} pairs with J ≥ 0.5 found,")
+print(f"with {len(verses):,} verses and {len(verses) * (len(verses) - 1) // 2:,} pairs")
+assert (bands, band_rows) == (32, 4) and 0.97 < len(near) / len(truth) <= 1
+
+# %% [markdown]
+# ### The leak
+#
+# TinyLM was tested on chapters that it never saw. But some held-out *verses* have a near copy in the
+# training text. Is the model better there because it learned English, or because it remembers?
+#
+# **Guess:** by how much does TinyLM's honest figure change if the leaked verses do not count?
+
+# %%
+chapter_of = [number.index(verse // 1000) for verse in bible_verses("kjv")]
+is_held = np.array([held[chapter] for chapter in chapter_of])
+leaked = np.zeros(len(verses), dtype=bool)
+for one, other in truth:
+    leaked[one] |= is_held[one] and not is_held[other]
+    leaked[other] |= is_held[other] and not is_held[one]
+
+ends, place = [], 0  # of each held-out verse, in characters
+for verse in np.flatnonzero(is_held):
+    place = held_out.index(verses[verse], place) + len(verses[verse])
+    ends.append(place)
+starts = np.array([first for first, _ in encoded.offsets])[1:]
+owner = np.searchsorted(ends, starts, side="right").clip(max=len(ends) - 1)  # verse of each token
+sizes = np.array([len(verses[v].encode()) + 1 for v in np.flatnonzero(is_held)])
+is_leaked = leaked[is_held]
+bits = {"3-gram": -by_order[2, 1:].log2(), "5-gram": -by_order[4, 1:].log2()}
+bits["TinyLM"] = tiny_losses / math.log(2)
+print(
+    f"{is_leaked.sum()} of {len(is_leaked):,} held-out verses have a near copy in the training text"
+)
+print("bits per byte     all    leaked    the rest")
+leak = {}
+for name, per_token in bits.items():
+    of_verse = np.bincount(owner, weights=per_token.cpu().numpy(), minlength=len(ends))
+    leak[name] = [of_verse[w].sum() / sizes[w].sum() for w in (sizes > 0, is_leaked, ~is_leaked)]
+    print(f"{name:12}{leak[name][0]:>9.2f}{leak[name][1]:>10.2f}{leak[name][2]:>12.2f}")
+assert (
+    all(a < 0.8 * c for _, a, c in leak.values())
+    and leak["5-gram"][1] < 0.7
+    and is_leaked.mean() < 0.05
+)
+
+# %% [markdown]
+# On text that leaked, every model looks far better than it is, and the 5-gram table, which does
+# nothing but remember, gains most of all. Here the leak is small, so the total hardly moves. It need not be small: Lee et al. (2022) found that more than 4 % of the
+# validation examples of common data sets had near copies in training. **Split first by cluster, then
+# by document.** A test that shares text with the training measures memory.
+#
+# ### What does a duplicate cost?
+#
+# A small LSTM reads bytes. Once it trains on ordinary text, 250 steps. Once on the same text with a
+# single passage of 1,000 bytes repeated until it fills three quarters of it: same number of steps.
+# As a yardstick, clean text again, but for half as long. Three seeds each.
+#
+# **Guess:** copies are harmless text, only boring. What is 250 steps with copies worth?
+
+
+# %% tags=["nbval-ignore-output"]
+def as_bytes(text: str) -> torch.Tensor:
+    return torch.tensor(list(text.encode()), device=device)
+
+
+clean, passage = as_bytes(train_text[:400_000]), as_bytes(chapters[333])[:1000]
+heavy = torch.cat([clean, passage.repeat(3 * len(clean) // len(passage))])
+unseen = as_bytes(held_out[:20_000])
+settings = {
+    "clean, 250 steps": (clean, 250),
+    "3/4 copies, 250 steps": (heavy, 250),
+    "clean, 125 steps": (clean, 125),
+}
+outcome = {}
+for name, (text, steps) in settings.items():
+    for seed in range(3):
+        torch.manual_seed(seed)
+        reader = LSTM(256, width=48).to(device)
+        train_briefly(reader, text, steps, seed)
+        scores = [
+            token_losses(reader, t, length=64).mean() / math.log(2) for t in (unseen, passage)
+        ]
+        outcome[name, seed] = [float(score) for score in scores]
+duplicate_cost = {n: np.array([outcome[n, s] for s in range(3)]).T for n in settings}
+for name, (on_unseen, on_passage) in duplicate_cost.items():
+    spread = on_unseen.max() - on_unseen.min()
+    print(f"{name:23} held-out {on_unseen.mean():.2f} (spread {spread:.2f})", end="")
+    print(f"   the passage {on_passage.mean():.2f}")
+
+# %%
+figure, (axes,) = new_figure(height=2.8)
+for offset, (label, index, colour) in enumerate(
+    (("held-out text", 0, BLUE), ("the repeated passage", 1, ORANGE))
+):
+    values = [scores[index].mean() for scores in duplicate_cost.values()]
+    positions = np.arange(3) + 0.38 * offset - 0.19
+    axes.barh(positions, values, height=0.36, color=colour, label=label)
+    for y, scores in zip(positions, duplicate_cost.values(), strict=True):
+        axes.plot(scores[index], [y] * 3, ".", color=BLACK, markersize=5)
+axes.set_yticks(range(3), list(duplicate_cost))
+axes.invert_yaxis()
+axes.set_xlabel("bits per byte (lower is better); dots: single seeds")
+axes.set_title("Copies bought the memory of one passage for half of the training")
+figure.legend(loc="outside lower center", ncols=2, frameon=False)
+full, copied, short = (duplicate_cost[name][0] for name in settings)
+assert full.max() + 0.2 < copied.min() and abs(copied.mean() - short.mean()) < 0.15
+assert duplicate_cost["3/4 copies, 250 steps"][1].max() < 2.2
+
+Picture(
+    figure,
+    "Bars: with copies the held-out text costs as many bits as after half of the steps without, "
+    "while the repeated passage becomes cheap.",
+)
+
+# %% [markdown]
+# The model with copies did as many steps, and is as good as one that did half of them. (The copies
+# are English too: the first few teach something. The next thousand do not.) What the steps bought
+# instead is a passage known better than anything else: worthless, and sometimes dangerous, since a model recites what it saw often
+# (Lee et al., 2022). Removing duplicates is the one compression that costs nothing: the data
+# shrinks, and the model gets better. S4 §1.3 says of all removal that it improves generalisation.
+# For data, here, that is right.
+
+# %% [markdown]
+# ## 3 · Redundancy in the model
+#
+# Now the other kind. Which of TinyLM's two million parameters add nothing? You will ask four times,
+# each time differently.
+#
+# ### Question one: do the matrices use all their directions?
+#
+# A matrix $W$ stretches space along perpendicular directions, by its **singular values**
+# $\sigma_1 \ge \sigma_2 \ge \dots$ If few of them are large, few directions matter, and chapter 09
+# can store the rest away. Count them softly: take $p_i = \sigma_i / \sum_j \sigma_j$ as shares, and
+#
+# $$\text{effective rank} = \exp\Bigl(-\sum_i p_i \ln p_i\Bigr)$$
+#
+# (Roy and Vetterli, 2007). The exponent is the entropy of the shares. For $n$ equal singular values
+# it is $\ln n$, and the effective rank is $n$.
+#
+# ## Exercise 8: effective rank
+
+
+# %% exercise="effective_rank"
+def effective_rank(matrix: torch.Tensor) -> torch.Tensor:
+    """exp of the entropy (in nats) of the singular values, taken as shares of their sum."""
+    ### BEGIN SOLUTION
+    values = torch.linalg.svdvals(matrix)
+    return torch.special.entr(values / values.sum()).sum().exp()
+    ### END SOLUTION
+
+
+# %% check="effective_rank" points=2
+check(effective_rank)
+
+# %% [markdown]
+# A number needs a yardstick. Here it is a matrix of pure random numbers of the same shape.
+#
+# **Guess:** how much of a random matrix's effective rank does a trained one have? Half?
+
+# %%
+rank = yours("effective_rank")
+
+kinds = ["attention.query", "attention.key", "attention.value", "attention.output"]
+kinds += ["mlp.gate", "mlp.up", "mlp.down"]
+generator = torch.Generator().manual_seed(0)
+ratio = np.zeros((4, len(kinds)))
+for layer, block in enumerate(tiny.blocks):
+    for column, kind in enumerate(kinds):
+        weight = block.get_submodule(kind).weight
+        noise = torch.randn(weight.shape, generator=generator).to(device)
+        ratio[layer, column] = 100 * float(rank(weight) / rank(noise))
+
+figure, (axes,) = new_figure(height=3)
+names = [kind.split(".")[1] for kind in kinds]
+draw_heat_map(axes, ratio, [f"layer {i}" for i in range(4)], names, "% of a random matrix", ".0f")
+axes.set_title("By their spectra, TinyLM's matrices are as full as noise")
+assert ratio.min() > 93 and ratio.max() < 104
+
+Picture(figure, "Heat map: every matrix has about as much effective rank as a random one.")
+
+# %% [markdown]
+# Nothing to be had. Every matrix uses its directions nearly as evenly as noise does. (TinyLM was
+# trained with Muon, an optimizer whose steps use all directions alike. Models differ here.)
+#
+# ### Question two: are there units that do nothing, or that do the same?
+#
+# A hidden unit of an MLP is **dead** if its value $h$ is zero whatever comes in. With ReLU that
+# happens: a unit whose input is always negative gives exact zeros. SiLU, which TinyLM uses, is never
+# flat, so its units can only be *nearly* dead. Compare with the root mean square (RMS) of all values.
+# And use *all* the data: a unit that sleeps through one batch may be all that knows the next one.
+#
+# ## Exercise 9: dead units
+
+
+# %% exercise="dead_units"
+def dead_units(batches: list[torch.Tensor], tolerance: float) -> torch.Tensor:
+    """True for each unit whose largest |h| over all batches is at most tolerance · RMS: (F,).
+
+    batches: values after the activation, (N, F) each. RMS: root mean square of all of them.
+    """
+    ### BEGIN SOLUTION
+    hidden = torch.cat(batches)
+    return hidden.abs().amax(dim=0) <= tolerance * hidden.square().mean().sqrt()
+    ### END SOLUTION
+
+
+# %% check="dead_units" points=2
+check(dead_units)
+
+# %% [markdown]
+# Two units are **twins** if their incoming rows point the same way: $w_d = c \, w_k$ with $c > 0$.
+# Then after ReLU $h_d = c \, h_k$ for every input, and one of them is enough. S0 §2.1 defines a
+# redundant parameter as one that "contributes little or nothing". Twins show why that misses the
+# point: *each* of them contributes, fully. Each is redundant only *given the other*.
+#
+# ## Exercise 10: merge twins
+#
+# A colleague removed a twin: row $d$ of `incoming` and column $d$ of `outgoing` are gone. The model
+# broke. Repair the method, so that the layer computes exactly what it computed before.
+
+
+# %% exercise="merge_twins"
+def merge_twins(
+    incoming: torch.Tensor, outgoing: torch.Tensor, keep: int, drop: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(incoming, outgoing) without unit `drop`, and the same outgoing · relu(incoming · x) as ever.
+
+    incoming (F, I), outgoing (O, F), and incoming[drop] = c · incoming[keep] for some c > 0.
+    """
+    ### BEGIN SOLUTION
+    c = incoming[drop].norm() / incoming[keep].norm()
+    merged = outgoing.clone()
+    merged[:, keep] += c * outgoing[:, drop]
+    return (
+        torch.cat([incoming[:drop], incoming[drop + 1 :]]),
+        torch.cat([merged[:, :drop], merged[:, drop + 1 :]], dim=1),
+    )
+    ### END SOLUTION
+
+
+# %% check="merge_twins" points=3
+check(merge_twins)
+
+# %% [markdown]
+# Now look for both in TinyLM. First the sleepers, on one batch and then on more and more text.
+
+# %% tags=["nbval-ignore-output"]
+asleep, merge = yours("dead_units"), yours("merge_twins")
+
+windows = train_tokens[: 32 * 256].view(32, 256)
+downs = [block.mlp.down for block in tiny.blocks]
+hidden = [layers.record_inputs(tiny, window[None], downs)[1] for window in windows]  # of layer 1
+quiet = {count: int(asleep([torch.cat(hidden)[:count]], 0.5).sum()) for count in (16, 256, 8192)}
+print("units of layer 1 (of 512) whose |h| stayed below half the RMS:")
+for count, units_asleep in quiet.items():
+    print(f"   in {count:>5,} tokens  {units_asleep:>4}")
+dead = [int(asleep([h], 0.01).sum()) for h in layers.record_inputs(tiny, windows[:8], downs)]
+print("below a hundredth of the RMS, layer by layer:", dead)
+
+gates = [block.mlp.gate.weight for block in tiny.blocks]
+twins = [int((units.twin_heads(g, 0.9).cpu() != torch.arange(len(g))).sum()) for g in gates]
+print("gate rows with a twin (cosine ≥ 0.9), layer by layer:", twins)
+assert quiet[16] > 100 and quiet[8192] < 5 and not any(dead) and not any(twins)
+
+# %% [markdown]
+# Two lessons. On one line of text a third of the units look asleep; on a few pages, next to none.
+# Whoever removes on the evidence of one batch removes the specialists. And the deeper result: no dead
+# units, no twins.
+# Twice you asked, twice the answer was "nothing is redundant here".
+#
+# ### Question three: how much do the parts do?
+#
+# In a block, $x \leftarrow x + \text{attention}(x)$ and $x \leftarrow x + \text{MLP}(x)$: everything
+# *adds to* a stream $x$. So ask of each **head** and each hidden **unit** $p$ how much it adds,
+# compared with what is there:
+#
+# $$\text{contribution}_p = \frac{\text{mean over tokens of } \lVert W_p x_p \rVert}
+# {\text{mean over tokens of } \lVert x \rVert} ,$$
+#
+# where $x_p$ are the part's values and $W_p$ its columns of the sublayer's last matrix. And ask of
+# each layer how much it turns the stream around, its **influence** (Men et al., 2024):
+# $1 - \text{mean} \cos(x_\text{before}, x_\text{after})$. SmolLM2 has thirty layers to compare.
+
+# %%
+text = windows[:8]
+influence = {"TinyLM": layers.layer_influence(tiny, text).cpu().numpy()}
+heads = {"TinyLM": layers.head_contributions(tiny, text).cpu()}
+# Stored, measured on 2026-11-25 on 512 tokens of Wikipedia, for readers without SmolLM2.
+SMOLLM2_INFLUENCE = """0.992 0.158 0.038 0.031 0.036 0.036 0.035 0.034 0.040 0.033 0.034 0.033 0.025
+0.024 0.022 0.027 0.030 0.024 0.036 0.042 0.049 0.044 0.047 0.056 0.148 0.027 0.027 0.049 0.049
+0.195"""
+influence["SmolLM2"] = np.array(SMOLLM2_INFLUENCE.split(), dtype=float)
+if pretrained.has_smollm2():
+    smol, smol_tokenizer = pretrained.smollm2()
+    smol.to(device)
+    prose = "\n\n".join(wikipedia_articles().values())
+    some_tokens = torch.tensor([smol_tokenizer.encode(prose[100_000:110_000]).ids[:512]])
+    measured = layers.layer_influence(smol, some_tokens.to(device)).cpu().numpy()
+    assert np.abs(measured - influence["SmolLM2"]).max() < 0.01
+
+figure, axes = new_figure(columns=2, height=3.2)
+for one, (name, values) in zip(axes, influence.items(), strict=True):
+    one.bar(range(len(values)), values, color=BLUE)
+    one.set(xlabel=f"layer of {name}", ylabel="influence (1 − cosine)", yscale="log")
+figure.suptitle("The first layers turn the stream around; the middle layers nudge it")
+smallest = int(influence["SmolLM2"].argmin())
+assert smallest == 14 and influence["SmolLM2"][0] > 40 * influence["SmolLM2"][smallest]
+
+Picture(figure, "Bars: influence is largest in the first and last layers, smallest in the middle.")
+
+# %% [markdown]
+# There it is. In the middle of SmolLM2 lie a dozen layers that turn the stream by a few hundredths.
+# What happens if they go? Removing a layer is easy: since it only adds to $x$, leave it out.
+#
+# The next cell holds measured losses (512 tokens of Wikipedia, 2026-11-25): the least influential
+# layers removed, against layers chosen at random, twice. Where SmolLM2 is installed, the cell removes
+# four layers again, on half as many tokens, and makes sure that the loss rises as it should.
+#
+# **Guess:** how many of thirty layers can go before the perplexity doubles?
+
+# %%
+gone = (0, 1, 2, 3, 4, 6, 8)
+chosen_loss = dict(zip(gone, (3.127, 3.255, 3.380, 3.523, 3.670, 4.073, 4.516), strict=True))
+random_loss = {
+    0: (3.127, 3.127),
+    1: (3.21, 4.47),
+    2: (3.59, 4.57),
+    3: (4.27, 4.89),
+    4: (4.50, 7.84),
+    6: (4.81, 8.34),
+    8: (8.44, 11.28),
+}
+if pretrained.has_smollm2():
+    off = removal.lowest(torch.from_numpy(influence["SmolLM2"]), 4 / 30).to(device)
+    evaluated = torch.tensor(smol_tokenizer.encode(prose[:6000]).ids[:257], device=device)
+    kept = [block for block, out in zip(smol.blocks, off.tolist(), strict=True) if not out]
+    before = float(token_losses(smol, evaluated, length=256).mean())
+    all_blocks, smol.blocks = smol.blocks, torch.nn.ModuleList(kept)
+    after = float(token_losses(smol, evaluated, length=256).mean())
+    smol.blocks = all_blocks
+    assert 0.3 < after - before < 0.8
+
+
+def draw_removed(layers_removed: int) -> Picture:
+    """Perplexity with so many of SmolLM2's 30 layers left out."""
+    figure, (axes,) = new_figure(height=2.6)
+    values = [chosen_loss[layers_removed], *random_loss[layers_removed]]
+    names = ["least influential", "at random", "at random, again"]
+    axes.barh(names, np.exp(values), color=[GREEN, ORANGE, ORANGE])
+    axes.axvline(math.exp(chosen_loss[0]), color=BLACK, linestyle="--")
+    axes.set(xlabel="perplexity (dashed: all 30 layers)", xscale="log", xlim=(10, 1e5))
+    axes.invert_yaxis()
+    axes.set_title(
+        f"{layers_removed} of 30 layers removed: perplexity {math.exp(values[0]):.0f} "
+        f"if chosen, up to {math.exp(max(values[1:])):,.0f} if not"
+    )
+    return Picture(figure, f"Bars: perplexity with {layers_removed} layers removed.")
+
+
+assert math.exp(chosen_loss[4] - chosen_loss[0]) < 2 < math.exp(chosen_loss[6] - chosen_loss[0])
+assert min(random_loss[1]) < chosen_loss[1] < max(random_loss[1])
+explore(draw_removed, layers_removed=(list(gone), 4))
+
+# %% [markdown]
+# Four may go, an eighth of the layers, for less than a factor of two; with six the perplexity has more
+# than doubled. And look at the orange bars: random layers can be harmless or a catastrophe. One of the two single
+# random layers hurt *less* than the one with the least influence. The measure is good. It is no oracle.
+#
+# ## 4 · Half of it: at random, or chosen?
+#
+# Is redundancy a property of the model, so that it does not matter *which* half goes? Test it.
+# Remove a share of TinyLM's hidden units, heads and weights. Once at random (two seeds), once chosen:
+# the smallest contributions for units and heads, the smallest magnitudes for weights.
+#
+# **Guess first:** the weights. Half of them at random, or half of them chosen: how far apart?
+
+# %%
+text = held_out[:5000]
+
+
+def bits_of(model: torch.nn.Module) -> float:
+    """Held-out bits per byte, on a short text."""
+    return quality(model, tokenizer, text).bits_per_byte
+
+
+contribution = {
+    "units": layers.unit_contributions(tiny, windows[:8]),
+    "heads": heads["TinyLM"].to(device),
+}
+shares = (0.125, 0.25, 0.5)
+lost = {}
+for share in shares:
+    for part, remove in (("units", removal.without_units), ("heads", removal.without_heads)):
+        lost[part, "chosen", share] = [
+            bits_of(remove(tiny, removal.lowest(contribution[part], share)))
+        ]
+        lost[part, "random", share] = []
+        for seed in range(2):
+            generator = torch.Generator().manual_seed(seed)
+            scores = torch.rand(contribution[part].shape, generator=generator).to(device)
+            lost[part, "random", share].append(bits_of(remove(tiny, removal.lowest(scores, share))))
+    lost["weights", "chosen", share] = [bits_of(removal.without_weights(tiny, share, torch.abs))]
+    lost["weights", "random", share] = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        lost["weights", "random", share].append(
+            bits_of(removal.without_weights(tiny, share, torch.rand_like))
+        )
+whole = bits_of(tiny)
+
+figure, axes = new_figure(columns=3, height=3.2)
+x = [0, *(100 * s for s in shares)]
+for one, part in zip(axes, ("weights", "units", "heads"), strict=True):
+    for how, colour in (("random", ORANGE), ("chosen", BLUE)):
+        middle = [whole, *(np.mean(lost[part, how, s]) for s in shares)]
+        one.plot(x, middle, "o-", color=colour, label=how)
+        for s in shares:
+            one.plot([100 * s] * len(lost[part, how, s]), lost[part, how, s], ".", color=colour)
+    one.set(xlabel=f"{part} removed (%)", ylim=(1.2, 4.5))
+axes[0].set_ylabel("bits per byte")
+axes[0].legend(frameon=False)
+figure.suptitle("The same half: fatal at random, cheap when chosen")
+half = {
+    (p, h): np.mean(lost[p, h, 0.5])
+    for p in ("weights", "units", "heads")
+    for h in ("random", "chosen")
+}
+assert all(half[p, "random"] > half[p, "chosen"] + 0.2 for p in ("weights", "units", "heads"))
+assert half["weights", "chosen"] < 1.2 * whole and half["weights", "random"] > ngram_bits[0]
+assert min(lost["weights", "random", 0.125]) > half["weights", "chosen"]
+
+Picture(figure, "Three panels: loss grows steeply with random removal, slowly with chosen removal.")
+
+# %% [markdown]
+# Half of the weights at random: the model is a ruin, worse than counting single tokens. Half of them
+# chosen by nothing more clever than magnitude: a dent. An *eighth* of the weights at random does more
+# damage than a chosen half.
+#
+# So put the four answers side by side. The spectra said: full. Dead units: none. Twins: none. And yet
+# half the weights can go. No part is useless *alone*; the parts overlap, and what one loses the others
+# mostly carry. Denil et al. (2013) predicted 95 % of some networks' weights from the other 5 %. That is why
+# the next chapters are about **choosing**, and about repairing what is left.
+#
+# ## 5 · "Redundancy causes over-fitting"
+#
+# S0 §1.2 says that redundant parameters cause over-fitting and worsen generalisation. S4 §1.3
+# promises the reverse for removing them. Test the claim where it can fail. First, exactly: put a twin
+# into a layer and split the outgoing weight. The function is the same for every input. A parameter
+# that changes nothing cannot over-fit.
+#
+# Second, in training. Take 150 images of digits. Map each to $p$ random features
+# $\text{relu}(W x)$, fit a linear classifier on them by least squares (of all perfect fits, the one
+# with the smallest weights), and let $p$ grow from 10 to 3,000, far beyond the 150 images.
+#
+# **Guess before you run:** which $p$ is worst?
+
+# %%
+generator = torch.Generator().manual_seed(0)
+incoming = torch.randn(5, 4, generator=generator)
+outgoing = torch.randn(3, 5, generator=generator)
+wider = torch.cat([incoming, 2 * incoming[:1]])
+split_up = torch.cat([outgoing, outgoing[:, :1] / 4], dim=1)
+split_up[:, 0] /= 2  # half of it stays; the twin is twice as loud and gets a quarter
+inputs = torch.randn(4, 1000, generator=generator)
+difference = (
+    (split_up @ (wider @ inputs).relu() - outgoing @ (incoming @ inputs).relu()).abs().max()
+)
+again = merge(wider, split_up, 0, 5)
+assert difference < 1e-4 and torch.allclose(again[1], outgoing, atol=1e-5)
+
+images, labels, test_images, test_labels = digits()
+images, labels = images[:150].double(), labels[:150]
+targets = F.one_hot(labels, 10).double() - 0.1
+features = (10, 30, 60, 100, 130, 150, 170, 220, 400, 1000, 3000)
+wrong = {p: [] for p in features}
+for p in features:
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        random_map = torch.randn(64, p, generator=generator, dtype=torch.float64)
+        fit = torch.linalg.pinv((images @ random_map).relu()) @ targets
+        guess = ((test_images.double() @ random_map).relu() @ fit).argmax(dim=1)
+        wrong[p].append(100 * float((guess != test_labels).double().mean()))
+mean_wrong = {p: float(np.mean(values)) for p, values in wrong.items()}
+
+figure, (axes,) = new_figure(height=3.2)
+axes.semilogx(features, list(mean_wrong.values()), "o-", color=PURPLE)
+axes.axvline(150, color=BLACK, linestyle="--", label="as many features as images")
+axes.set(xlabel="random features p", ylabel="test errors (%)", ylim=(0, None))
+axes.set_title("Over-fitting peaks where the model just fits; twenty times larger is best")
+axes.legend(frameon=False)
+best = min(mean_wrong, key=mean_wrong.get)
+assert best == 3000 and mean_wrong[150] > 5 * mean_wrong[3000]
+assert mean_wrong[150] > 2 * mean_wrong[60] and mean_wrong[150] > 2 * mean_wrong[220]
+
+Picture(figure, "Test errors rise to a peak near 150 features, then fall to their minimum at 3000.")
+
+# %% [markdown]
+# This is **double descent** (Belkin et al., 2019). Too many parameters over-fit, until there are far
+# too many, and then they do best of all. So the claim is no law. What you measured in this chapter is
+# sharper:
+#
+# | more of… | made the held-out text… | where |
+# |---|---|---|
+# | counts in an n-gram table | worse, from order 4 on | section 1 |
+# | copies in the training text | worse | section 2 |
+# | exact twins in a layer | neither better nor worse | section 5 |
+# | features, far beyond the data | better | section 5 |
+#
+# "Redundancy" in those sentences means four different things. Say which, and measure it.
+#
+# ## In numbers
+
+# %%
+print("held-out bits per byte, 3-gram / 5-gram   ", end="")
+print(f"{ngram_bits[2]:.2f} / {ngram_bits[4]:.2f}")
+print(f"TinyLM                                     {tiny_bits:.2f}")
+print(
+    f"TinyLM on verses that leaked / the rest    {leak['TinyLM'][1]:.2f} / {leak['TinyLM'][2]:.2f}"
+)
+print(f"exact copies, near pairs among the verses  {removed['punctuation too']} / {len(truth):,}")
+print(f"effective rank, against noise              {ratio.min():.0f} to {ratio.max():.0f} %")
+print(f"half of the weights gone: magnitude        {half['weights', 'chosen']:.1f} bits per byte")
+assert 1.3 < half["weights", "chosen"] < 1.6 and half["weights", "random"] > 3
+
+# %% [markdown]
+# The next chapter makes "choose" precise: of all sets of $k$ weights, which should stay?
+
+# %% tags=["nbval-ignore-output"]
+progress()
