@@ -12,12 +12,16 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._pytree import tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from course_lib.exercises.engine.catalogue import all_exercises
 from course_lib.exercises.engine.spec import Case
+
+# References that ask a tensor for a number (a count, an index), which a fake one has not: they
+# are followed up to that place. On cuda, tests/test_device.py follows them to their end.
+ASK_FOR_NUMBERS = {"keep_largest", "kept_by_mean", "sparsify_digits"}
 
 # Before anything else: the first backward, of a case's teacher say, counts the devices there are.
 _setup_privateuseone_for_python_backend("toygpu")
@@ -67,6 +71,9 @@ def failures(function: Callable, cases: list[Case], put: Callable) -> list[str]:
         except ValueError:
             pass  # a case of bad input, refused as it should be
         except Exception as error:
+            asks = isinstance(error, DataDependentOutputException)
+            if asks and function.__name__ in ASK_FOR_NUMBERS:
+                continue
             found.append(f"{case.label}: {type(error).__name__}: {str(error).splitlines()[0]}")
     return found
 

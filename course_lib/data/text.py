@@ -89,9 +89,9 @@ def wikipedia_articles() -> dict[str, str]:
 def plain_prose(markup: str) -> str:
     """The paragraphs of an article's wiki markup, without tables, notes, lists and headings.
 
-    >>> plain_prose("'''Ada''' wrote a [[program (computing)|program]] for the [[engine]]"
+    >>> plain_prose("'''Ada Lovelace''' wrote a [[program (computing)|program]] for the [[engine]]"
     ...             "{{note|{{x}}}} that was never built.<ref>p. 3</ref>")
-    'Ada wrote a program for the engine that was never built.'
+    'Ada Lovelace wrote a program for the engine that was never built.'
     """
     if markup.lower().startswith("#redirect"):
         return ""
