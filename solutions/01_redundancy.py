@@ -659,6 +659,40 @@ Picture(figure, "Heat map: every matrix has about as much effective rank as a ra
 # Nothing to be had. Every matrix uses its directions nearly as evenly as noise does. (TinyLM was
 # trained with Muon, an optimizer whose steps use all directions alike. Models differ here.)
 #
+# A matrix may be full while what flows through it is not. So ask the same of the **activations**, the
+# vectors that each block is given. And there is one more place to look: the *codes*. Round a matrix to
+# 4 bits, as in chapter 00, with 15 levels. If level $q$ is used with frequency $f_q$, a coder that gives
+# short names to frequent levels (Huffman's, in chapter 06) needs $-\sum_q f_q \log_2 f_q$ bits a weight,
+# the **entropy** of the codes.
+#
+# **Guess:** how many of the 4 bits does it save, with one scale for each row? With one for the matrix?
+
+# %%
+stream = layers.record_inputs(tiny, held_tokens[:2048].view(8, 256), list(tiny.blocks))
+noise = torch.randn(stream[0].shape, generator=generator).to(device)
+full = [100 * float(rank(x - x.mean(dim=0)) / rank(noise)) for x in stream]
+print("inputs of the blocks, % of noise's effective rank:", [round(share) for share in full])
+
+print(f"{'bits a code needs':20}one scale a row   one for the matrix")
+entropies = np.zeros((len(kinds), 2))
+for row, kind in enumerate(kinds):
+    for block in tiny.blocks:
+        weight = block.get_submodule(kind).weight
+        for column, largest in enumerate((weight.abs().amax(1, keepdim=True), weight.abs().amax())):
+            codes = (7 * weight / largest).round().int() + 7  # 0 … 14
+            entropies[row, column] += float(spectra.code_entropy(codes, levels=15)) / 4
+    print(f"{names[row]:20}{entropies[row, 0]:>15.1f}{entropies[row, 1]:>21.1f}")
+assert all(74 < share < 88 for share in full)
+assert entropies[:, 0].min() > 3.0 and entropies[:, 0].max() < 3.5
+assert entropies[:, 1].min() < 2.2 and (entropies[:, 1] < entropies[:, 0]).all()
+
+# %% [markdown]
+# Here is something at last. What flows through TinyLM uses four fifths of its directions, where the
+# matrices use nearly all. And of 4 bits a weight, more than half a bit is air, even with a
+# scale for each row, because the levels at the ends are hardly used. With one scale for the matrix
+# it is far more, and that is a bad sign: a few huge weights stretched the ruler, most codes crowd around zero,
+# and the bits that the coder saves were lost before (chapter 05).
+#
 # ### Question two: are there units that do nothing, or that do the same?
 #
 # A hidden unit of an MLP is **dead** if its value $h$ is zero whatever comes in. With ReLU that
@@ -784,6 +818,26 @@ smallest = int(influence["SmolLM2"].argmin())
 assert smallest == 14 and influence["SmolLM2"][0] > 40 * influence["SmolLM2"][smallest]
 
 Picture(figure, "Bars: influence is largest in the first and last layers, smallest in the middle.")
+
+# %% [markdown]
+# And the heads: how much does each one add? (On a logarithmic scale: −1 is a tenth of the stream's
+# length.) SmolLM2's map is drawn where the model is installed.
+
+# %% tags=["nbval-ignore-output"]
+if pretrained.has_smollm2():
+    heads["SmolLM2"] = layers.head_contributions(smol, some_tokens.to(device)).cpu()
+figure, axes = new_figure(columns=len(heads), height=4)
+for one, (name, values) in zip(axes, heads.items(), strict=True):
+    every_nth = max(1, len(values) // 8)
+    rows = [str(i) if i % every_nth == 0 else "" for i in range(len(values))]
+    columns = [str(i) for i in range(values.shape[1])]
+    draw_heat_map(one, values.log10().numpy(), rows, columns, "contribution (log₁₀)")
+    one.set(xlabel=f"head of {name}", ylabel="layer")
+figure.suptitle("The first layer's heads write the stream; later heads add a little each")
+first, later = heads["TinyLM"][0], heads["TinyLM"][1:]
+assert first.min() > 10 and later.max() < 0.3 and later.min() > 0.05
+
+Picture(figure, "Heat maps: heads of the first layer contribute most; the others about a tenth.")
 
 # %% [markdown]
 # There it is. In the middle of SmolLM2 lie a dozen layers that turn the stream by a few hundredths.
