@@ -7,6 +7,7 @@ it would on a GPU. Changing PyTorch's global state is what this does, so it runs
 """
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Iterator
 
@@ -23,8 +24,11 @@ from course_lib.exercises.engine.spec import Case
 # are followed up to that place. On cuda, tests/test_device.py follows them to their end.
 ASK_FOR_NUMBERS = {"keep_largest", "kept_by_mean", "sparsify_digits"}
 
-# Before anything else: the first backward, of a case's teacher say, counts the devices there are.
-_setup_privateuseone_for_python_backend("toygpu")
+
+@functools.cache
+def register() -> None:
+    """Add the device: before the first backward, of a case's teacher say, which counts devices."""
+    _setup_privateuseone_for_python_backend("toygpu")
 
 
 def _apply(module: nn.Module, convert: Callable, recurse: bool = True) -> nn.Module:
@@ -49,6 +53,7 @@ def _apply(module: nn.Module, convert: Callable, recurse: bool = True) -> nn.Mod
 @contextlib.contextmanager
 def accelerator() -> Iterator[Callable]:
     """A function that puts inputs on the fake device; to be used once in a process."""
+    register()
     nn.Module._apply = _apply
     FakeTensorMode.__deepcopy__ = lambda mode, memo: mode  # copies of a tensor share its mode
     with FakeTensorMode() as mode:
@@ -83,6 +88,7 @@ def _forgetful(x: torch.Tensor) -> torch.Tensor:
 
 
 def main() -> int:
+    register()
     forgetful = [Case("three", {"x": torch.zeros(3)})]
     calls = [(e.name, e.reference, e.cases()) for e in all_exercises().values()]
     with accelerator() as put:

@@ -87,7 +87,6 @@ TERMS = {
     "zero-point": r"\bzero points?\b",
     "bits per byte": r"\bbits?[/-]byte|\bbits per bytes\b",
     "held-out": r"\bheld out (?:text|chapters|images|data)\b|\bholdout\b",
-    "n-gram": r"\bngrams?\b(?![.(_])",
     "MinHash": r"\bMin-Hash|\bminHash",
     "Transformer": r"\btransformers?\b (?:model|block|layer)",
     "TinyLM": r"\bTiny-?Lm\b|\bTiny LM\b",

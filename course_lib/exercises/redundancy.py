@@ -600,7 +600,7 @@ def choose_bands(hashes: int, similarity: float, missed: float) -> tuple[int, in
 
     The demand: a pair of this similarity is missed with probability `missed` or less.
     """
-    divisors = [rows for rows in range(1, hashes + 1) if hashes % rows == 0]
+    divisors = [rows for rows in range(hashes, 0, -1) if hashes % rows == 0]
     good = [r for r in divisors if (1 - similarity**r) ** (hashes / r) <= missed]
     return hashes // max(good), max(good)
 

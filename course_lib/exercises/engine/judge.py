@@ -38,9 +38,7 @@ def judge(
     total = len(cases)
     if all(outcome.error == "NotImplementedError" for outcome in outcomes):
         return Verdict(exercise.name, NOT_ATTEMPTED, 0, total)
-    expected = [Outcome()] * total  # where only the properties decide, nothing else is expected
-    if exercise.compare:
-        expected = run(exercise.reference, cases, exercise.seconds, device)
+    expected = run(exercise.reference, cases, exercise.seconds, device)
     problems = [_problem(exercise, *three) for three in zip(cases, outcomes, expected, strict=True)]
     failing = [i for i, problem in enumerate(problems) if problem]
     if not failing:
