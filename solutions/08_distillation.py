@@ -570,7 +570,7 @@ cost = latency(
     repeats=3,
 ).ratio
 print(f"a step with the teacher takes {cost:.1f} times as long as one without")
-assert cost > 1 if device.type != "cpu" else 1.3 < cost < 4
+assert cost > 1.2 if device.type == "cpu" else cost > 1
 
 # %% [markdown]
 # On a CPU it is about twice as long: for each step with the teacher, the student alone could have taken two. The following table
