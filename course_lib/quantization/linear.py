@@ -62,7 +62,10 @@ class Format:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The levels of R rows: scale (R, 1) in the unit of x, zero_point (R, 1) int32, format."""
+    """The levels of R rows: scale (R, 1) in the unit of x, zero_point (R, 1) int32, format.
+
+    In a symmetric format the zero-point is 0.
+    """
 
     scale: Tensor
     zero_point: Tensor
@@ -162,7 +165,8 @@ def dequantize(codes: Tensor, grid: Grid) -> Tensor:
     _check_grid(codes, grid, "codes")
     values = torch.empty(codes.shape, dtype=grid.scale.dtype, device=codes.device)
     for i, j in blocks(codes):
-        values[i, j].copy_(codes[i, j]).sub_(grid.zero_point[i]).mul_(grid.scale[i])
+        values[i, j].copy_(codes[i, j])
+        _to_levels(values[i, j], grid[i])
     return values
 
 
@@ -173,13 +177,22 @@ def fake_quantize(rows: Tensor, grid: Grid) -> Tensor:
     >>> fake_quantize(torch.tensor([[-3.0, 0.4, 0.6, 9.0]]), grid).tolist()
     [[-1.0, 0.0, 1.0, 2.0]]
     """
-    return _nearest_codes(rows, grid).sub_(grid.zero_point).mul_(grid.scale)
+    return _to_levels(_nearest_codes(rows, grid), grid)
 
 
 def _nearest_codes(rows: Tensor, grid: Grid) -> Tensor:
     """Codes as floats, in one new tensor. Like PyTorch, x · (1/s) and not x / s: it is faster."""
     codes = (rows * (1 / grid.scale)).round_()
-    return codes.add_(grid.zero_point).clamp_(grid.format.lowest, grid.format.highest)
+    if not grid.format.symmetric:  # there, z is 0
+        codes.add_(grid.zero_point)
+    return codes.clamp_(grid.format.lowest, grid.format.highest)
+
+
+def _to_levels(codes: Tensor, grid: Grid) -> Tensor:
+    """s · (q − z), in place, of codes held as floats."""
+    if not grid.format.symmetric:
+        codes.sub_(grid.zero_point)
+    return codes.mul_(grid.scale)
 
 
 def _check_grid(rows: Tensor, grid: Grid, name: str) -> None:
