@@ -133,7 +133,7 @@ assert ngram_bits[2] < ngram_bits[1] < ngram_bits[0] and ngram_bits[2] < ngram_b
 # %% tags=["nbval-ignore-output"]
 torch.manual_seed(0)
 lstm = LSTM(vocabulary, width=64).to(device)
-train_briefly(lstm, train_tokens, steps=250)
+train_briefly(lstm, train_tokens, steps=150)
 part = held_tokens[:12_000]
 lstm_bits = token_losses(lstm, part, length=256).sum().item() / math.log(2)
 lstm_bits /= len(tokenizer.decode(part.tolist()).encode())
@@ -154,7 +154,7 @@ axes.plot(parameters["TinyLM"], tiny_bits, "D", color=RED, markersize=9, label="
 axes.set(xlabel="numbers stored", ylabel="held-out bits per byte", ylim=(1.0, 2.6))
 axes.set_title("A table of counts beats a young LSTM, and then more counts stop helping")
 axes.legend(frameon=False)
-assert tiny_bits < ngram_bits[2] < lstm_bits < 2.0 and stored[4] > parameters["TinyLM"]
+assert tiny_bits < ngram_bits[2] < lstm_bits < 2.2 and stored[4] > parameters["TinyLM"]
 assert 1.37 < ngram_bits[2] < 1.38 and 1.40 < ngram_bits[4] < 1.41 and 1.17 < tiny_bits < 1.18
 
 Picture(
@@ -918,7 +918,7 @@ contribution = {
     "units": layers.unit_contributions(tiny, windows[:8]),
     "heads": heads["TinyLM"].to(device),
 }
-shares = (0.125, 0.25, 0.5)
+shares = (0.125, 0.5)
 lost = {}
 for share in shares:
     for part, remove in (("units", removal.without_units), ("heads", removal.without_heads)):
