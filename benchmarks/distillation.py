@@ -6,17 +6,14 @@
 The first prints the table that 08_distillation quotes. Equal time is equal CPU time on one thread.
 """
 
-import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import torch
 import torch.nn.functional as F
 
+from benchmarks.measuring import cpu_seconds, extra_bytes, in_a_fresh_process
 from course_lib.data.batches import consecutive_windows
 from course_lib.data.text import bible_chapters, split
 from course_lib.distillation.cache import ask_teacher
@@ -88,29 +85,20 @@ def extra_megabytes(function: Callable) -> float:
     inputs = logits_and_labels()
     small = [x.detach()[:2].clone() for x in inputs]
     function(small[0].requires_grad_(), *small[1:])  # loads what is loaded once
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    function(*inputs)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return extra_bytes(function, *inputs) / 2**20
 
 
 def loss_table() -> None:
     """CPU seconds and extra memory of forward and backward, 512 × 8192."""
-    memory_of = []
-    for function in (ours, peer):  # first: a process inherits the peak of its parent
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            memory_of.append(pool.submit(extra_megabytes, function).result())
+    memory_of = [in_a_fresh_process(extra_megabytes, function) for function in (ours, peer)]
     inputs = logits_and_labels()
-    gradients, seconds = [], {ours: [], peer: []}
-    for function in seconds:
+    gradients = []
+    for function in (ours, peer):
         function(*inputs)
         gradients.append(inputs[0].grad)
     assert torch.allclose(*gradients, atol=1e-8)
-    for _ in range(15):
-        for function, times in seconds.items():
-            start = time.process_time()
-            function(*inputs)
-            times.append(time.process_time() - start)
-    time_of = [statistics.median(times) for times in seconds.values()]
+    sides = {"course_lib": lambda: ours(*inputs), "PyTorch": lambda: peer(*inputs)}
+    time_of = cpu_seconds(sides, repeats=15).values()
     for what, (mine, theirs), goal in (("s", time_of, 1.0), ("MB", memory_of, 0.7)):
         print(f"{mine:8.3f} {what}  peer {theirs:8.3f}  ratio {mine / theirs:.2f} (goal ≤ {goal})")
 

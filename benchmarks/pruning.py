@@ -7,43 +7,16 @@ growth of a fresh process's peak during one call.
 """
 
 import copy
-import resource
-import statistics
-import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import torch
 from torch import nn
 from torch.nn.utils import prune
 
+from benchmarks.measuring import cpu_seconds, extra_bytes, in_a_fresh_process, report
 from course_lib.pruning.hard_concrete import L0Linear
 from course_lib.pruning.masks import magnitude_pruned, prunable_weights
 from course_lib.pruning.top_k import largest_masks
-
-REPEATS = 7
-
-
-def cpu_seconds(sides: dict[str, Callable], repeats: int = REPEATS) -> dict[str, float]:
-    """Median CPU seconds of each side, which take turns."""
-    seconds = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, function in sides.items():
-            start = time.process_time()
-            function()
-            seconds[name].append(time.process_time() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def report(title: str, seconds: dict[str, float], goal: float) -> None:
-    """Print each side's time and the first side's ratio to the second."""
-    ours, peer = list(seconds.values())[:2]
-    print(title)
-    for name, value in seconds.items():
-        print(f"    {name:32} {value:8.4f} s")
-    print(f"    ratio {ours / peer:.3f} (goal ≤ {goal})")
-
 
 # ---------------------------------------------------------------- 90 % of 47.8 million weights
 
@@ -74,10 +47,7 @@ def extra_megabytes(function: Callable) -> float:
     """How much the peak memory grows while `function` prunes the large model."""
     model = large_model()
     function(nn.Sequential(nn.Linear(2, 2)))  # loads what is loaded once
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    result = function(model)
-    assert result is not model
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return extra_bytes(function, model) / 2**20
 
 
 def magnitude_table() -> None:
@@ -90,10 +60,7 @@ def magnitude_table() -> None:
     sides = {"course_lib": prune_ours, "global_unstructured, remove": prune_peer}
     seconds = cpu_seconds({n: lambda f=f: f(model) for n, f in sides.items()}, repeats=5)
     report(f"10 % of {total:,} weights, copy included; {differ} weights differ", seconds, 0.08)
-    megabytes = []
-    for function in sides.values():
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            megabytes.append(pool.submit(extra_megabytes, function).result())
+    megabytes = [in_a_fresh_process(extra_megabytes, f) for f in sides.values()]
     print(f"    extra memory {megabytes[0]:.0f} MB, peer {megabytes[1]:.0f} MB, ", end="")
     print(f"ratio {megabytes[0] / megabytes[1]:.3f} (goal ≤ 0.25)")
 

@@ -8,19 +8,15 @@ Quality is the signal-to-error ratio 10 log₁₀ Σ x² / Σ (x − x̂)² in d
 a fresh process's peak during one call, as a multiple of the weight.
 """
 
-import statistics
-import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.ao.quantization import HistogramObserver, PerChannelMinMaxObserver
 
+from benchmarks.measuring import cpu_seconds, extra_bytes, in_a_fresh_process, report
 from course_lib.quantization.calibration import minmax_range, mse_range, percentile_range
 from course_lib.quantization.histogram import histogram
 from course_lib.quantization.linear import Format, Grid, dequantize, fit, quantize
@@ -29,27 +25,6 @@ from course_lib.quantization.rows import to_rows
 
 INT8, INT4, GROUP = Format(8, symmetric=True), Format(4), 128
 WIDTH = 4096
-
-
-def cpu_seconds(sides: dict[str, Callable], repeats: int = 7) -> dict[str, float]:
-    """Median CPU seconds of each side, which take turns."""
-    seconds = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, function in sides.items():
-            start = time.process_time()
-            function()
-            seconds[name].append(time.process_time() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def report(title: str, seconds: dict[str, float], goal: float) -> None:
-    """Print each side's time and the first side's ratio to each other one."""
-    (_, ours), *peers = seconds.items()
-    print(title)
-    for name, value in seconds.items():
-        print(f"    {name:44} {value:8.4f} s")
-    ratios = ", ".join(f"{ours / value:.3f}" for _, value in peers)
-    print(f"    ratio {ratios} (goal ≤ {goal})", flush=True)
 
 
 def decibels(x: Tensor, values: Tensor) -> float:
@@ -276,21 +251,11 @@ def search_groups(weight: Tensor) -> Grid:
     return search_ours(to_rows(weight, GROUP))
 
 
-def peak_bytes() -> int:
-    """This process's peak memory. (`resource` would count what the parent had at its start.)"""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.split("VmHWM:")[1].split()[0])
-
-
 def extra_memory(function: Callable) -> float:
     """How much the peak memory grows while `function` runs, as a multiple of the weight."""
     weight = torch.randn(WIDTH, WIDTH)
     function(weight[:2].clone())  # loads what is loaded once
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is in use
-    before = peak_bytes()
-    result = function(weight)
-    assert result is not weight
-    return (peak_bytes() - before) / weight.nbytes
+    return extra_bytes(function, weight) / weight.nbytes
 
 
 def memory_table() -> None:
@@ -298,8 +263,7 @@ def memory_table() -> None:
     print("extra peak memory, as a multiple of the weight (goal ≤ 2)")
     functions = [int8_ours, int8_torch, int4_ours, int4_torchao, search_groups, searched, observed]
     for function in functions:
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            print(f"    {function.__name__:44} {pool.submit(extra_memory, function).result():8.2f}")
+        print(f"    {function.__name__:44} {in_a_fresh_process(extra_memory, function):8.2f}")
 
 
 if __name__ == "__main__":

@@ -16,11 +16,13 @@ def doctor(_: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """run a notebook with nbval and say how each exercise stands"""
-    from course_lib.classroom.check import NotANotebook, as_json, run_nbval, table
+    from course_lib.classroom.check import NotANotebook, as_json, missing_checks, run_nbval, table
     from course_lib.classroom.files import find_notebook
 
     try:
-        results = run_nbval([find_notebook(arguments.notebook)], junit=arguments.junit)
+        notebook = find_notebook(arguments.notebook)
+        results = run_nbval([notebook], junit=arguments.junit)
+        results += missing_checks(results, notebook)
     except (LookupError, NotANotebook) as error:
         return _complain(error)
     print(as_json(results) if arguments.json else table(results))

@@ -29,6 +29,7 @@ from course_lib.models.llama import generate
 from course_lib.plots.explore import explore
 from course_lib.plots.figure import Picture, new_figure
 from course_lib.plots.parameters import draw_shares
+from course_lib.plots.predict import predict
 
 device = best_device()
 models = {"TinyLM": pretrained.tiny()}
@@ -322,7 +323,7 @@ for name in (*models, "xz"):
 #
 # $$w \;\to\; s \cdot \text{round}(w / s).$$
 #
-# **Guess before you run:** at how many bits does the model break?
+# **Guess before you look:** at how many bits does the model break?
 
 
 # %%
@@ -343,10 +344,6 @@ widths = [8, 6, 5, 4, 3, 2]
 dense = quality(tiny, tokenizer, sample).bits_per_byte
 after = {b: quality(rounded(tiny, b), tokenizer, sample).bits_per_byte for b in widths}
 
-print(f"32 bits  {dense:.2f} bits per byte")
-for width, value in after.items():
-    print(f"{width:>2} bits  {value:.2f} bits per byte")
-
 # %%
 figure, (axes,) = new_figure()
 axes.plot(list(after), list(after.values()), "o-", color="#0072B2", label="rounded")
@@ -356,8 +353,14 @@ axes.set_title("Nothing happens until 4 bits. Then the model falls off a cliff")
 axes.legend(frameon=False)
 assert after[8] < 1.005 * dense and after[4] < 1.1 * dense and after[2] > 1.5 * dense
 
-Picture(
-    figure, "Line: bits per byte stay flat from 8 down to 4 bits and rise steeply at 3 and 2 bits."
+predict(
+    "At how many bits does TinyLM first need a quarter more bits per byte than at 32?",
+    widths,
+    max(width for width in widths if after[width] > 1.25 * dense),
+    Picture(
+        figure,
+        "Line: bits per byte stay flat from 8 down to 4 bits and rise steeply at 3 and 2 bits.",
+    ),
 )
 
 # %% [markdown]
@@ -386,9 +389,23 @@ Picture(
 # The chapters follow five articles, named S0 to S4, that were found on the web. They are good
 # company and not always right. Where one is wrong, the course says so, and shows it.
 #
+# ## When something breaks
+#
+# Try it: break this notebook on purpose. Nothing you do here is lost for good.
+#
+# * **`NameError: name 'check' is not defined`** (or any other name). The kernel was restarted and has
+#   forgotten what ran before. *Run > Run All Above Selected Cell* brings it back.
+# * **"no exercise is called …"** A check goes by the function's name, so the function was renamed. Give
+#   it its first name again. The notebook itself may be called what you like.
+# * **A cell runs too long.** Press ■, or the key `I` twice. What ran before stays.
+# * **A check cell is gone.** Write `check(the_function)` into any cell. `course reset 00` in a terminal
+#   restores the whole notebook, and keeps yours beside it.
+# * **No sliders** (some viewers, printed pages). Each figure shows its first state, each guess its answer.
+#   In VS Code and in the classic Notebook all of it works as here.
+#
 # ## Where you stand
 #
-# `progress()` lists the exercises of all chapters. It is kept in one small file in your user folder,
+# `progress()` shows the exercises of all chapters. It is kept in one small file in your user folder,
 # and `course check notebooks/00_start_here.ipynb` in a terminal checks this notebook from outside.
 # If you want to start a notebook again, `course reset 00` restores it, and keeps yours beside it.
 

@@ -30,6 +30,7 @@ from course_lib.models.lstm import LSTM, train_briefly
 from course_lib.models.ngram import fit_ngram, token_probabilities
 from course_lib.plots.explore import explore
 from course_lib.plots.figure import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, Picture, new_figure
+from course_lib.plots.predict import predict
 from course_lib.plots.redundancy import draw_heat_map
 from course_lib.redundancy import layers, minhash, removal, shingles, spectra, units
 from course_lib.redundancy.duplicates import first_copies
@@ -128,7 +129,7 @@ assert ngram_bits[2] < ngram_bits[1] < ngram_bits[0] and ngram_bits[2] < ngram_b
 #
 # Now an LSTM, trained here for some seconds, and TinyLM, which took an hour.
 #
-# **Guess before you run:** who is better, the LSTM or the trigram table?
+# **Guess before you look:** who is better, the LSTM or the trigram table?
 
 # %% tags=["nbval-ignore-output"]
 torch.manual_seed(0)
@@ -157,10 +158,15 @@ axes.legend(frameon=False)
 assert tiny_bits < ngram_bits[2] < lstm_bits < 2.2 and stored[4] > parameters["TinyLM"]
 assert 1.37 < ngram_bits[2] < 1.38 and 1.40 < ngram_bits[4] < 1.41 and 1.17 < tiny_bits < 1.18
 
-Picture(
-    figure,
-    "Bits per byte against numbers stored: n-grams fall to 1.37 at order three and rise to 1.41 at "
-    "order five; the LSTM lies above them, TinyLM below at 1.17.",
+predict(
+    "Who predicts held-out text better, the table of three-token counts or the LSTM?",
+    ["the table", "the LSTM"],
+    "the table" if ngram_bits[2] < lstm_bits else "the LSTM",
+    Picture(
+        figure,
+        "Bits per byte against numbers stored: n-grams fall to 1.37 at order three and rise to 1.41 "
+        "at order five; the LSTM lies above them, TinyLM below at 1.17.",
+    ),
 )
 
 # %% [markdown]

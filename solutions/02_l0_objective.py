@@ -32,6 +32,7 @@ from course_lib.models import pretrained
 from course_lib.models.digits_mlp import DigitsMLP, cross_entropy, train_digits
 from course_lib.plots.explore import explore
 from course_lib.plots.figure import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, Picture, new_figure
+from course_lib.plots.predict import predict
 from course_lib.pruning.cross_validation import cross_validation_errors, k_folds
 from course_lib.pruning.hard_concrete import (
     add_gates,
@@ -781,10 +782,15 @@ dense_bits, half_bits = tiny_curves[False][0], tiny_curves[False][3]
 assert tiny_curves[False][1] < 1.01 * dense_bits and half_bits > 1.1 * dense_bits
 assert all(tiny_curves[True][i] < tiny_curves[False][i] for i in (3, 4))
 
-Picture(
-    figure,
-    "Two plots: digits accuracy falls after 70 % zeros, later for global; TinyLM's bits per byte "
-    "rise after 30 % zeros, less for per layer.",
+predict(
+    "One budget for the whole of TinyLM, or one for each layer: which loses less at half the weights?",
+    ["one budget", "one for each layer", "no difference"],
+    "one for each layer" if tiny_curves[True][3] < half_bits else "one budget",
+    Picture(
+        figure,
+        "Two plots: digits accuracy falls after 70 % zeros, later for global; TinyLM's bits per "
+        "byte rise after 30 % zeros, less for per layer.",
+    ),
 )
 
 # %% [markdown]

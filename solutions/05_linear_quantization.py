@@ -29,6 +29,7 @@ from course_lib.models import pretrained
 from course_lib.plots.explore import explore
 from course_lib.plots.figure import BLUE, COLOURS, GREEN, ORANGE, RED, Picture, new_figure
 from course_lib.plots.levels import draw_curves, draw_levels
+from course_lib.plots.predict import predict
 from course_lib.quantization import calibration, histogram
 from course_lib.quantization.integer_linear import dynamic_linear
 from course_lib.quantization.linear import Format, dequantize, fake_quantize, fit, quantize
@@ -450,6 +451,15 @@ assert by_share["tensor"] > 2.8 * by_share["channel"] and by_share["channel"] < 
 # %%
 planted = layer.clone()
 planted[5, 7] = 10 * layer.abs().max()
+erased = (rounded(planted, 4, "tensor")[0] == 0).double().mean().item()
+predict(
+    "One scale for the tensor, 4 bits. What share of the layer's weights becomes exactly zero?",
+    ["1 in 98,304", "1 in 192", "about half", "nearly all"],
+    f"{erased:.1%}",
+)
+assert erased > 0.99
+
+# %%
 for share in ("tensor", "channel", 64):
     noise = (rounded(planted, 4, share)[0] - planted).norm() / layer.norm()
     print(f"one scale for {share!s:8} error {by_share[share]:.1%} before, {noise:.1%} after")

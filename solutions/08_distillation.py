@@ -40,6 +40,7 @@ from course_lib.models import pretrained
 from course_lib.models.digits_mlp import DigitsMLP, train_digits
 from course_lib.plots.explore import explore
 from course_lib.plots.figure import BLUE, GREEN, ORANGE, Picture, new_figure
+from course_lib.plots.predict import predict
 from course_lib.pruning.masks import hold_masks, magnitude_pruned, prunable_weights
 
 device = best_device()
@@ -449,7 +450,7 @@ assert distance(on_validation, on_cpu, unseen[:270]) < apart["the same, on 270 v
 # Four ways, five seeds each, the same 60 steps. One more gets five times as many steps: so much that time
 # is no excuse.
 #
-# **Guess before you run:** what matters more, *soft* answers to the same 200 images, or *any* answers to
+# **Guess before you look:** what are *soft* answers to the same 200 images worth? And *any* answers to
 # the 1057 images without labels?
 
 # %% tags=["nbval-ignore-output"]
@@ -520,9 +521,17 @@ assert everything > middle["200 labels, 5 × the steps"] + 2
 assert soft_200 > middle["200 labels"] + 3 and abs(soft_200 - hard_1257) < 3
 assert middle["200 labels + features of all images"] < soft_200
 
-Picture(figure, "Dots: accuracies of five students for each way. Labels and features are at the left; "
-        "the teacher's soft answers to the same 200 images are several points better, and answers to "
-        "all images a little better still.")  # fmt: skip
+predict(
+    f"200 labels bring {middle['200 labels']:.0f} %. What do soft answers to the same 200 images bring?",
+    ["no more", "1 point more", "3 points more", "6 points more"],
+    f"{soft_200 - middle['200 labels']:.1f} points more",
+    Picture(
+        figure,
+        "Dots: accuracies of five students for each way. Labels and features are at the left; the "
+        "teacher's soft answers to the same 200 images are several points better, and answers to "
+        "all images a little better still.",
+    ),
+)
 
 # %% [markdown]
 # There is the dark knowledge, in points of accuracy. Same images, same steps, same network: a soft answer in

@@ -25,8 +25,25 @@ FLAGS = [
 ]
 
 
+CONTRAST_RATIO = """element => {
+    const parse = colour => colour.match(/[\\d.]+/g).map(Number)
+    const luminance = colour => {
+        const [r, g, b] = colour.slice(0, 3).map(v => v / 255).map(
+            v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+    }
+    let behind = element, ground
+    do {
+        ground = parse(getComputedStyle(behind).backgroundColor)
+        behind = behind.parentElement
+    } while (ground.length > 3 && ground[3] === 0 && behind)
+    const pair = [parse(getComputedStyle(element).color), ground].map(luminance).sort()
+    return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05)
+}"""
+
+
 @contextmanager
-def lab_server(folder: Path, home: Path) -> Iterator[str]:
+def lab_server(folder: Path, home: Path, theme: str = "JupyterLab Light") -> Iterator[str]:
     """JupyterLab serving `folder`; yields its address. All that it writes goes below `home`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -35,6 +52,7 @@ def lab_server(folder: Path, home: Path) -> Iterator[str]:
     settings.mkdir(parents=True)
     quiet = '{"fetchNews": "false", "checkForUpdates": false}'
     (settings / "notification.jupyterlab-settings").write_text(quiet)
+    (settings / "themes.jupyterlab-settings").write_text(f'{{"theme": "{theme}"}}')
     environment = os.environ | {
         "JUPYTER_CONFIG_DIR": str(home / "config"),
         "JUPYTER_DATA_DIR": str(home / "data"),
@@ -142,11 +160,18 @@ class Lab:
         """The first code cell whose source contains `text`."""
         return self.cells(text).first
 
-    def press(self, key: str) -> bool:
+    def cells_with(self, selector: str) -> list:
+        """The code cells on or near the screen that hold such an element."""
+        return self.page.locator(".jp-CodeCell", has=self.page.locator(selector)).all()
+
+    def source(self, cell) -> str:
+        """A cell's source as it stands in the browser."""
+        return cell.locator(".cm-content").inner_text()
+
+    def press(self, key: str) -> None:
         """Press a key and wait until the kernel has answered."""
         self.page.keyboard.press(key)
         self._wait_until_idle(60)
-        return True
 
     def replace(self, cell, source: str) -> None:
         """Type a new source into a cell and run it."""
@@ -166,6 +191,18 @@ class Lab:
         self.page.keyboard.press("Control+Enter")
         self._wait_until_idle(60)
         return self.output(cell)
+
+    def restart_kernel(self) -> None:
+        """Kernel > Restart Kernel…, confirmed."""
+        self.page.click(".lm-MenuBar-itemLabel:text-is('Kernel')")
+        self.page.click(".lm-Menu-itemLabel:text-is('Restart Kernel…')")
+        self.page.click(".jp-Dialog-button.jp-mod-accept")
+        self.page.wait_for_timeout(1000)
+        self._wait_until_idle(60)
+
+    def contrast(self, selector: str) -> float:
+        """WCAG's contrast ratio of the first such element's text on what lies behind it."""
+        return self.page.locator(selector).first.evaluate(CONTRAST_RATIO)
 
     def output(self, cell) -> str:
         """What a cell printed."""

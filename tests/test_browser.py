@@ -4,6 +4,7 @@ Screenshots are kept in artifacts/, which git ignores. Look at them.
 """
 
 import shutil
+from collections import Counter
 
 import nbformat
 import pytest
@@ -47,10 +48,17 @@ def test_run_all_reaches_the_last_cell_and_only_exercises_are_red(folder, addres
         lab.open(f"{name}.ipynb")
         lab.run_all(SECONDS)
         lab.save()
+        run = [c for c in nbformat.read(folder / f"{name}.ipynb", 4).cells if c.cell_type == "code"]
         screenshots(lab, name)
-        assert sliders_change_their_figures(lab) == []
+        sliders, guesses = Counter(), Counter()
+        for _ in lab.screens():
+            sliders.update(move_sliders(lab, sliders))
+            guesses.update(commit_guesses(lab, guesses))
+        assert sliders.total() == outputs(run, "slider: ") and guesses.total() == outputs(
+            run, "Guess: "
+        )
+        assert guesses.total() >= 1, "a chapter lets its reader predict"
         assert lab.console_errors == [] and lab.outside_requests == []
-    run = [c for c in nbformat.read(folder / f"{name}.ipynb", 4).cells if c.cell_type == "code"]
     assert [cell.execution_count for cell in run] == list(range(1, len(run) + 1))
     red = [grade_id(c) for c in run if any(o.output_type == "error" for o in c.outputs)]
     assert red == [grade_id(c) for c in run if c.metadata.get("nbgrader", {}).get("grade")]
@@ -67,19 +75,51 @@ def screenshots(lab: Lab, name: str) -> None:
             lab.page.screenshot(path=shots / f"{number:02}.png")
 
 
-def sliders_change_their_figures(lab: Lab) -> list[str]:
-    """Move each slider by keyboard; the names of those that change nothing."""
-    idle = []
-    for cell in lab.cells("explore(").all():
+def outputs(cells: list, start: str) -> int:
+    """How many outputs have a plain text that begins so."""
+    texts = [output.get("data", {}).get("text/plain", "") for c in cells for output in c.outputs]
+    return sum(text.startswith(start) for text in texts)
+
+
+# JupyterLab detaches the cells that are far from the screen, so widgets are looked for screen by
+# screen, and each cell's widgets are tried once.
+
+
+def move_sliders(lab: Lab, done: Counter) -> Counter:
+    """Move each new slider on the screen by keyboard until its figure changes; cell -> sliders."""
+    moved = Counter()
+    for cell in lab.cells_with(".noUi-handle"):
+        if (source := lab.source(cell)) in done:
+            continue
         for slider in cell.locator(".noUi-handle").all():
             before = cell.locator("img").last.get_attribute("src")
             slider.focus()
-            moved = any(
-                lab.press(key) and cell.locator("img").last.get_attribute("src") != before
-                for key in ("ArrowRight", "ArrowLeft", "ArrowLeft")
-            )
-            idle += [] if moved else [cell.inner_text()[:80]]
-    return idle
+            for key in ("ArrowRight", "ArrowLeft", "ArrowLeft"):
+                lab.press(key)
+                if cell.locator("img").last.get_attribute("src") != before:
+                    break
+            else:
+                pytest.fail(f"a slider changes nothing in: {source[:200]}")
+            moved[source] += 1
+    return moved
+
+
+def commit_guesses(lab: Lab, done: Counter) -> Counter:
+    """Guess by keyboard at each new question on the screen, and see both numbers; cell -> 1."""
+    committed = Counter()
+    for cell in lab.cells_with(".widget-radio"):
+        if (source := lab.source(cell)) in done:
+            continue
+        assert "Measured" not in lab.output(cell), "revealed before a guess"
+        button = cell.locator("button", has_text="Commit my guess")
+        assert button.is_disabled()
+        cell.locator("input[type=radio]").first.focus()
+        lab.press("Space")
+        button.focus()
+        lab.press("Enter")
+        assert "You guessed" in lab.output(cell) and "Measured: " in lab.output(cell)
+        committed[source] += 1
+    return committed
 
 
 def test_a_wrong_answer_a_hint_the_right_answer_and_progress(address):
@@ -100,3 +140,38 @@ def test_a_wrong_answer_a_hint_the_right_answer_and_progress(address):
         lab.replace(exercise, answer)
         assert lab.run(check).startswith("✔ count_parameters")
         assert "✔ count_parameters" in lab.run(lab.cell("progress()"))
+
+
+def test_what_a_learner_may_break_ends_in_a_sentence(folder, address):
+    shutil.copy(folder / f"{LESSONS[0]}.ipynb", folder / "my homework.ipynb")
+    with browser_page() as page:
+        lab = Lab(page, address)
+        lab.open("my homework.ipynb")
+        lab.run(lab.cell("from course_lib.exercises import"))
+        exercise, check = lab.cell("def count_parameters("), lab.cell("check(count_parameters)")
+        lab.replace(exercise, "def count_params(model):\n    return 0\n\ncheck(count_params)")
+        said = lab.output(exercise)
+        assert said.startswith("no exercise is called count_params; did you mean count_parameters?")
+        assert "Traceback" not in said and "course_lib" not in said
+        lab.replace(exercise, "def count_parameters(model):\n    while True:\n        pass")
+        assert "no answer within" in lab.run(check)
+        lab.restart_kernel()
+        said = lab.run(check)
+        assert "NameError: name 'check' is not defined" in said and "course_lib" not in said
+        assert lab.console_errors == []
+
+
+# The smallest contrast of text that WCAG 2.2 asks for (success criterion 1.4.3, level AA).
+CONTRAST = 4.5
+
+
+def test_a_dark_theme_stays_readable(folder, tmp_path):
+    with lab_server(folder, tmp_path, theme="JupyterLab Dark") as address, browser_page() as page:
+        lab = Lab(page, address)
+        lab.open(f"{LESSONS[0]}.ipynb")
+        lab.run(lab.cell("from course_lib.exercises import"))
+        asks = 'predict("How many bits?", [2, 4], 4, Picture(new_figure()[0], "nothing"))'
+        lab.replace(lab.cell("def count_parameters("), asks)
+        page.screenshot(path=SCREENSHOTS / "dark.png")
+        texts = (".widget-html-content", ".widget-radio-box label", ".jp-RenderedMarkdown p")
+        assert {text: lab.contrast(text) for text in texts if lab.contrast(text) < CONTRAST} == {}

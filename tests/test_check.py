@@ -15,6 +15,7 @@ from course_lib.classroom.check import (
     CellResult,
     NotANotebook,
     as_json,
+    missing_checks,
     run_nbval,
     table,
 )
@@ -67,6 +68,25 @@ def test_the_table_gives_verdict_and_diagnosis(checked):
     assert other.startswith("[10] # NBVAL_SKIP ") and "error" in other
     assert other.endswith("NameError: name 'numbers' is not defined")
     assert count == "1 of 2 exercises passed"
+
+
+def test_a_deleted_check_cell_is_named(checked):
+    path = checked[0] / "copy of my homework.ipynb"
+    left = [one for one in checked[1] if one.exercise != "bits_per_byte"]
+    missing = {one.exercise: one for one in missing_checks(left, path)}
+    assert set(missing) == {"bits_per_byte", "packed_bytes"}, "the chapter's exercises without one"
+    assert missing["bits_per_byte"].verdict == "check cell missing"
+    assert missing["bits_per_byte"].diagnosis.startswith("Its check cell is gone. `course reset`")
+
+
+def test_without_any_check_cell_the_notebooks_name_tells_the_chapter(tmp_path):
+    missing = missing_checks([], tmp_path / "00_start_here.ipynb")
+    assert [one.exercise for one in missing] == [
+        "count_parameters",
+        "packed_bytes",
+        "bits_per_byte",
+    ]
+    assert missing_checks([], tmp_path / "a notebook of mine.ipynb") == []
 
 
 def test_json_holds_the_whole_verdict(checked):

@@ -1,10 +1,14 @@
 """check, hint, yours and progress, as a learner calls them outside a notebook."""
 
+import signal
+
 import pytest
 
+from course_lib.classroom.files import sources
 from course_lib.exercises import CheckFailed, check, hint, yours
 from course_lib.exercises import progress as show_progress
 from course_lib.exercises.engine import notebook, progress
+from course_lib.exercises.engine.catalogue import by_chapter
 from course_lib.exercises.start_here import COUNT_PARAMETERS
 
 
@@ -40,8 +44,29 @@ def test_a_renamed_function_is_told_the_nearest_name():
     def count_parameter(model):
         return 0
 
-    with pytest.raises(LookupError, match="did you mean count_parameters"):
+    with pytest.raises(LookupError, match="did you mean count_parameters") as caught:
         check(count_parameter)
+    rendered = "\n".join(caught.value._render_traceback_())
+    assert "give the function its first name again" in rendered and "Traceback" not in rendered
+
+
+@pytest.mark.parametrize("thing", [None, 3, "count_parameters()", lambda model: 0], ids=repr)
+def test_a_check_of_something_else_is_one_sentence(thing):
+    with pytest.raises(LookupError, match="no exercise is called"):
+        check(thing)
+
+
+def test_an_interrupted_check_leaves_everything_usable(capsys):
+    def interrupt(model):
+        raise KeyboardInterrupt
+
+    alarm = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(KeyboardInterrupt):
+        check(named(interrupt))
+    assert signal.getsignal(signal.SIGALRM) is alarm
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    check(named(COUNT_PARAMETERS.reference))
+    assert "6 of 6" in capsys.readouterr().out
 
 
 def test_each_call_gives_one_more_hint_and_the_last_stays(capsys):
@@ -57,6 +82,18 @@ def test_progress_counts_what_was_passed(capsys):
     show_progress()
     out = capsys.readouterr().out
     assert "✔ count_parameters" in out and out.splitlines()[-1].startswith("1 of ")
+
+
+def test_progress_has_a_line_and_a_bar_for_each_chapter(capsys):
+    show_progress()
+    lines = capsys.readouterr().out.splitlines()
+    chapters = [line.split()[0] for line in lines if line[:1].isdigit() and "_" in line[:20]]
+    assert chapters == sorted(path.stem for path in sources() if path.stem in by_chapter())
+    assert all("░" * 20 in line for line in lines if line.startswith(tuple(chapters)))
+
+
+def test_every_chapter_of_exercises_is_a_lesson():
+    assert set(by_chapter()) <= {path.stem for path in sources()}
 
 
 def test_the_error_shows_as_its_text_alone():

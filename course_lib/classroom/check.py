@@ -11,6 +11,8 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from course_lib.exercises.engine.catalogue import by_chapter
+
 CELL_SECONDS = 50  # with nbval's grace, a kernel that hangs is given up within a minute
 
 
@@ -93,6 +95,29 @@ def _pytest(lines: Path, compare: bool, seconds: float, junit: Path | None) -> l
     command += ["--nbval" if compare else "--nbval-lax", f"--nbval-cell-timeout={seconds}"]
     command += [f"--junitxml={junit.resolve()}"] if junit else []
     return [*command, "--nbval-kernel-startup-timeout=30"]
+
+
+def missing_checks(results: list[CellResult], notebook: Path) -> list[CellResult]:
+    """A failed result for each exercise of the notebook's chapter whose check cell is gone.
+
+    The chapter is told by the checks that are left, or else by the notebook's name.
+    """
+    found = {result.exercise for result in results}
+    chapters = {
+        chapter: [exercise.name for exercise in exercises]
+        for chapter, exercises in by_chapter().items()
+    }
+    own = [names for names in chapters.values() if found & set(names)]
+    own = own or [chapters.get(notebook.stem, [])]
+    advice = (
+        "Its check cell is gone. `course reset` restores the notebook and keeps yours beside it."
+    )
+    return [
+        CellResult(str(notebook), -1, name, "", False, f"○ {name} · check cell missing\n{advice}")
+        for names in own
+        for name in names
+        if name not in found
+    ]
 
 
 def table(results: list[CellResult]) -> str:

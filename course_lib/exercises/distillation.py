@@ -888,6 +888,7 @@ TAUGHT_BY_FEW = Exercise(
     ),
 )
 
+CHAPTER = "08_distillation"
 EXERCISES = (
     SOFTEN,
     DISTILLATION_LOSS,

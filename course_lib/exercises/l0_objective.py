@@ -889,6 +889,7 @@ SPARSIFY_DIGITS = Exercise(
     ),
 )
 
+CHAPTER = "02_l0_objective"
 EXERCISES = (
     RIDGE_CLOSED_FORM,
     MINIMISE_L1,

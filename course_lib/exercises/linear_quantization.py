@@ -326,6 +326,7 @@ FIT_SYMMETRIC = Exercise(
     ),
 )
 
+CHAPTER = "05_linear_quantization"
 EXERCISES = (
     QUANTIZE_LINEAR,
     DEQUANTIZE_LINEAR,

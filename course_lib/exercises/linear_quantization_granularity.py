@@ -367,6 +367,7 @@ BETTER_THAN_MINMAX = Exercise(
     ),
 )
 
+CHAPTER = "05_linear_quantization"
 EXERCISES = (
     QUANTIZE_PER_CHANNEL,
     QUANTIZE_PER_GROUP,

@@ -318,6 +318,7 @@ DETECT_GRID = Exercise(
     ),
 )
 
+CHAPTER = "05_linear_quantization"
 EXERCISES = (
     PACK_INT4,
     UNPACK_INT4,

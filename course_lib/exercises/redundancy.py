@@ -1025,6 +1025,7 @@ MERGE_TWINS = Exercise(
     ),
 )
 
+CHAPTER = "01_redundancy"
 EXERCISES = (
     INTERPOLATED_BIGRAM,
     KEEP_FIRST,

@@ -2,24 +2,40 @@
 
 import difflib
 import importlib
+import itertools
 import pkgutil
 from functools import cache
 
-import course_lib.exercises as chapters
+import course_lib.exercises as exercises
 from course_lib.exercises.engine.spec import Exercise
+
+
+class NoSuchExercise(LookupError):
+    """No exercise has that name; in a notebook it shows as its text alone."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+@cache
+def by_chapter() -> dict[str, list[Exercise]]:
+    """Chapter -> its exercises, from `CHAPTER` and `EXERCISES` of the modules beside the engine."""
+    found: dict[str, list[Exercise]] = {}
+    for info in pkgutil.iter_modules(exercises.__path__):
+        if not info.ispkg:
+            module = importlib.import_module(f"{exercises.__name__}.{info.name}")
+            found.setdefault(module.CHAPTER, []).extend(module.EXERCISES)
+    return dict(sorted(found.items()))
 
 
 @cache
 def all_exercises() -> dict[str, Exercise]:
-    """Name -> exercise, over the `EXERCISES` of every chapter module beside the engine."""
+    """Name -> exercise, in the order of the course."""
     found: dict[str, Exercise] = {}
-    for module in pkgutil.iter_modules(chapters.__path__):
-        if not module.ispkg:
-            chapter = importlib.import_module(f"{chapters.__name__}.{module.name}")
-            for exercise in chapter.EXERCISES:
-                if exercise.name in found:
-                    raise ValueError(f"two exercises are called {exercise.name}")
-                found[exercise.name] = exercise
+    for exercise in itertools.chain(*by_chapter().values()):
+        if exercise.name in found:
+            raise ValueError(f"two exercises are called {exercise.name}")
+        found[exercise.name] = exercise
     return found
 
 
@@ -27,11 +43,14 @@ def find(name: str) -> Exercise:
     """The exercise called `name`.
 
     Raises:
-        LookupError: there is none; the message names the nearest.
+        NoSuchExercise: there is none; the message names the nearest.
     """
-    exercises = all_exercises()
-    if name not in exercises:
-        near = difflib.get_close_matches(str(name), exercises, n=1)
-        advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(exercises)}."
-        raise LookupError(f"no exercise is called {name}; {advice}")
-    return exercises[name]
+    known = all_exercises()
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known, n=1)
+        advice = f"did you mean {near[0]}?" if near else "progress() lists their names."
+        raise NoSuchExercise(
+            f"no exercise is called {name}; {advice}\n"
+            "A check goes by the function's name: give the function its first name again."
+        )
+    return known[name]

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import torch
 
-from course_lib.exercises.engine.catalogue import all_exercises, find
-from course_lib.exercises.engine.judge import NOT_ATTEMPTED, PASSED, judge
+from course_lib.exercises.engine.catalogue import by_chapter, find
+from course_lib.exercises.engine.judge import PASSED, judge
 from course_lib.exercises.engine.progress import latest, record
 from course_lib.exercises.engine.run import run
-from course_lib.exercises.engine.show import coloured, words
+from course_lib.exercises.engine.show import coloured, progress_table, words
 
 _passed: dict[str, Callable] = {}  # the learner's functions that passed in this kernel
 _hints_given: dict[str, int] = {}
@@ -74,12 +74,6 @@ def yours(name: str) -> Callable:
 
 
 def progress() -> None:
-    """Print every exercise and how far you are with it."""
-    status = latest()
-    marks = {PASSED: "✔", NOT_ATTEMPTED: "○"}
-    names = list(all_exercises())
-    for name in names:
-        now = status.get(name, NOT_ATTEMPTED)
-        print(f"{marks.get(now, '✘')} {name:<32}{now}")
-    done = sum(status.get(name) == PASSED for name in names)
-    print(f"{done} of {len(names)} exercises passed")
+    """Print the exercises of every chapter: ✔ passed, ✘ tried, ○ not yet."""
+    chapters = {chapter: [one.name for one in ones] for chapter, ones in by_chapter().items()}
+    print(progress_table(chapters, latest()))
