@@ -20,13 +20,13 @@ def cpu_seconds(sides: dict[str, Callable], repeats: int = 7) -> dict[str, float
 
 
 def report(title: str, seconds: dict[str, float], goal: float) -> None:
-    """Print each side's time and the first side's ratio to each other one, of which the first is the peer."""
+    """Print each side's time and the first one's ratio to the others; the second is the peer."""
     (_, ours), *peers = seconds.items()
     print(title)
     for name, value in seconds.items():
         print(f"    {name:44} {value:8.4f} s")
     ratios = ", ".join(f"{ours / value:.3f}" for _, value in peers)
-    print(f"    ratio {ratios} (goal for the first ≤ {goal})", flush=True)
+    print(f"    ratio {ratios} (goal ≤ {goal})", flush=True)
 
 
 def in_a_fresh_process(function: Callable, *arguments: object) -> float:

@@ -164,9 +164,9 @@ class Lab:
         """The code cells on or near the screen that hold such an element."""
         return self.page.locator(".jp-CodeCell", has=self.page.locator(selector)).all()
 
-    def source(self, cell) -> str:
-        """A cell's source as it stands in the browser."""
-        return cell.locator(".cm-content").inner_text()
+    def place(self, cell) -> str:
+        """Which cell of the notebook this is, counted from 0."""
+        return cell.get_attribute("data-windowed-list-index")
 
     def press(self, key: str) -> None:
         """Press a key and wait until the kernel has answered."""
