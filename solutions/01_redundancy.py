@@ -32,6 +32,7 @@ from course_lib.plots.explore import explore
 from course_lib.plots.figure import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, Picture, new_figure
 from course_lib.plots.predict import predict
 from course_lib.plots.redundancy import draw_heat_map
+from course_lib.plots.watch import watch
 from course_lib.redundancy import layers, minhash, removal, shingles, spectra, units
 from course_lib.redundancy.duplicates import first_copies
 
@@ -555,7 +556,7 @@ settings = {
     "clean, 125 steps": (clean, 125),
 }
 outcome = {}
-for name, (text, steps) in settings.items():
+for name, (text, steps) in watch(settings.items(), "three trainings, three seeds each"):
     for seed in range(3):
         torch.manual_seed(seed)
         reader = LSTM(256, width=48).to(device)

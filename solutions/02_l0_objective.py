@@ -33,6 +33,7 @@ from course_lib.models.digits_mlp import DigitsMLP, cross_entropy, train_digits
 from course_lib.plots.explore import explore
 from course_lib.plots.figure import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, Picture, new_figure
 from course_lib.plots.predict import predict
+from course_lib.plots.watch import watch
 from course_lib.pruning.cross_validation import cross_validation_errors, k_folds
 from course_lib.pruning.hard_concrete import (
     add_gates,
@@ -921,7 +922,7 @@ def train_again(model: torch.nn.Module, density: float, steps: int = 16) -> floa
 
 print("TinyLM's weights left   at once   16 steps later   (bits per byte)")
 healed = {}
-for density in (1.0, 0.5, 0.3):
+for density in watch((1.0, 0.5, 0.3), "trained again"):
     at_once = tiny_curves[True][tiny_densities.index(density)]
     healed[density] = train_again(copy.deepcopy(tiny).requires_grad_(), density)
     print(f"{100 * density:>21.0f} %{at_once:>10.2f}{healed[density]:>17.2f}")

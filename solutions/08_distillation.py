@@ -41,6 +41,7 @@ from course_lib.models.digits_mlp import DigitsMLP, train_digits
 from course_lib.plots.explore import explore
 from course_lib.plots.figure import BLUE, GREEN, ORANGE, Picture, new_figure
 from course_lib.plots.predict import predict
+from course_lib.plots.watch import watch
 from course_lib.pruning.masks import hold_masks, magnitude_pruned, prunable_weights
 
 device = best_device()
@@ -485,7 +486,7 @@ def features_and_labels(model, projection):
 def accuracies(loss, steps: int = 60) -> list[float]:
     """Test accuracy in % of five students, sorted."""
     found = []
-    for seed in range(5):
+    for seed in watch(range(5), "five students"):
         torch.manual_seed(seed)
         pair = nn.ModuleList([small_student(seed), nn.Linear(12, 300)]).to(device)
         fit(pair, lambda pair: loss(*pair), steps)
