@@ -24,13 +24,20 @@ from torch import nn
 
 from course_lib.data.text import bible_chapters, split
 from course_lib.device import best_device
-from course_lib.exercises import check, hint, progress, yours
+from course_lib.exercises import check, hint, yours
 from course_lib.measure.quality import quality
 from course_lib.models import pretrained
 from course_lib.plots.claims import draw_verdicts, explore_table
 from course_lib.plots.figure import BLUE, GREEN, RED, Picture, new_figure
 from course_lib.pruning.masks import magnitude_pruned
-from course_lib.sources.claims import CHECKED, DOCUMENTS, VERDICTS, all_claims, count_verdicts
+from course_lib.sources.claims import (
+    CHECKED,
+    DOCUMENTS,
+    VERDICTS,
+    all_claims,
+    count_verdicts,
+    topics,
+)
 from course_lib.sources.evidence import evidence, examine
 
 device = best_device()
@@ -102,7 +109,7 @@ rows = [
     }
     for claim in claims.values()
 ]
-explore_table(rows, filters=("document", "topic", "verdict"))
+explore_table(rows, document=DOCUMENTS, topic=topics(), verdict=VERDICTS)
 
 # %% [markdown]
 # ## Five steps
@@ -303,7 +310,7 @@ pruned = [
     for r in times_smaller
 ]
 for r, q, p in zip(times_smaller, quantized, pruned, strict=True):
-    print(f"{r:>2} times smaller: {32 // r:>2} bits {q:.2f}   {1 / r:.0%} of the weights {p:.2f}")
+    print(f"{r:>2} times smaller: {32 // r:>2} bits {q:.2f}   1/{r} of the weights {p:.2f}")
 
 # %%
 figure, (axes,) = new_figure(height=3.8)

@@ -68,13 +68,16 @@ class Table:
 _CELL = '<td style="text-align:left;vertical-align:top">'
 
 
-def explore_table(rows: Sequence[Mapping[str, str]], filters: Sequence[str]) -> None:
-    """Show rows and, for each column in `filters`, a list of its values to choose from.
+def explore_table(rows: Sequence[Mapping[str, str]], **filters: Sequence[str]) -> None:
+    """Show rows, and a list of values to choose from for some columns.
 
-    The whole table stands in a saved notebook, and wherever widgets do not run. A value such as
-    "S0, S1" belongs to both.
+    The whole table stands in a saved notebook, and wherever widgets do not run.
+
+    Args:
+        rows: column -> value, the same columns each. A value such as "S0, S1" is both.
+        filters: column=(its values in order).
     """
-    choices = {column: _dropdown(column, rows) for column in filters}
+    choices = {column: _dropdown(column, values) for column, values in filters.items()}
     for column, dropdown in choices.items():
         bundle = dropdown._repr_mimebundle_()
         bundle["text/plain"] = f"choose: {column} = {', '.join(dropdown.options)}"
@@ -102,8 +105,7 @@ def select(rows: Sequence[Mapping[str, str]], wanted: Mapping[str, str]) -> list
     ]
 
 
-def _dropdown(column: str, rows: Sequence[Mapping[str, str]]) -> Dropdown:
-    values = dict.fromkeys(value for row in rows for value in row[column].split(", "))
+def _dropdown(column: str, values: Sequence[str]) -> Dropdown:
     return Dropdown(
         options=[ALL, *values], description=column, style={"description_width": "initial"}
     )
