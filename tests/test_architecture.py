@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "data": {"device"},
     "models": {"device", "data"},
     **{method: {"device", "data", "models"} for method in METHODS},
+    "sources": {"device", "data", "models", *METHODS},
     "measure": {"device", "data"},
     "plots": {"measure"},
     "exercises": {"device", "data", "models", "measure", *METHODS},
