@@ -22,17 +22,19 @@ from course_lib.classroom.glossary import glossary_page, link_terms, read_glossa
 BOOK, LIBRARY = ROOT / "book", ROOT / "course_lib"
 LEFT_OUT = {"exercises"}  # of the reference: one module a chapter, with every answer in it
 MATHJAX = shutil.ignore_patterns(
-    "*svg*", "mml*", "tex-mml*", "*full*", "node-main.js", "asciimath.js", "liteDOM.js", "[!be]?.json",
-    "nemeth.json", "tex-chtml-*",
-)  # fmt: skip
+    *("*svg*", "mml*", "tex-mml*", "*full*", "asciimath.js", "node-main.js", "liteDOM.js"),
+    *("[!e][!n].json", "nemeth.json"),  # formulas spoken in other languages
+)
 
 
 def main(folder: Path = ROOT / "build" / "site") -> int:
     """Build the book below a folder; 0 if there was no error and no warning."""
     pages, html = folder / "pages", folder / "html"
-    shutil.rmtree(folder, ignore_errors=True)
+    doctrees = folder / "doctrees"
+    for old in (pages, html, doctrees):
+        shutil.rmtree(old, ignore_errors=True)
     lay_out(pages)
-    options = ["-q", "-W", "--keep-going", "-b", "html", "-d", str(folder / "doctrees")]
+    options = ["-q", "-W", "--keep-going", "-b", "html", "-d", str(doctrees)]
     status = build_main([*options, str(pages), str(html)])
     if status == 0:
         print(f"the book: {html / 'index.html'}")
@@ -59,7 +61,7 @@ def lay_out(pages: Path) -> None:
 
 
 def for_reading(notebook: NotebookNode) -> NotebookNode:
-    """A solved notebook as a page: tasks as a learner meets them, solutions folded, checks short."""
+    """A solved notebook as a page: tasks as learners see them, solutions folded, checks short."""
     notebook = deepcopy(notebook)
     tasks, _ = ClearSolutions().preprocess(deepcopy(notebook), {})
     cells = []

@@ -26,8 +26,10 @@ def _process(_app, _what, _name, _object, _options, lines: list[str]) -> None:
 def to_rst(lines: list[str]) -> list[str]:
     """A docstring's lines as reStructuredText.
 
-    >>> to_rst(["Twice `x`.", "", "    y = 2 · x", "", "Args:", "    x: a number."])
-    ['Twice :py:obj:`x`.', '', '::', '', '    y = 2 · x', '', ':Args:', '    - ``x``: a number.', '']
+    >>> to_rst(["Twice.", "", "    y = 2 · x"])
+    ['Twice.', '', '.. code-block:: none', '', '    y = 2 · x', '']
+    >>> to_rst(["Args:", "    x: a number."])
+    [':Args:', '    - ``x``: a number.', '']
     """
     return [line for block in _blocks(lines) for line in (*block, "")]
 
@@ -41,7 +43,7 @@ def _blocks(lines: list[str]) -> Iterator[list[str]]:
         elif rest[0].startswith(">>>"):
             yield _take(rest, lambda line: line.strip())
         elif rest[0].startswith(" "):
-            yield ["::", "", *_take(rest, _is_inside)]
+            yield [".. code-block:: none", "", *_take(rest, _is_inside)]
         elif SECTION.match(rest[0]):
             yield _section(rest.pop(0)[:-1], _take(rest, _is_inside))
         else:

@@ -4,11 +4,13 @@ solutions/GLOSSARY.md holds them, a heading for each:
 
     ## zero-point
 
-    **零点** · chapter 05 · also: zero-point correction
+    **零点** · chapter 05 · also: offset · as: **shift**, code of 0
 
     The integer code that stands for the number 0.
 
-"also" lists other forms that mean the same; a link may stand on any of them.
+"also" lists other names; "as" lists further words on which a link may stand, and no reader sees it.
+A word that lessons use with other meanings, too, is listed as it stands where they define it: in
+bold.
 """
 
 import re
@@ -19,9 +21,10 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 PAGE = "GLOSSARY.md"
+LINK = re.compile(r"\]\(GLOSSARY\.md#([^)]+)\)")
 ENTRY = re.compile(
     r"^## (?P<name>.+)\n\n\*\*(?P<chinese>.+?)\*\* · chapter (?P<chapter>\d\d)"
-    r"(?: · also: (?P<also>.+))?\n\n(?P<definition>(?:.+\n?)+)",
+    r"(?: · also: (?P<also>.+?))?(?: · as: (?P<forms>.+))?\n\n(?P<definition>(?:.+\n?)+)",
     re.MULTILINE,
 )
 # Where no link may stand: code, mathematics, headings, links, titles of papers.
@@ -33,12 +36,12 @@ UNTOUCHED = (
 
 @dataclass(frozen=True)
 class Term:
-    """One word of the glossary; `chapter` explains it, `also` are its other forms."""
+    """One word of the glossary; `chapter` explains it, `forms` are the words to link."""
 
     name: str
     chinese: str
     chapter: str
-    also: tuple[str, ...]
+    forms: tuple[str, ...]
     definition: str
 
     @property
@@ -70,7 +73,7 @@ def read_glossary(text: str) -> list[Term]:
             found["name"],
             found["chinese"],
             found["chapter"],
-            tuple(re.split(r", *", found["also"])) if found["also"] else (),
+            tuple(_listed(found["name"], found["also"], found["forms"])),
             " ".join(found["definition"].split()),
         )
         for found in ENTRY.finditer(text)
@@ -83,25 +86,27 @@ def read_glossary(text: str) -> list[Term]:
 
 
 def glossary_page(text: str, lessons: Iterable[Path]) -> str:
-    """The glossary as a page beside the lessons' notebooks, its chapters linked where they exist."""
+    """The glossary as a page beside the lessons' notebooks, linked to the chapters that exist."""
     notebooks = {path.stem[:2]: f"{path.stem}.ipynb" for path in lessons}
 
     def link(found: re.Match) -> str:
-        notebook = notebooks.get(found[1])
-        return f"[{found[0]}]({notebook})" if notebook else found[0]
+        notebook, also = notebooks.get(found[1]), found[2].partition(" · as: ")[0]
+        chapter = f"[chapter {found[1]}]({notebook})" if notebook else f"chapter {found[1]}"
+        return f"· {chapter}{also}"
 
-    return re.sub(r"(?<=· )chapter (\d\d)", link, text)
+    return re.sub(r"· chapter (\d\d)(.*)", link, text)
 
 
 def link_terms(cells: Iterable[NotebookNode], terms: Iterable[Term]) -> set[str]:
     """In place: link each term where these cells first use it; returns the anchors linked to."""
-    anchors = {form.lower(): term.anchor for term in terms for form in (term.name, *term.also)}
+    anchors = {form.lower(): term.anchor for term in terms for form in term.forms}
     forms = "|".join(_flexible(form) for form in sorted(anchors, key=len, reverse=True))
     pattern = re.compile(
         rf"{UNTOUCHED}|(?<![\w-])(?P<form>{forms})(?:s|es)?(?![\w-])",
         re.IGNORECASE | re.DOTALL | re.MULTILINE,
     )
-    linked: set[str] = set()
+    cells = [cell for cell in cells if cell.cell_type == "markdown"]
+    linked = {found for cell in cells for found in LINK.findall(cell.source)}
 
     def link(found: re.Match) -> str:
         anchor = found["form"] and anchors[" ".join(found["form"].lower().split())]
@@ -111,9 +116,12 @@ def link_terms(cells: Iterable[NotebookNode], terms: Iterable[Term]) -> set[str]
         return f"[{found[0]}]({PAGE}#{anchor})"
 
     for cell in cells:
-        if cell.cell_type == "markdown":
-            cell.source = pattern.sub(link, cell.source)
+        cell.source = pattern.sub(link, cell.source)
     return linked
+
+
+def _listed(name: str, *lists: str | None) -> list[str]:
+    return [name, *(form.strip() for some in lists if some for form in some.split(","))]
 
 
 def _flexible(form: str) -> str:
