@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
-from course_lib.classroom.files import SOLUTIONS
+from course_lib.classroom.files import NOTEBOOKS, SOLUTIONS, sources
 from course_lib.classroom.glossary import LINK, PAGE, glossary_page, link_terms, read_glossary
 
 TEXT = (SOLUTIONS / PAGE).read_text("utf-8")
@@ -101,6 +101,10 @@ def test_code_cells_stay_as_they_are():
 def test_an_entry_without_chinese_is_refused():
     with pytest.raises(ValueError, match="zero-point"):
         read_glossary("## zero-point\n\nchapter 05\n\nThe code of 0.\n")
+
+
+def test_the_learners_page_is_derived_from_it():
+    assert (NOTEBOOKS / PAGE).read_text("utf-8") == glossary_page(TEXT, sources())
 
 
 def test_the_page_links_chapters_that_exist_and_hides_what_is_not_for_readers(tmp_path):

@@ -3,7 +3,7 @@
 solutions/NN_topic.py -> solutions/NN_topic.ipynb   run, with outputs: nbval compares with them
                       -> notebooks/NN_topic.ipynb   what a learner opens: no solutions, no outputs
 
-README.png is the last figure of the first lesson.
+README.png is the last figure of the first lesson, notebooks/GLOSSARY.md the glossary with links.
 
 Only a lesson whose solved notebook differs from its source, outputs aside, is run. That a change in
 course_lib alters what a lesson prints is not seen here; nbval sees it, in `make test`.
@@ -24,7 +24,8 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from nbgrader.preprocessors import ClearOutput
 
-from course_lib.classroom.files import NOTEBOOKS, SOLUTIONS
+from course_lib.classroom.files import NOTEBOOKS, SOLUTIONS, sources
+from course_lib.classroom.glossary import PAGE, glossary_page
 from course_lib.classroom.lesson import Lesson, LessonError, read_lessons
 from course_lib.classroom.student import is_touched, keep, student_notebook, write
 
@@ -56,6 +57,9 @@ def build(solutions: Path = SOLUTIONS, notebooks: Path = NOTEBOOKS, force: bool 
             done += f"; notebooks/{name} had been edited: kept as {keep(notebooks / name).name}"
         write(notebooks / name, student_notebook(lesson))
         print(f"{lesson.path.stem:<32}{done}", flush=True)
+    if (solutions / PAGE).exists():
+        text = glossary_page((solutions / PAGE).read_text("utf-8"), sources(solutions))
+        (notebooks / PAGE).write_text(text, "utf-8", newline="\n")
     figures = pictures(lessons[0].path.with_suffix(".ipynb")) if lessons else []
     if figures:
         (solutions.parent / "README.png").write_bytes(figures[-1])
