@@ -17,7 +17,7 @@ from nbgrader.preprocessors import ClearSolutions
 from sphinx.cmd.build import build_main
 
 from course_lib.classroom.files import ROOT, SOLUTIONS
-from course_lib.classroom.glossary import glossary_page, link_terms, read_glossary
+from course_lib.classroom.glossary import PAGE, glossary_page
 
 BOOK, LIBRARY = ROOT / "book", ROOT / "course_lib"
 LEFT_OUT = {"exercises"}  # of the reference: one module a chapter, with every answer in it
@@ -45,13 +45,11 @@ def lay_out(pages: Path) -> None:
     """Write every page, and MathJax, where Sphinx will find them."""
     shutil.copytree(BOOK, pages, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "README.png", pages)
-    glossary = (SOLUTIONS / "GLOSSARY.md").read_text("utf-8")
+    glossary = (SOLUTIONS / PAGE).read_text("utf-8")
     lessons = sorted(SOLUTIONS.glob("[0-9][0-9]_*.ipynb"))
-    (pages / "GLOSSARY.md").write_text(glossary_page(glossary, lessons), "utf-8")
+    (pages / PAGE).write_text(glossary_page(glossary, lessons), "utf-8")
     for path in lessons:
-        notebook = for_reading(nbformat.read(path, as_version=4))
-        link_terms(notebook.cells, read_glossary(glossary))
-        nbformat.write(notebook, pages / path.name)
+        nbformat.write(for_reading(nbformat.read(path, as_version=4)), pages / path.name)
     (pages / "library").mkdir()
     for room, text in reference_pages():
         (pages / "library" / f"{room}.md").write_text(text, "utf-8")
