@@ -3,6 +3,7 @@
 Screenshots are kept in artifacts/, which git ignores. Look at them.
 """
 
+import re
 import shutil
 
 import nbformat
@@ -29,6 +30,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
     for name in LESSONS:
         shutil.copy(NOTEBOOKS / f"{name}.ipynb", folder)
+    shutil.copy(NOTEBOOKS / "GLOSSARY.md", folder)
     SCREENSHOTS.mkdir(exist_ok=True)
     return folder
 
@@ -100,3 +102,16 @@ def test_a_wrong_answer_a_hint_the_right_answer_and_progress(address):
         lab.replace(exercise, answer)
         assert lab.run(check).startswith("✔ count_parameters")
         assert "✔ count_parameters" in lab.run(lab.cell("progress()"))
+
+
+def test_a_term_leads_to_its_entry_in_the_glossary(address):
+    with browser_page() as page:
+        lab = Lab(page, address)
+        lab.open(f"{LESSONS[0]}.ipynb")
+        page.locator("a[href*='GLOSSARY.md'][href$='#token']").first.click()
+        entry = page.locator(".jp-MarkdownViewer h2", has_text=re.compile("^token"))
+        entry.wait_for()
+        page.wait_for_timeout(1000)
+        lab.page.screenshot(path=SCREENSHOTS / "glossary.png")
+        assert 0 <= entry.bounding_box()["y"] < 900
+        assert lab.console_errors == [] and lab.outside_requests == []
