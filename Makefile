@@ -7,7 +7,7 @@ LOCKS := pyproject.toml requirements.lock data.lock
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint notebooks lock clean install
+.PHONY: help lab test lint notebooks site lock clean install
 
 help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z]+:.*##/ {printf "%-12s%s\n", $$1, $$2}' Makefile
@@ -25,6 +25,9 @@ lint: $(VENV)/.test  ## check style
 notebooks: $(VENV)/.test  ## derive both notebooks of every lesson that changed, and run it
 	PATH="$(CURDIR)/$(BIN):$$PATH" course build $(ARGS)
 
+site: $(VENV)/.site  ## build the course as a web book: build/site/html/index.html
+	PATH="$(CURDIR)/$(BIN):$$PATH" python book/build.py
+
 lock:  ## renew requirements.lock: the newest that pyproject.toml allows, torch as it was
 	$(PYTHON) -m venv --clear $(VENV)/new
 	$(VENV)/new/bin/python -m pip install --quiet --no-compile "$$(grep ^torch== requirements.lock)" -e '.[test]'
@@ -38,9 +41,13 @@ clean:  ## remove the environment; your notebooks and your progress stay
 # JupyterLab refuses to run as root unless told so; containers and CI are often root.
 LAB_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-# A stamp is written last, so an interrupted set-up starts again. `.test` holds all that `.lab` does.
+# A stamp is written last, so an interrupted set-up starts again. `.site` holds all that `.lab` does,
+# and `.test` all that `.site` does.
 $(VENV)/.lab: $(LOCKS)
 	@$(MAKE) --no-print-directory install EXTRA=classroom STAMP=$@
+
+$(VENV)/.site: $(LOCKS)
+	@$(MAKE) --no-print-directory install EXTRA=site STAMP=$@
 
 $(VENV)/.test: $(LOCKS)
 	@$(MAKE) --no-print-directory install EXTRA=test STAMP=$@
@@ -55,4 +62,4 @@ install:
 	@mkdir -p $(VENV)/share/jupyter/lab/settings
 	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false, "doNotDisturbMode": false}}' \
 		> $(VENV)/share/jupyter/lab/settings/overrides.json
-	@touch $(STAMP) $(if $(filter test,$(EXTRA)),$(VENV)/.lab)
+	@touch $(STAMP) $(if $(filter site test,$(EXTRA)),$(VENV)/.lab) $(if $(filter test,$(EXTRA)),$(VENV)/.site)

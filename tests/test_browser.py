@@ -3,6 +3,7 @@
 Screenshots are kept in artifacts/, which git ignores. Look at them.
 """
 
+import re
 import shutil
 from collections import Counter
 
@@ -30,6 +31,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
     for name in LESSONS:
         shutil.copy(NOTEBOOKS / f"{name}.ipynb", folder)
+    shutil.copy(NOTEBOOKS / "GLOSSARY.md", folder)
     SCREENSHOTS.mkdir(exist_ok=True)
     return folder
 
@@ -176,3 +178,16 @@ def test_a_dark_theme_stays_readable(folder, tmp_path):
         page.screenshot(path=SCREENSHOTS / "dark.png")
         texts = (".widget-html-content", ".widget-radio-box label", ".jp-RenderedMarkdown p")
         assert {text: lab.contrast(text) for text in texts if lab.contrast(text) < CONTRAST} == {}
+
+
+def test_a_term_leads_to_its_entry_in_the_glossary(address):
+    with browser_page() as page:
+        lab = Lab(page, address)
+        lab.open(f"{LESSONS[0]}.ipynb")
+        page.locator("a[href*='GLOSSARY.md'][href$='#token']").first.click()
+        entry = page.locator(".jp-MarkdownViewer h2", has_text=re.compile("^token"))
+        entry.wait_for()
+        page.wait_for_timeout(1000)
+        lab.page.screenshot(path=SCREENSHOTS / "glossary.png")
+        assert 0 <= entry.bounding_box()["y"] < 900
+        assert lab.console_errors == [] and lab.outside_requests == []

@@ -8,7 +8,13 @@ import pytest
 from nbformat.v4 import new_code_cell, new_output
 from toy_lesson import SOURCE, write_lesson
 
-from course_lib.classroom.build import build, is_current, run_lesson, unclean
+from course_lib.classroom.build import (
+    build,
+    is_current,
+    run_lesson,
+    unclean,
+    with_kept_outputs,
+)
 from course_lib.classroom.lesson import LessonError, read_lesson
 
 
@@ -65,6 +71,28 @@ def test_an_unchanged_lesson_is_not_run_again(built, capsys):
     build(built / "solutions", built / "notebooks")
     assert [(f.read_bytes(), f.stat().st_mtime_ns) for f in files] == before
     assert "up to date" in capsys.readouterr().out
+
+
+def test_new_prose_keeps_the_outputs_and_new_code_does_not(built, tmp_path):
+    solved = built / "solutions/00_toy.ipynb"
+    prose = read_lesson(write_lesson(tmp_path, SOURCE.replace("Text with", "Words with")))
+    kept = with_kept_outputs(solved, prose)
+    assert "Words with" in kept.cells[0].source
+    before = nbformat.read(solved, as_version=4).cells
+    assert [c.get("outputs") for c in kept.cells] == [c.get("outputs") for c in before]
+    assert [c.get("execution_count") for c in kept.cells[:3]] == [None, 1, 2]
+    code = read_lesson(write_lesson(tmp_path, SOURCE.replace("two lines", "2 lines")))
+    assert with_kept_outputs(solved, code) is None
+    assert with_kept_outputs(built / "notebooks/00_toy.ipynb", prose) is None
+    assert with_kept_outputs(tmp_path / "missing.ipynb", prose) is None
+
+
+def test_terms_of_the_glossary_are_linked_in_both_notebooks(tmp_path):
+    path = write_lesson(tmp_path, SOURCE.replace("Text with", "A zero-point, a zero-point, and"))
+    entry = "## zero-point\n\n**零点** · chapter 00\n\nThe code of 0.\n"
+    (path.parent / "GLOSSARY.md").write_text(entry, "utf-8")
+    first = read_lesson(path).notebook.cells[0]
+    assert "A [zero-point](GLOSSARY.md#zero-point), a zero-point" in first.source
 
 
 def test_what_makes_a_solved_notebook_out_of_date(built, tmp_path):

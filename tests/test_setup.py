@@ -44,7 +44,7 @@ def test_the_lock_pins_exact_versions_and_nothing_else():
 
 def test_every_direct_requirement_is_locked_within_its_range():
     locked = doctor.read_lock(LOCK)
-    for requirement in direct("classroom", "test"):
+    for requirement in direct("classroom", "site", "test"):
         assert requirement.specifier.contains(locked[normal(requirement.name)]), requirement
 
 

@@ -3,10 +3,11 @@
 solutions/NN_topic.py -> solutions/NN_topic.ipynb   run, with outputs: nbval compares with them
                       -> notebooks/NN_topic.ipynb   what a learner opens: no solutions, no outputs
 
-README.png is the last figure of the first lesson.
+README.png is the last figure of the first lesson, notebooks/GLOSSARY.md the glossary with links.
 
-Only a lesson whose solved notebook differs from its source, outputs aside, is run. That a change in
-course_lib alters what a lesson prints is not seen here; nbval sees it, in `make test`.
+Only a lesson whose code differs from its solved notebook's is run; where prose alone differs, the
+outputs are kept. That a change in course_lib alters what a lesson prints is not seen here; nbval
+sees it, in `make test`.
 """
 
 import os
@@ -24,7 +25,8 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from nbgrader.preprocessors import ClearOutput
 
-from course_lib.classroom.files import NOTEBOOKS, SOLUTIONS
+from course_lib.classroom.files import NOTEBOOKS, SOLUTIONS, sources
+from course_lib.classroom.glossary import PAGE, glossary_page
 from course_lib.classroom.lesson import Lesson, LessonError, read_lessons
 from course_lib.classroom.student import is_touched, keep, student_notebook, write
 
@@ -50,12 +52,17 @@ def build(solutions: Path = SOLUTIONS, notebooks: Path = NOTEBOOKS, force: bool 
         name = f"{lesson.path.stem}.ipynb"
         done = "up to date"
         if force or not is_current(solutions / name, lesson):
-            write(solutions / name, run_lesson(lesson))
-            done = f"run in {time.monotonic() - begun:.1f} s"
+            kept = None if force else with_kept_outputs(solutions / name, lesson)
+            write(solutions / name, kept or run_lesson(lesson))
+            seconds = time.monotonic() - begun
+            done = "prose renewed, outputs kept" if kept else f"run in {seconds:.1f} s"
         if is_touched(notebooks / name):
             done += f"; notebooks/{name} had been edited: kept as {keep(notebooks / name).name}"
         write(notebooks / name, student_notebook(lesson))
         print(f"{lesson.path.stem:<32}{done}", flush=True)
+    if (solutions / PAGE).exists():
+        text = glossary_page((solutions / PAGE).read_text("utf-8"), sources(solutions))
+        (notebooks / PAGE).write_text(text, "utf-8", newline="\n")
     figures = pictures(lessons[0].path.with_suffix(".ipynb")) if lessons else []
     if figures:
         (solutions.parent / "README.png").write_bytes(figures[-1])
@@ -74,6 +81,22 @@ def is_current(solved: Path, lesson: Lesson) -> bool:
         return False
     notebook, _ = ClearOutput().preprocess(nbformat.read(solved, as_version=4), {})
     return notebook == lesson.notebook
+
+
+def with_kept_outputs(solved: Path, lesson: Lesson) -> NotebookNode | None:
+    """The lesson with a solved notebook's outputs; None unless all code is the same and was run."""
+    if not solved.exists():
+        return None
+    notebook = deepcopy(lesson.notebook)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    old = [c for c in nbformat.read(solved, as_version=4).cells if c.cell_type == "code"]
+    if [(c.source, c.metadata) for c in cells] != [(c.source, c.metadata) for c in old]:
+        return None
+    if not all(cell.execution_count for cell in old):
+        return None
+    for cell, run in zip(cells, old, strict=True):
+        cell.outputs, cell.execution_count = run.outputs, run.execution_count
+    return notebook
 
 
 def run_lesson(lesson: Lesson) -> NotebookNode:

@@ -470,6 +470,7 @@ MSE_OVER_BATCHES = Exercise(
     ),
 )
 
+CHAPTER = "13_reading_sources"
 EXERCISES = (
     ROW_IMPORTANCE,
     STOCHASTIC_TERNARY,

@@ -1,0 +1,117 @@
+"""`make site`: a web book of the solved notebooks, the glossary and the library's reference.
+
+Notebooks are shown with the outputs that are stored in them; nothing is run. The pages are laid out
+in build/site/pages, the book is written to build/site/html. Open index.html there: no server and no
+network is needed.
+"""
+
+import shutil
+import sys
+from copy import deepcopy
+from importlib.util import find_spec
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from nbgrader.preprocessors import ClearSolutions
+from sphinx.cmd.build import build_main
+
+from course_lib.classroom.files import ROOT, SOLUTIONS
+from course_lib.classroom.glossary import PAGE, glossary_page
+
+BOOK, LIBRARY = ROOT / "book", ROOT / "course_lib"
+LEFT_OUT = {"exercises"}  # of the reference: one module a chapter, with every answer in it
+MATHJAX = shutil.ignore_patterns(
+    *("*svg*", "mml*", "tex-mml*", "*full*", "asciimath.js", "node-main.js", "liteDOM.js"),
+    *("[!e][!n].json", "nemeth.json"),  # formulas spoken in other languages
+)
+
+
+def main(folder: Path = ROOT / "build" / "site") -> int:
+    """Build the book below a folder; 0 if there was no error and no warning."""
+    pages, html = folder / "pages", folder / "html"
+    doctrees = folder / "doctrees"
+    for old in (pages, html, doctrees):
+        shutil.rmtree(old, ignore_errors=True)
+    lay_out(pages)
+    options = ["-q", "-W", "--keep-going", "-b", "html", "-d", str(doctrees)]
+    status = build_main([*options, str(pages), str(html)])
+    if status == 0:
+        print(f"the book: {html / 'index.html'}")
+    return status
+
+
+def lay_out(pages: Path) -> None:
+    """Write every page, and MathJax, where Sphinx will find them."""
+    shutil.copytree(BOOK, pages, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "README.png", pages)
+    glossary = (SOLUTIONS / PAGE).read_text("utf-8")
+    lessons = sorted(SOLUTIONS.glob("[0-9][0-9]_*.ipynb"))
+    (pages / PAGE).write_text(glossary_page(glossary, lessons), "utf-8")
+    for path in lessons:
+        nbformat.write(for_reading(nbformat.read(path, as_version=4)), pages / path.name)
+    (pages / "library").mkdir()
+    for room, text in reference_pages():
+        (pages / "library" / f"{room}.md").write_text(text, "utf-8")
+    spec = find_spec("sphinx-mathjax-offline")
+    source = Path(spec.origin).parent / "static" / "mathjax"
+    shutil.copytree(source, pages / "_static" / "mathjax", ignore=MATHJAX)
+
+
+def for_reading(notebook: NotebookNode) -> NotebookNode:
+    """A solved notebook as a page: tasks as learners see them, solutions folded, checks short."""
+    notebook = deepcopy(notebook)
+    tasks, _ = ClearSolutions().preprocess(deepcopy(notebook), {})
+    cells = []
+    for cell, task in zip(notebook.cells, tasks.cells, strict=True):
+        grading = cell.metadata.get("nbgrader", {})
+        tags = list(cell.metadata.get("tags", []))
+        if grading.get("solution"):
+            cells.append(_task(task))
+            tags.append("hide-input")
+            prompts = {"show": "Show a solution", "hide": "Hide the solution"}
+            cell.metadata["mystnb"] = {f"code_prompt_{k}": text for k, text in prompts.items()}
+            lines = cell.source.split("\n")
+            cell.source = "\n".join(line for line in lines if not line.strip().startswith("### "))
+        elif grading.get("grade"):
+            tags.append("remove-input")
+        cell.metadata["tags"] = tags
+        cells.append(cell)
+    notebook.cells = cells
+    return notebook
+
+
+def _task(cell: NotebookNode) -> NotebookNode:
+    cell.id, cell.outputs, cell.metadata = f"task_{cell.id}", [], NotebookNode()
+    return cell
+
+
+def reference_pages() -> list[tuple[str, str]]:
+    """(room, page) for every room of the library, its modules in the order of their names."""
+    pages = []
+    for room in sorted({path.relative_to(LIBRARY).parts[0] for path in LIBRARY.rglob("*.py")}):
+        place = LIBRARY / room
+        if room == "__init__.py" or room in LEFT_OUT:
+            continue
+        modules = sorted(place.glob("*.py")) if place.is_dir() else [place]
+        names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules]
+        stem = room.removesuffix(".py")
+        pages.append((stem, _reference_page(stem, names)))
+    engine = "exercises.engine"
+    pages.append(("exercises", _reference_page("exercises", [f"course_lib.{engine}.notebook"])))
+    return sorted(pages)
+
+
+def _reference_page(room: str, modules: list[str]) -> str:
+    lines = [f"# {room}", ""]
+    for module in modules:
+        name = module.removesuffix(".__init__")
+        if name == module:
+            lines += [f"## {name.rpartition('.')[2]}", ""] if len(modules) > 1 else []
+        members = ["   :members:"] if name == module else ["   :no-index:"]
+        lines += ["```{eval-rst}", f".. automodule:: {name}", *members, "```", ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(Path, sys.argv[1:])))

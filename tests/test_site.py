@@ -1,0 +1,146 @@
+"""The web book: complete, searchable, folded, and at peace without a network."""
+
+import doctest
+import re
+import subprocess
+import sys
+import threading
+from functools import partial
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import module_from_spec, spec_from_file_location
+
+import pytest
+from jupyterlab import CHROMIUM, browser_page
+
+from course_lib.classroom.files import ROOT, sources
+from course_lib.classroom.lesson import grade_id, read_lesson
+
+LESSONS = [path.stem for path in sources()]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    """The book, built in a folder of its own."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, str(ROOT / "book" / "build.py"), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return folder / "html"
+
+
+class Loads(HTMLParser):
+    """What a page loads by itself: scripts, style sheets, images, frames."""
+
+    def __init__(self):
+        super().__init__()
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        names = {"link": ["href"], "a": []}.get(tag, ["src", "srcset", "data", "poster"])
+        self.addresses += [value for name, value in attrs if name in names and value]
+
+
+def test_every_lesson_and_the_search_are_there(book):
+    for name in LESSONS:
+        page = (book / f"{name}.html").read_text("utf-8")
+        assert f"{name[:2]} · " in page and "data:image/png;base64" in page
+    index = (book / "searchindex.js").read_text("utf-8")
+    assert all(f'"{name}"' in index for name in [*LESSONS, "GLOSSARY"])
+    assert '"perplex"' in index
+
+
+def test_no_page_loads_anything_from_elsewhere(book):
+    for page in book.rglob("*.html"):
+        loads = Loads()
+        loads.feed(page.read_text("utf-8"))
+        assert [a for a in loads.addresses if re.match(r"(https?:)?//", a)] == [], page.name
+    for sheet in book.rglob("*.css"):
+        text = sheet.read_text("utf-8")
+        assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", text), sheet.name
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_solutions_are_folded_and_checks_are_one_line(book, name):
+    page = (book / f"{name}.html").read_text("utf-8")
+    cells = read_lesson(ROOT / "solutions" / f"{name}.py").notebook.cells
+    ids = [grade_id(cell) for cell in cells if grade_id(cell)]
+    answers = [one for one in ids if not one.startswith("check_")]
+    assert page.count("Show a solution") == len(answers) == page.count("tag_hide-input")
+    assert page.count("NotImplementedError") >= len(answers)
+    assert "BEGIN SOLUTION" not in page
+    for one in answers:
+        assert f"✔ {one} · " in page
+        assert not re.search(rf"check</span>\W*<span[^>]*>\(</span>\W*<span[^>]*>{one}\b", page)
+
+
+def test_the_reference_has_functions_with_formulas_and_examples(book):
+    page = (book / "library" / "quantization.html").read_text("utf-8")
+    assert 'id="course_lib.quantization.linear.fit_symmetric"' in page
+    text = re.sub(r"<[^>]+>", "", page)
+    assert "&gt;&gt;&gt; grid = fit_symmetric(" in text
+    assert "s = m / (2ⁿ⁻¹ − 1)      z = 0" in text
+
+
+def test_every_public_room_is_in_the_reference(book):
+    rooms = {
+        path.name for path in (ROOT / "course_lib").iterdir() if (path / "__init__.py").exists()
+    }
+    assert rooms <= {page.stem for page in (book / "library").glob("*.html")}
+
+
+def test_links_into_the_glossary_lead_to_a_heading(book):
+    glossary = (book / "GLOSSARY.html").read_text("utf-8")
+    for name in LESSONS:
+        page = (book / f"{name}.html").read_text("utf-8")
+        anchors = re.findall(r'href="GLOSSARY\.html#([^"]+)"', page)
+        assert len(anchors) >= 10
+        assert [one for one in anchors if f'id="{one}"' not in glossary] == []
+
+
+def test_docstrings_become_restructured_text():
+    spec = spec_from_file_location("docstrings", ROOT / "book" / "docstrings.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=3)
+    for text, wanted in {
+        "f_* and |x| and a_": r"f\_\* and \|x\| and a\_",
+        "2`x`y": r"2\ :py:obj:`x`\ y",
+    }.items():
+        assert module.prose(text) == wanted
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: apt-get install chromium")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_in_a_browser_mathematics_is_set_and_nothing_is_asked_of_other_hosts(book, scheme):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=book))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    home = f"http://127.0.0.1:{server.server_port}"
+    errors, requests = [], []
+    with browser_page() as page:
+        page.emulate_media(color_scheme=scheme)
+        page.on("console", lambda message: message.type == "error" and errors.append(message.text))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(f"{home}/05_linear_quantization.html")
+        page.wait_for_selector("mjx-container")
+        assert page.locator("mjx-container").count() > 20
+        assert page.locator("mjx-merror").count() == 0
+        assert page.evaluate("document.documentElement.dataset.theme") == scheme
+        folded = page.locator("details.hide", has_text="Show a solution").first
+        assert folded.locator("pre").is_hidden()
+        folded.locator("summary").press("Enter")
+        assert folded.locator("pre").is_visible()
+        for word in ("perplexity", "零点"):
+            page.goto(f"{home}/search.html?q={word}")
+            page.wait_for_selector("#search-results li a")
+    server.shutdown()
+    assert errors == []
+    assert [url for url in requests if not url.startswith((home, "data:"))] == []
