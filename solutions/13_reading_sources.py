@@ -29,6 +29,7 @@ from course_lib.measure.quality import quality
 from course_lib.models import pretrained
 from course_lib.plots.claims import draw_verdicts, explore_table
 from course_lib.plots.figure import BLUE, GREEN, RED, Picture, new_figure
+from course_lib.plots.predict import predict
 from course_lib.pruning.masks import magnitude_pruned
 from course_lib.sources.claims import (
     CHECKED,
@@ -53,14 +54,13 @@ claims = all_claims()
 # * **imprecise**: something true is near it. A quantity is missing, or two things are mixed up.
 # * **wrong**: a computation or a publication contradicts it.
 #
-# **Guess before you run.** Of the 129 claims, how many are wrong? Put your number in.
-
-# %%
-your_guess = 20
+# **Guess before you look.**
 
 # %%
 verdicts = count_verdicts(claims.values())
-print(f"you guessed {your_guess} wrong of {len(claims)}; it is {verdicts['wrong']}")
+predict("Of the 129 claims, how many are wrong?", [5, 20, 35, 50, 65, 80], verdicts["wrong"])
+
+# %%
 print(", ".join(f"{verdict} {number}" for verdict, number in verdicts.items()))
 assert sum(verdicts.values()) == 129 and verdicts["wrong"] == 50 and verdicts["holds"] == 4
 
