@@ -50,7 +50,11 @@ def test_a_renamed_function_is_told_the_nearest_name():
     assert "give the function its first name again" in rendered and "Traceback" not in rendered
 
 
-@pytest.mark.parametrize("thing", [None, 3, "count_parameters()", lambda model: 0], ids=repr)
+@pytest.mark.parametrize(
+    "thing",
+    [None, 3, "count_parameters()", lambda model: 0],
+    ids=["none", "number", "call", "lambda"],
+)
 def test_a_check_of_something_else_is_one_sentence(thing):
     with pytest.raises(LookupError, match="no exercise is called"):
         check(thing)
