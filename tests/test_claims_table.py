@@ -3,7 +3,7 @@
 import pytest
 from IPython.display import DisplayHandle
 
-from course_lib.plots import claims
+from course_lib.plots import claims, explore
 from course_lib.plots.claims import Table, draw_verdicts, explore_table, select
 from course_lib.plots.figure import new_figure
 
@@ -46,7 +46,7 @@ def test_choosing_filters_the_table_in_place(monkeypatch):
         dropdowns.append(make(column, values))
         return dropdowns[-1]
 
-    monkeypatch.setattr(claims, "display", display)
+    monkeypatch.setattr(explore, "display", display)
     monkeypatch.setattr(claims, "_dropdown", dropdown)
     explore_table(ROWS, document=("S0", "S1"), verdict=("holds", "wrong"))
     assert [bundle["text/plain"] for bundle in shown[:2]] == [

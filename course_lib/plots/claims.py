@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from IPython.display import display
 from ipywidgets import Dropdown
 from matplotlib.axes import Axes
 
+from course_lib.plots.explore import show_controls
 from course_lib.plots.figure import GREEN, ORANGE, RED, SKY
 
 COLOURS = (GREEN, SKY, ORANGE, RED)
@@ -78,18 +78,11 @@ def explore_table(rows: Sequence[Mapping[str, str]], **filters: Sequence[str]) -
         filters: column=(its values in order).
     """
     choices = {column: _dropdown(column, values) for column, values in filters.items()}
-    for column, dropdown in choices.items():
-        bundle = dropdown._repr_mimebundle_()
-        bundle["text/plain"] = f"choose: {column} = {', '.join(dropdown.options)}"
-        display(bundle, raw=True)
-    shown = display(Table(rows), display_id=True)
-
-    def redraw(_change) -> None:
-        wanted = {column: dropdown.value for column, dropdown in choices.items()}
-        shown.update(Table(select(rows, wanted)))
-
-    for dropdown in choices.values():
-        dropdown.observe(redraw, names="value")
+    texts = {
+        column: f"choose: {column} = {', '.join(dropdown.options)}"
+        for column, dropdown in choices.items()
+    }
+    show_controls(choices, texts, lambda **wanted: Table(select(rows, wanted)))
 
 
 def select(rows: Sequence[Mapping[str, str]], wanted: Mapping[str, str]) -> list:

@@ -4,11 +4,11 @@ The figure of the starting state is an ordinary picture of the cell, so it is th
 notebook, in a printed page and wherever widgets do not run; moving a slider replaces it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from IPython.display import display
-from ipywidgets import SelectionSlider
+from ipywidgets import SelectionSlider, ValueWidget
 
 from course_lib.plots.figure import Picture
 
@@ -21,16 +21,32 @@ def explore(draw: Callable[..., Picture], **choices: tuple[Sequence[Any], Any]) 
         choices: name=(all values in order, the value to start with).
     """
     sliders = {name: _slider(name, *choice) for name, choice in choices.items()}
-    for name, slider in sliders.items():
-        _display_slider(name, slider)
-    state = {name: slider.value for name, slider in sliders.items()}
-    shown = display(draw(**state), display_id=True)
+    texts = {
+        name: f"slider: {slider.description} = {', '.join(label for label, _ in slider.options)}"
+        for name, slider in sliders.items()
+    }
+    show_controls(sliders, texts, draw)
 
-    def redraw(_change) -> None:
-        shown.update(draw(**{name: slider.value for name, slider in sliders.items()}))
 
-    for slider in sliders.values():
-        slider.observe(redraw, names="value")
+def show_controls(
+    controls: Mapping[str, ValueWidget], texts: Mapping[str, str], draw: Callable[..., object]
+) -> None:
+    """Show each control and `draw(**state)`, which is drawn anew whenever a control moves.
+
+    Args:
+        controls: item of the state -> the widget whose value it is.
+        texts: item -> one plain line that stands there where widgets do not run.
+        draw: makes what a notebook displays for one state.
+    """
+    for name, control in controls.items():
+        display(control._repr_mimebundle_() | {"text/plain": texts[name]}, raw=True)
+
+    def drawn() -> object:
+        return draw(**{name: control.value for name, control in controls.items()})
+
+    shown = display(drawn(), display_id=True)
+    for control in controls.values():
+        control.observe(lambda _change: shown.update(drawn()), names="value")
 
 
 def _slider(name: str, values: Sequence[Any], start: Any) -> SelectionSlider:
@@ -41,11 +57,3 @@ def _slider(name: str, values: Sequence[Any], start: Any) -> SelectionSlider:
         continuous_update=False,
         style={"description_width": "initial"},
     )
-
-
-def _display_slider(name: str, slider: SelectionSlider) -> None:
-    """The widget, and one plain line in its place where widgets do not run."""
-    bundle = slider._repr_mimebundle_()
-    labels = [label for label, _ in slider.options]
-    bundle["text/plain"] = f"slider: {name.replace('_', ' ')} = {', '.join(labels)}"
-    display(bundle, raw=True)
