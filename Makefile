@@ -38,6 +38,9 @@ lock:  ## renew requirements.lock: the newest that pyproject.toml allows, torch 
 clean:  ## remove the environment; your notebooks and your progress stay
 	rm -rf $(VENV)
 
+# Python may keep its compiled modules: without them each kernel takes seconds longer to start.
+unexport PYTHONDONTWRITEBYTECODE
+
 # JupyterLab refuses to run as root unless told so; containers and CI are often root.
 LAB_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root)
 

@@ -400,6 +400,8 @@ predict(
 # * **A cell runs too long.** Press ■, or the key `I` twice. What ran before stays.
 # * **A check cell is gone.** Write `check(the_function)` into any cell. `course reset 00` in a terminal
 #   restores the whole notebook, and keeps yours beside it.
+# * **"Error displaying widget: model not found"**, in a notebook opened again. Its sliders lived in
+#   yesterday's kernel. Run the cell again.
 # * **No sliders** (some viewers, printed pages). Each figure shows its first state, each guess its answer.
 #   In VS Code and in the classic Notebook all of it works as here.
 #

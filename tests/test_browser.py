@@ -144,7 +144,7 @@ def test_a_wrong_answer_a_hint_the_right_answer_and_progress(address):
 
 
 def test_what_a_learner_may_break_ends_in_a_sentence(folder, address):
-    shutil.copy(folder / f"{LESSONS[0]}.ipynb", folder / "my homework.ipynb")
+    shutil.copy(NOTEBOOKS / f"{LESSONS[0]}.ipynb", folder / "my homework.ipynb")
     with browser_page() as page:
         lab = Lab(page, address)
         lab.open("my homework.ipynb")
