@@ -529,9 +529,10 @@ assert (
 
 # %% [markdown]
 # On text that leaked, every model looks far better than it is, and the 5-gram table, which does
-# nothing but remember, gains most of all. Here the leak is small, so the total hardly moves. It need not be small: Lee et al. (2022) found that more than 4 % of the
-# validation examples of common data sets had near copies in training. **Split first by cluster, then
-# by document.** A test that shares text with the training measures memory.
+# nothing but remember, gains most of all. Here the leak is small, so the total hardly moves. It need
+# not be small: Lee et al. (2022) found over 4 % of the validation examples of common data sets
+# in the training text as well. **Split first by cluster, then by document.** A test that shares text
+# with the training measures memory.
 #
 # ### What does a duplicate cost?
 #
@@ -599,8 +600,8 @@ Picture(
 # %% [markdown]
 # The model with copies did as many steps, and is as good as one that did half of them. (The copies
 # are English too: the first few teach something. The next thousand do not.) What the steps bought
-# instead is a passage known better than anything else: worthless, and sometimes dangerous, since a model recites what it saw often
-# (Lee et al., 2022). Removing duplicates is the one compression that costs nothing: the data
+# instead is a passage known better than anything else: worthless, and sometimes dangerous, since a
+# model recites what it saw often (Lee et al., 2022). Removing duplicates is the one compression that costs nothing: the data
 # shrinks, and the model gets better. S4 §1.3 says of all removal that it improves generalisation.
 # For data, here, that is right.
 
@@ -976,8 +977,9 @@ Picture(figure, "Three panels: loss grows steeply with random removal, slowly wi
 #
 # So put the four answers side by side. The spectra said: full. Dead units: none. Twins: none. And yet
 # half the weights can go. No part is useless *alone*; the parts overlap, and what one loses the others
-# mostly carry. Denil et al. (2013) predicted 95 % of some networks' weights from the other 5 %. That is why
-# the next chapters are about **choosing**, and about repairing what is left.
+# mostly carry. Denil et al. (2013) could, in their best case, predict 95 % of a network's weights from
+# the other 5 %, and no accuracy was lost. That is why the next chapters are about **choosing**, and
+# about repairing what is left.
 #
 # ## 5 · "Redundancy causes over-fitting"
 #

@@ -317,6 +317,45 @@ assert [int((w == 0).sum()) for w in recipes.values()] == [0, 0, 0, 7]
 # remedy is the last line. Step down the gradient of $L$ alone, then apply the soft threshold. This is
 # **ISTA** (Daubechies, Defrise, De Mol, 2004). Zeros need a step that makes zeros.
 #
+# ### Three optimizers, one option, three meanings
+#
+# S4 calls `weight_decay` L2 regularization. That depends on the optimizer. Take two weights, both 1 at
+# the start. The first sees steep random gradients, the second gradients a hundred times flatter.
+#
+# **Guess before you run:** which of the two does `weight_decay` shrink more, in SGD, Adam, AdamW?
+
+# %%
+gradients = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+gradients *= torch.tensor([10.0, 0.1])  # steep, flat
+
+
+def after(optimizer_class: type, weight_decay: float) -> torch.Tensor:
+    """Both weights after 200 steps along these gradients."""
+    weights = nn.Parameter(torch.ones(2))
+    optimizer = optimizer_class([weights], lr=1e-3, weight_decay=weight_decay)
+    for row in gradients:
+        weights.grad = row.clone()
+        optimizer.step()
+    return weights.detach()
+
+
+shrunk = {}
+for optimizer_class in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
+    name = optimizer_class.__name__
+    shrunk[name] = 100 * (after(optimizer_class, 0.0) - after(optimizer_class, 0.1))
+    print(f"{name:6} the steep weight lost {shrunk[name][0]:5.2f} %, the flat one ", end="")
+    print(f"{shrunk[name][1]:5.2f} %")
+by_formula = 100 * (1 - (1 - 1e-3 * 0.1) ** 200)
+assert all((shrunk[name] - by_formula).abs().max() < 0.1 for name in ("SGD", "AdamW"))
+assert shrunk["Adam"][0] < 0.5 and shrunk["Adam"][1] > 10
+
+# %% [markdown]
+# SGD and AdamW multiply every weight by $1 - \eta\lambda$ a step, with learning rate $\eta$ and weight
+# decay $\lambda$: 2 % in 200 steps. In SGD that is the gradient of the L2 penalty. Adam adds the same
+# gradient to the loss's, and then divides both by the size of recent gradients. So the steep weight is
+# hardly decayed and the flat one is decayed hard. AdamW takes the decay out of that division, and then
+# it is no longer the gradient of a penalty (Loshchilov and Hutter, 2019). None of the three makes a zero.
+#
 # ## Why not just try all?
 #
 # Back to S0's formula. With $P$ weights there are $\binom{P}{k}$ ways to choose $k$ of them. For each
