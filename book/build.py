@@ -20,7 +20,7 @@ from course_lib.classroom.files import ROOT, SOLUTIONS
 from course_lib.classroom.glossary import PAGE, glossary_page
 
 BOOK, LIBRARY = ROOT / "book", ROOT / "course_lib"
-LEFT_OUT = {"exercises"}  # of the reference: one module a chapter, with every answer in it
+LEFT_OUT = {"exercises"}  # of the reference: every answer is in it
 MATHJAX = shutil.ignore_patterns(
     *("*svg*", "mml*", "tex-mml*", "*full*", "asciimath.js", "node-main.js", "liteDOM.js"),
     *("[!e][!n].json", "nemeth.json"),  # formulas spoken in other languages

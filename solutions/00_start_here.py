@@ -402,8 +402,9 @@ predict(
 #   restores the whole notebook, and keeps yours beside it.
 # * **"Error displaying widget: model not found"**, in a notebook opened again. Its sliders lived in
 #   yesterday's kernel. Run the cell again.
-# * **No sliders** (some viewers, printed pages). Each figure shows its first state, each guess its answer.
-#   In VS Code and in the classic Notebook all of it works as here.
+# * **No sliders** (some viewers, printed pages). Each figure shows its first state, each guess its
+#   answer. The classic Notebook draws them as JupyterLab does. VS Code may first ask whether it may
+#   download files for them.
 #
 # ## Where you stand
 #

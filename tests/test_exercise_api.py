@@ -5,10 +5,11 @@ import signal
 import pytest
 
 from course_lib.classroom.files import sources
+from course_lib.classroom.lesson import grade_id, read_lessons
 from course_lib.exercises import CheckFailed, check, hint, yours
 from course_lib.exercises import progress as show_progress
 from course_lib.exercises.engine import notebook, progress
-from course_lib.exercises.engine.catalogue import by_chapter
+from course_lib.exercises.engine.catalogue import all_exercises, by_chapter
 from course_lib.exercises.start_here import COUNT_PARAMETERS
 
 
@@ -96,8 +97,12 @@ def test_progress_has_a_line_and_a_bar_for_each_chapter(capsys):
     assert all("░" * 20 in line for line in lines if line.startswith(tuple(chapters)))
 
 
-def test_every_chapter_of_exercises_is_a_lesson():
-    assert set(by_chapter()) <= {path.stem for path in sources()}
+def test_exercises_are_listed_in_the_order_of_their_lessons():
+    lessons = {lesson.path.stem: map(grade_id, lesson.notebook.cells) for lesson in read_lessons()}
+    names = all_exercises()
+    met = {chapter: [name for name in ids if name in names] for chapter, ids in lessons.items()}
+    listed = {chapter: [one.name for one in many] for chapter, many in by_chapter().items()}
+    assert listed == {chapter: names for chapter, names in met.items() if names}
 
 
 def test_the_error_shows_as_its_text_alone():

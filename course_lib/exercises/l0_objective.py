@@ -1,22 +1,15 @@
-"""Exercises of 02_l0_objective, from a closed form to a sparse network of one's own.
+"""Exercises of 02_l0_objective: what a penalty, a threshold and a budget of k do to weights.
 
 Axes: N rows, P features.
 """
 
-import copy
 import math
-from functools import cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from course_lib.data.images import Digits, digits
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
-from course_lib.measure.quality import accuracy
-from course_lib.models.digits_mlp import DigitsMLP, train_digits
-from course_lib.pruning.cross_validation import k_folds
-from course_lib.pruning.least_squares import gradient, lipschitz_constant, ridge
-from course_lib.pruning.masks import apply_masks, hold_masks, magnitude_masks, prunable_weights
+from course_lib.pruning.least_squares import gradient, lipschitz_constant
 from course_lib.pruning.objective import project
 
 X = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
@@ -27,7 +20,7 @@ def _normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _regression(rows: int, features: int, seed: int) -> tuple[Tensor, Tensor]:
+def regression(rows: int, features: int, seed: int) -> tuple[Tensor, Tensor]:
     """X (N, P) and y (N,) with two features that matter, and means that are not zero."""
     X = _normal(rows, features, seed=seed) + torch.arange(features)
     return X, 2 * X[:, 0] - X[:, 1] + 3 + 0.5 * _normal(rows, seed=seed + 1)
@@ -52,7 +45,7 @@ def _ridge_cases() -> list[Case]:
         "no penalty": (X, Y, 0.0),
         "a small penalty": (X, Y, 0.5),
         "a large penalty": (X, Y, 20.0),
-        "five features": (*_regression(9, 5, seed=3), 2.0),
+        "five features": (*regression(9, 5, seed=3), 2.0),
         "more features than rows": (_normal(3, 6, seed=5), _normal(3, seed=6), 1.0),
     }
     return _cases(("features", "targets", "penalty"), labelled)
@@ -272,6 +265,11 @@ def _largest_signed(theta, k):
     return kept.reshape(theta.shape)
 
 
+_AT_MOST_K = Property(
+    "at most k entries are not zero",
+    lambda inputs, value: int((value != 0).sum()) <= inputs["k"],
+)
+
 KEEP_LARGEST = Exercise(
     reference=keep_largest,
     cases=_projections,
@@ -281,12 +279,7 @@ KEEP_LARGEST = Exercise(
         "argmax finds the first of equal entries. A sort does as well, with stable=True: "
         "theta.abs().flatten().argsort(descending=True, stable=True)[:k].",
     ),
-    properties=(
-        Property(
-            "at most k entries are not zero",
-            lambda inputs, value: int((value != 0).sum()) <= inputs["k"],
-        ),
-    ),
+    properties=(_AT_MOST_K,),
     misconceptions=(
         Misconception(
             "signed weights",
@@ -339,7 +332,7 @@ def _steps() -> list[Case]:
     labelled = {
         "from zero": (X, Y, torch.zeros(2), 1),
         "from [1, 2]": (X, Y, torch.tensor([1.0, 2.0]), 2),
-        "from a dense point": (*_regression(8, 5, seed=3), _normal(5), 3),
+        "from a dense point": (*regression(8, 5, seed=3), _normal(5), 3),
         "more features than rows": (wide, wide @ (_normal(9) > 1).float(), _normal(9, seed=2), 2),
         "nothing may stay": (X, Y, torch.ones(2), 0),
     }
@@ -359,12 +352,7 @@ IHT_STEP = Exercise(
         "∇L = 2Xᵀ(Xθ − y), and its Lipschitz constant is Λ = 2σ_max(X)².",
         "σ_max(X), the largest singular value, is torch.linalg.matrix_norm(X, 2).",
     ),
-    properties=(
-        Property(
-            "at most k entries are not zero",
-            lambda inputs, value: int((value != 0).sum()) <= inputs["k"],
-        ),
-    ),
+    properties=(_AT_MOST_K,),
     misconceptions=(
         Misconception(
             "step twice as long",
@@ -400,495 +388,6 @@ IHT_STEP = Exercise(
     ),
 )
 
-# --------------------------------------------------------------------- validation_errors
-
-
-def validation_errors(
-    features: Tensor, targets: Tensor, penalties: list[float], folds: list[tuple[Tensor, Tensor]]
-) -> Tensor:
-    """For each λ the mean squared error on the folds' validation rows, averaged over the folds."""
-    rows = []
-    for training, validation in folds:
-        X, y = features[training], targets[training]
-        errors = []
-        for penalty in penalties:
-            theta = ridge(X - X.mean(dim=0), y, penalty)
-            predicted = (features[validation] - X.mean(dim=0)) @ theta + y.mean()
-            errors.append((predicted - targets[validation]).square().mean())
-        rows.append(torch.stack(errors))
-    return torch.stack(rows).mean(dim=0)
-
-
-def _fold_cases() -> list[Case]:
-    labelled = {
-        "three folds": (*_regression(12, 3, seed=1), [0.1, 1.0, 30.0], k_folds(12, 3)),
-        "folds of unequal size": (*_regression(11, 4, seed=2), [0.0, 5.0], k_folds(11, 4, seed=1)),
-        "each row once": (*_regression(7, 2, seed=4), [0.5, 2.0], k_folds(7, 7)),
-    }
-    return _cases(("features", "targets", "penalties", "folds"), labelled)
-
-
-def _folds_with(rows_of_means="training", rows_to_fit=0, rows_to_score=1, target_mean=1.0):
-    """Cross-validation with one thing done in another way."""
-
-    def wrong(features, targets, penalties, folds):
-        errors = []
-        for fold in folds:
-            fit, score = fold[rows_to_fit], fold[rows_to_score]
-            X, y = features[fit], targets[fit]
-            every = rows_of_means == "all"
-            means = features.mean(dim=0) if every else X.mean(dim=0)
-            level = target_mean * (targets.mean() if every else y.mean())
-            for penalty in penalties:
-                theta = ridge(X - means, y - level, penalty)
-                predicted = (features[score] - means) @ theta + level
-                errors.append((predicted - targets[score]).square().mean())
-        return torch.stack(errors).view(len(folds), -1).mean(dim=0)
-
-    return wrong
-
-
-VALIDATION_ERRORS = Exercise(
-    reference=validation_errors,
-    cases=_fold_cases,
-    hints=(
-        "Two loops: over the folds, and over λ. `ridge(X, y, penalty)` is given.",
-        "ridge knows no intercept: subtract the features' means before the fit, and add the "
-        "targets' mean to the prediction. Of which rows?",
-        "All that is learned from data is learned from the training rows of the fold: θ, and the "
-        "means as well. The validation rows are only predicted.",
-    ),
-    misconceptions=(
-        Misconception(
-            "means of all rows",
-            _folds_with(rows_of_means="all"),
-            "the means were taken over all rows, so the validation rows had a hand in the fit. It "
-            "is a small leak here; with feature selection the same mistake ruins everything.",
-        ),
-        Misconception(
-            "training error",
-            _folds_with(rows_to_score=0),
-            "you measured the error on the rows of the fit. It is always least at λ = 0.",
-        ),
-        Misconception(
-            "folds swapped",
-            _folds_with(rows_to_fit=1, rows_to_score=0),
-            "you fitted to the small part and measured on the large one. A fold is (training rows, "
-            "validation rows).",
-        ),
-        Misconception(
-            "intercept forgotten",
-            _folds_with(target_mean=0.0),
-            "the targets' mean is missing in the prediction: it is off by a constant.",
-        ),
-        Misconception(
-            "root of the error",
-            lambda *inputs: validation_errors(*inputs).sqrt(),
-            "that is the root of the mean squared error. The winner is the same, but the value "
-            "asked for is the mean square.",
-        ),
-    ),
-)
-
-# -------------------------------------------------------------------- relative_magnitude
-
-
-def relative_magnitude(weight: Tensor) -> Tensor:
-    """Each weight's share of ‖W‖₁, by magnitude."""
-    magnitude = weight.abs()
-    return magnitude / magnitude.sum()
-
-
-def _weights() -> list[Case]:
-    labelled = {
-        "three weights": (torch.tensor([3.0, -4.0, 1.0]),),
-        "all negative": (torch.tensor([-0.5, -1.5]),),
-        "with zeros": (torch.tensor([0.0, 2.0, 0.0, -2.0]),),
-        "a matrix": (_normal(3, 4),),
-    }
-    return _cases(("weight",), labelled)
-
-
-RELATIVE_MAGNITUDE = Exercise(
-    reference=relative_magnitude,
-    cases=_weights,
-    hints=(
-        "The printed formula calls wᵢ/‖W‖₁ an absolute value. Can it be negative?",
-        "‖W‖₁ is the sum of all |wᵢ|.",
-        "Take magnitudes above the line as well as below it.",
-    ),
-    properties=(
-        Property("no share is negative", lambda inputs, value: bool((value >= 0).all())),
-        Property(
-            "all shares add up to 1", lambda inputs, value: abs(value.sum().item() - 1) < 1e-5
-        ),
-    ),
-    misconceptions=(
-        Misconception(
-            "as printed",
-            lambda w: w / w.abs().sum(),
-            "this is S3's formula. The shares keep their signs, so a threshold throws the large "
-            "negative weights away first.",
-        ),
-        Misconception(
-            "signed sum",
-            lambda w: w.abs() / w.sum(),
-            "you divided by the sum of the weights. Positive and negative ones cancel in it; it "
-            "can be negative, or zero. ‖W‖₁ is the sum of magnitudes.",
-        ),
-        Misconception(
-            "Euclidean norm",
-            lambda w: w.abs() / w.norm(),
-            "that is ‖W‖₂, the root of the sum of squares. The shares do not add up to 1.",
-        ),
-        Misconception(
-            "largest is 1",
-            lambda w: w.abs() / w.abs().max(),
-            "you divided by the largest magnitude. It is a sensible scale, but not a share of "
-            "‖W‖₁.",
-        ),
-        Misconception(
-            "share of a row",
-            lambda w: w.abs() / w.abs().sum(dim=-1, keepdim=True),
-            "each row was normalised by itself. ‖W‖₁ is here the sum over the whole tensor.",
-        ),
-    ),
-)
-
-# -------------------------------------------------------------------------- kept_by_mean
-
-
-def kept_by_mean(weight: Tensor) -> int:
-    """How many weights have at least the mean magnitude: the k that the mean rule really keeps."""
-    magnitude = weight.abs()
-    return int((magnitude >= magnitude.mean()).sum())
-
-
-def _tensors() -> list[Case]:
-    labelled = {
-        "three weights": (torch.tensor([3.0, -4.0, 1.0]),),
-        "all equal": (torch.tensor([0.5, -0.5, 0.5, 0.5]),),
-        "one giant": (torch.tensor([0.1, -0.2, 50.0, 0.3, -0.1]),),
-        "nearly all large": (torch.tensor([[2.0, -2.5], [3.0, 0.1], [-2.0, 2.0]]),),
-        "bell-shaped": (_normal(20, 15),),
-    }
-    return _cases(("weight",), labelled)
-
-
-KEPT_BY_MEAN = Exercise(
-    reference=kept_by_mean,
-    cases=_tensors,
-    hints=(
-        "The rule removes what is smaller than the mean. Mean of what?",
-        "With magnitudes on both sides: keep |w| ≥ mean |w|.",
-        "Count the True of a comparison with .sum(), and make it a plain int.",
-    ),
-    misconceptions=(
-        Misconception(
-            "as printed",
-            lambda w: int((w >= w.mean()).sum()),
-            "that is the rule as S3 prints it: numbers are compared, not magnitudes. Nearly all "
-            "negative weights go, and half of a bell-shaped tensor, its large half included.",
-        ),
-        Misconception(
-            "mean of the signed weights",
-            lambda w: int((w.abs() >= w.mean()).sum()),
-            "magnitudes were compared with the mean of the signed weights. Plus and minus cancel "
-            "there, so it is near zero and almost nothing goes.",
-        ),
-        Misconception(
-            "strictly larger",
-            lambda w: int((w.abs() > w.abs().mean()).sum()),
-            "the rule removes what is smaller. A weight just as large as the mean stays: if all "
-            "are equal, all stay.",
-        ),
-        Misconception(
-            "removed instead of kept",
-            lambda w: int((w.abs() < w.abs().mean()).sum()),
-            "you counted the weights that go. k counts those that stay.",
-        ),
-        Misconception(
-            "a share",
-            lambda w: float((w.abs() >= w.abs().mean()).float().mean()),
-            "that is the share of the weights that stay. k is their number.",
-        ),
-    ),
-)
-
-# ------------------------------------------------------------------ masked_momentum_step
-
-
-def masked_momentum_step(
-    weight: Tensor, velocity: Tensor, gradient: Tensor, mask: Tensor, rate: float, momentum: float
-) -> tuple[Tensor, Tensor]:
-    """(weight, velocity) after one SGD step with momentum under which no pruned weight returns."""
-    velocity = (momentum * velocity + gradient) * mask
-    return (weight - rate * velocity) * mask, velocity
-
-
-def _optimizer_states() -> list[Case]:
-    names = ("weight", "velocity", "gradient", "mask", "rate", "momentum")
-    mask = torch.tensor([False, True])
-    two, ones, zeros = torch.tensor([0.0, 2.0]), torch.ones(2), torch.zeros(2)
-    some = _normal(3, 4) > 0
-    labelled = {
-        "no momentum yet": (two, zeros, ones, mask, 0.5, 0.9),
-        "momentum from before the pruning": (two, ones, ones, mask, 0.5, 0.9),
-        "just chosen, not yet zero": (torch.tensor([3.0, 2.0]), ones, -ones, mask, 0.1, 0.5),
-        "no gradient": (two, 2 * ones, zeros, mask, 0.25, 0.8),
-        "a matrix": (
-            _normal(3, 4, seed=1) * some,
-            _normal(3, 4, seed=2),
-            _normal(3, 4, seed=3),
-            some,
-            0.1,
-            0.9,
-        ),
-    }
-    return _cases(names, labelled)
-
-
-def _step_with(of_gradient, of_velocity, of_weight):
-    """The step with each of three masks applied or not; "~" for the mask the wrong way round."""
-
-    def wrong(weight, velocity, gradient, mask, rate, momentum):
-        masks = {True: mask, False: torch.ones_like(mask), "~": ~mask}
-        velocity = momentum * velocity + gradient * masks[of_gradient]
-        velocity = velocity * masks[of_velocity]
-        return (weight - rate * velocity) * masks[of_weight], velocity
-
-    return wrong
-
-
-MASKED_MOMENTUM_STEP = Exercise(
-    reference=masked_momentum_step,
-    cases=_optimizer_states,
-    hints=(
-        "Without a mask: velocity ← momentum · velocity + gradient; weight ← weight − rate · "
-        "velocity.",
-        "Who could bring a pruned weight back? The gradient of this step, and the velocity, which "
-        "remembers earlier ones.",
-        "Mask the new velocity, and mask the new weight. True times a number is the number.",
-    ),
-    properties=(
-        Property(
-            "pruned weights are zero, and nothing is remembered about them",
-            lambda inputs, value: not any(part[~inputs["mask"]].any() for part in value),
-        ),
-    ),
-    misconceptions=(
-        Misconception(
-            "no mask",
-            _step_with(False, False, False),
-            "pruned weights took part in the step and came back. Zeroing them once, before the "
-            "training, is what S0's sample does.",
-        ),
-        Misconception(
-            "gradient only",
-            _step_with(True, False, False),
-            "only the gradient was masked. The velocity still holds gradients from before the "
-            "pruning, and moves pruned weights for many more steps.",
-        ),
-        Misconception(
-            "weight only",
-            _step_with(False, False, True),
-            "the weights are right, but the velocity still collects gradients of pruned weights. "
-            "The day the mask changes, such a weight leaps.",
-        ),
-        Misconception(
-            "velocity only",
-            _step_with(False, True, False),
-            "the velocity is right, but a weight that was chosen and is not zero yet stays as it "
-            "is: nothing moves it, nothing removes it.",
-        ),
-        Misconception(
-            "mask inverted",
-            _step_with("~", "~", "~"),
-            "the mask was used the wrong way round: True means that the weight stays.",
-        ),
-    ),
-)
-
-# ------------------------------------------------------------------- expected_open_gates
-
-
-def expected_open_gates(log_alpha: Tensor, beta: float, gamma: float, zeta: float) -> Tensor:
-    """Expected number of hard-concrete gates that are not zero, a 0-d tensor."""
-    return (log_alpha - beta * math.log(-gamma / zeta)).sigmoid().sum()
-
-
-def _gates() -> list[Case]:
-    names = ("log_alpha", "beta", "gamma", "zeta")
-    labelled = {
-        "three gates": (torch.tensor([-5.0, 0.0, 5.0]), 2 / 3, -0.1, 1.1),
-        "all nearly closed": (torch.full((6,), -4.0), 2 / 3, -0.1, 1.1),
-        "another temperature": (torch.tensor([-1.0, 1.0]), 0.3, -0.1, 1.1),
-        "a wide stretch": (torch.tensor([-1.0, 0.5, 2.0]), 0.5, -0.5, 1.5),
-        "a matrix": (_normal(3, 4), 2 / 3, -0.1, 1.1),
-    }
-    return _cases(names, labelled)
-
-
-def _stretched(log_alpha, gamma, zeta):
-    return (log_alpha.sigmoid() * (zeta - gamma) + gamma).clamp(0, 1)
-
-
-EXPECTED_OPEN_GATES = Exercise(
-    reference=expected_open_gates,
-    cases=_gates,
-    hints=(
-        "The expected number is the sum of each gate's chance of being open.",
-        "A gate is zero if s(ζ − γ) + γ ≤ 0. Solve for s, then for u, which is uniform.",
-        "P(z ≠ 0) = sigmoid(log α − β · log(−γ/ζ)); math.log takes the number −γ/ζ.",
-    ),
-    misconceptions=(
-        Misconception(
-            "sigmoid of log α",
-            lambda a, beta, gamma, zeta: a.sigmoid().sum(),
-            "sigmoid(log α) is the chance that s is above ½. The gate is zero only where the "
-            "stretched s falls below zero, so it is open more often: subtract β log(−γ/ζ).",
-        ),
-        Misconception(
-            "sign of the shift",
-            lambda a, beta, gamma, zeta: (a + beta * math.log(-gamma / zeta)).sigmoid().sum(),
-            "the shift has the wrong sign. −γ/ζ is below 1, so its logarithm is negative, and "
-            "subtracting it makes an open gate likelier.",
-        ),
-        Misconception(
-            "temperature forgotten",
-            lambda a, beta, gamma, zeta: (a - math.log(-gamma / zeta)).sigmoid().sum(),
-            "β is missing. The noise is divided by β before the sigmoid, so the border where the "
-            "gate closes moves with it.",
-        ),
-        Misconception(
-            "count of the fixed gates",
-            lambda a, beta, gamma, zeta: (_stretched(a, gamma, zeta) != 0).sum().float(),
-            "you counted the noiseless gates that are not zero. That number jumps, so it has no "
-            "gradient. What is learned from is the expectation.",
-        ),
-        Misconception(
-            "mean gate",
-            lambda a, beta, gamma, zeta: _stretched(a, gamma, zeta).sum(),
-            "you added up the gates themselves. A gate of 0.3 is open and costs a whole weight: "
-            "‖θ‖₀ counts it as 1.",
-        ),
-    ),
-)
-
-# ----------------------------------------------------------------------- sparsify_digits
-
-STROKES = ((0.2, 2), (0.08, 6))  # density, epochs of retraining
-LAYERS = ("0.weight", "2.weight", "4.weight")
-
-
-def retrain(
-    model: nn.Module, images: Tensor, labels: Tensor, masks: dict[str, Tensor], epochs: int
-) -> None:
-    """In place: train on under the masks, which are held in every step."""
-    weights, data = prunable_weights(model), Digits(images, labels, images, labels)
-    train_digits(model, data, epochs, prepare=lambda opt: hold_masks(opt, weights, masks))
-
-
-def sparsify_digits(models: list[nn.Module], images: Tensor, labels: Tensor) -> list[nn.Module]:
-    """Copies of the trained models, each with at most 8 % of its weights not zero."""
-    pruned = copy.deepcopy(models)
-    for model in pruned:
-        for density, epochs in STROKES:
-            masks = magnitude_masks(prunable_weights(model), density)
-            retrain(model, images, labels, masks, epochs)
-    return pruned
-
-
-@cache
-def _dense() -> tuple[list[nn.Module], Digits, float]:
-    """Three trained models, the images, and the models' mean accuracy."""
-    data, models = digits(), []
-    for seed in range(3):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            models.append(DigitsMLP())
-        train_digits(models[-1], data, seed=seed)
-    return models, data, _mean_accuracy([model.state_dict() for model in models])
-
-
-def _three_models() -> list[Case]:
-    models, data, _ = _dense()
-    inputs = {"models": models, "images": data.train_images, "labels": data.train_labels}
-    return [Case("three networks", inputs)]
-
-
-def _mean_accuracy(states: list[dict[str, Tensor]]) -> float:
-    data, model, total = digits(), DigitsMLP(), 0.0
-    for state in states:
-        model.load_state_dict(state)
-        total += accuracy(model, data.test_images, data.test_labels)
-    return total / len(states)
-
-
-def _sparse_enough(inputs, states) -> bool:
-    left = [sum(int((state[name] != 0).sum()) for name in LAYERS) for state in states]
-    weights = sum(DigitsMLP().state_dict()[name].numel() for name in LAYERS)
-    return len(states) == len(inputs["models"]) and max(left) <= 0.08 * weights
-
-
-def _pruned_to(density, held=None):
-    """Pruned in one stroke; then trained with the mask (held), without it, or not at all."""
-
-    def wrong(models, images, labels):
-        pruned = copy.deepcopy(models)
-        for model in pruned:
-            weights = prunable_weights(model)
-            masks = magnitude_masks(weights, density)
-            apply_masks(weights, masks)
-            if held is not None:
-                retrain(model, images, labels, masks if held else {}, epochs=2)
-        return pruned
-
-    return wrong
-
-
-SPARSIFY_DIGITS = Exercise(
-    reference=sparsify_digits,
-    cases=_three_models,
-    compare=False,
-    seconds=120.0,
-    hints=(
-        "Pruning in one stroke to 8 % loses half of the accuracy. What does retraining under the "
-        "mask give back?",
-        "Take two strokes or more: prune to 20 %, retrain, prune further, retrain. The weights "
-        "that are left take over the work of those that went.",
-        "for density, epochs in ((0.2, 2), (0.08, 6)): masks = magnitude_masks(prunable_weights("
-        "model), density), then retrain(model, images, labels, masks, epochs).",
-    ),
-    properties=(
-        Property("each network keeps at most 8 % of its weights", _sparse_enough),
-        Property(
-            "on test images the mean accuracy is within one point of the dense networks'",
-            lambda inputs, states: _mean_accuracy(states) >= _dense()[2] - 0.01,
-        ),
-    ),
-    misconceptions=(
-        Misconception(
-            "not retrained",
-            _pruned_to(0.08),
-            "the networks are sparse enough, but they were not trained again. What was left had "
-            "no chance to take over, and accuracy has collapsed.",
-        ),
-        Misconception(
-            "8 % removed",
-            _pruned_to(0.92),
-            "you removed 8 % and kept 92 %. Sparsity is the share of zeros, density the share of "
-            "what stays.",
-        ),
-        Misconception(
-            "mask not held",
-            _pruned_to(0.08, held=False),
-            "you pruned and trained, and the training brought the pruned weights back: accuracy "
-            "is fine, sparsity is gone. Hold the masks in every step.",
-        ),
-    ),
-)
-
 CHAPTER = "02_l0_objective"
 EXERCISES = (
     RIDGE_CLOSED_FORM,
@@ -896,10 +395,4 @@ EXERCISES = (
     HARD_THRESHOLD,
     KEEP_LARGEST,
     IHT_STEP,
-    VALIDATION_ERRORS,
-    RELATIVE_MAGNITUDE,
-    KEPT_BY_MEAN,
-    MASKED_MOMENTUM_STEP,
-    EXPECTED_OPEN_GATES,
-    SPARSIFY_DIGITS,
 )

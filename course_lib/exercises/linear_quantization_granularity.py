@@ -6,8 +6,7 @@ Axes: O outputs, I inputs, G numbers of a group.
 import torch
 from torch import Tensor
 
-from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
-from course_lib.models import pretrained
+from course_lib.exercises.engine.spec import Case, Exercise, Misconception
 
 
 def _weight(outputs: int = 6, inputs: int = 16, seed: int = 0) -> Tensor:
@@ -266,111 +265,9 @@ SEARCH_CLIP = Exercise(
     ),
 )
 
-# -------------------------------------------------------------------- better_than_minmax
-
-
-SHARES = tuple(sign * k / 50 for k in range(4, 17) for sign in (1, -1))
-
-
-def better_than_minmax(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(codes (O, I) from −4 to 3, scales (O, 1)) with codes · scales as near to `weight` as can be.
-
-    Asked for: at most 42 % of the mean squared error of the symmetric min–max grid of 3 bits.
-    """
-    size = weight.abs().amax(dim=1)  # (O,)
-    scales = torch.stack([share * size for share in SHARES], dim=1)  # (O, candidates)
-    tried = scales[:, None, :]  # (O, 1, candidates)
-    codes = (weight[:, :, None] / tried).round().clamp(-4, 3)  # (O, I, candidates)
-    error = (codes * tried - weight[:, :, None]).norm(dim=1)  # (O, candidates)
-    best = error.argmin(dim=1, keepdim=True)  # (O, 1)
-    return codes.take_along_dim(best[:, None], dim=2).squeeze(2), scales.take_along_dim(best, dim=1)
-
-
-def _real_layer() -> list[Case]:
-    model, _ = pretrained.tiny()
-    weight = model.blocks[1].mlp.down.weight.detach()[::4].clone()
-    return [Case("the MLP's `down` of TinyLM's second block", {"weight": weight})]
-
-
-def _share_of_minmax_error(inputs: dict, value: list[Tensor]) -> float:
-    """The mean squared error of an answer, as a share of symmetric min–max's."""
-    weight, (codes, scale) = inputs["weight"], value
-    minmax = weight.abs().amax(dim=1, keepdim=True) / 3
-    before = ((weight / minmax).round() * minmax - weight).square().mean()
-    return float((codes.float() * scale - weight).square().mean() / before)
-
-
-def _is_a_code(inputs: dict, value: list[Tensor]) -> bool:
-    codes = value[0]
-    whole = bool((codes.float() == codes.float().round()).all())
-    return whole and codes.shape == inputs["weight"].shape and -4 <= codes.min() <= codes.max() <= 3
-
-
-def _scaled(weight: Tensor, scale: Tensor, low: int = -4) -> tuple[Tensor, Tensor]:
-    return (weight / scale).round().clamp(low, 3).to(torch.int8), scale
-
-
-BETTER_THAN_MINMAX = Exercise(
-    reference=better_than_minmax,
-    cases=_real_layer,
-    compare=False,
-    seconds=20.0,
-    hints=(
-        "The largest weight of a row is rare. What if it is clipped, and all others get a finer "
-        "grid? search_clip finds the best clip of each row.",
-        "Eight codes are there, −4 … 3. The symmetric grid uses only seven of them: let the search "
-        "use all.",
-        "The eighth code lies on the negative side. A row whose large weights are positive may be "
-        "turned around: a negative scale is a scale, too.",
-    ),
-    properties=(
-        Property("codes are whole numbers from −4 to 3, of the weight's shape", _is_a_code),
-        Property(
-            "there is one scale for each row, (O, 1)",
-            lambda inputs, value: value[1].shape == (len(inputs["weight"]), 1),
-        ),
-        Property(
-            "mean squared error is at most 42 % of symmetric min–max's",
-            lambda inputs, value: _share_of_minmax_error(inputs, value) <= 0.42,
-        ),
-    ),
-    misconceptions=(
-        Misconception(
-            "min–max itself",
-            lambda w: _scaled(w, w.abs().amax(dim=1, keepdim=True) / 3),
-            "this is the min–max grid that you are to beat: the largest weight of each row decides "
-            "how coarse everything else becomes.",
-        ),
-        Misconception(
-            "min–max over four",
-            lambda w: _scaled(w, w.abs().amax(dim=1, keepdim=True) / 4),
-            "dividing by 4 brings the eighth code into play and clips what is large and positive. "
-            "That leaves 57 % of the error. Nobody said that a quarter is the best share: search.",
-        ),
-        Misconception(
-            "seven codes of eight",
-            lambda w: _scaled(w, search_clip(w, 3, torch.linspace(0.2, 1, 81)), low=-3),
-            "a search for the best clip leaves 45 %. Good! But your codes go from −3 to 3, and "
-            "three bits name eight of them: the code −4 is there for the taking.",
-        ),
-        Misconception(
-            "one scale for all",
-            lambda w: _scaled(w, (w.abs().max() / 3).expand(len(w), 1).clone()),
-            "all rows share the scale of the largest one. That is worse than min–max per row.",
-        ),
-        Misconception(
-            "a quarter of every row's range",
-            lambda w: _scaled(w, 0.25 * w.abs().amax(dim=1, keepdim=True) / 3),
-            "every row was clipped at a quarter of its range. That much clipping costs more than "
-            "the finer grid gains: the best clip depends on the row, so measure it.",
-        ),
-    ),
-)
-
 CHAPTER = "05_linear_quantization"
 EXERCISES = (
     QUANTIZE_PER_CHANNEL,
     QUANTIZE_PER_GROUP,
     SEARCH_CLIP,
-    BETTER_THAN_MINMAX,
 )

@@ -1,0 +1,422 @@
+"""Exercises of 08_distillation: a teacher's answers used, by token, as features, and stored.
+
+Axes: B batch, T tokens, C classes (or tokens of the vocabulary), D student's width, E teacher's
+width, k tokens kept.
+"""
+
+import copy
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from course_lib.exercises.distillation import DISTILLATION_LOSS, kl
+from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
+
+
+def _logits(*shape: int, seed: int = 0) -> Tensor:
+    return 2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# ---------------------------------------------------------------------- repaired_training
+
+
+def repaired_training(
+    student: nn.Module,
+    teacher: nn.Module,
+    x_train: Tensor,
+    y_train: Tensor,
+    x_validation: Tensor,
+    steps: int,
+    rate: float,
+) -> nn.Module:
+    """A copy of the student after `steps` steps of SGD on its mean square from the teacher."""
+    student = copy.deepcopy(student)
+    optimizer = torch.optim.SGD(student.parameters(), lr=rate)
+    with torch.no_grad():
+        answers = teacher(x_train)
+    for _ in range(steps):
+        loss = F.mse_loss(student(x_train), answers)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return student
+
+
+@cache
+def _load_optimizers() -> None:
+    """PyTorch's first optimizer imports much; not within the time that an answer has."""
+    torch.optim.SGD([nn.Parameter(torch.zeros(1))])
+
+
+def _document_pairs() -> list[Case]:
+    torch.manual_seed(0)
+    deep = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    small = nn.Sequential(nn.Linear(6, 2), nn.ReLU(), nn.Linear(2, 3))
+    names = ("student", "teacher", "x_train", "y_train", "x_validation", "steps", "rate")
+    _load_optimizers()
+
+    def case(label, student, teacher, steps, rate):
+        data = torch.randn(12, 6), torch.randn(12, 3), torch.randn(12, 6)
+        return Case(label, dict(zip(names, (student, teacher, *data, steps, rate), strict=True)))
+
+    return [
+        case("a linear student", nn.Linear(6, 3), deep, 5, 0.1),
+        case("a small network", small, deep, 8, 0.2),
+        case("a single step", nn.Linear(6, 3), nn.Linear(6, 3), 1, 0.05),
+    ]
+
+
+def _sgd(student, inputs, targets, steps, rate, zero=True, extra=()):
+    student = copy.deepcopy(student)
+    optimizer = torch.optim.SGD([*student.parameters(), *extra], lr=rate)
+    for _ in range(steps):
+        loss = F.mse_loss(student(inputs), targets() if callable(targets) else targets)
+        if zero:
+            optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return student
+
+
+REPAIRED_TRAINING = Exercise(
+    reference=repaired_training,
+    cases=_document_pairs,
+    hints=(
+        "In the source's loop, which line uses teacher_output after it was computed?",
+        "The loss compares the student's outputs with the teacher's, on the training inputs. "
+        "Validation data judges; it does not teach.",
+        "copy.deepcopy(student) first, then torch.optim.SGD on the copy. zero_grad, backward, "
+        "step, `steps` times.",
+    ),
+    misconceptions=(
+        Misconception(
+            "the source's loop",
+            lambda s, t, x, y, v, n, rate: _sgd(s, x, y, n, rate),
+            "that is the source's loop: it compares the student with y_train, and the teacher's "
+            "outputs are never used. Any teacher, even a broken one, gives this student.",
+        ),
+        Misconception(
+            "trained on the validation data",
+            lambda s, t, x, y, v, n, rate: _sgd(s, v, t(v).detach(), n, rate),
+            "the student learned on the validation inputs, as the source's text says. Then nothing "
+            "is left to judge it by: learn on x_train.",
+        ),
+        Misconception(
+            "gradients never zeroed",
+            lambda s, t, x, y, v, n, rate: _sgd(s, x, t(x).detach(), n, rate, zero=False),
+            "gradients of all earlier steps were added up. Call optimizer.zero_grad() before each "
+            "backward.",
+        ),
+        Misconception(
+            "the teacher learns too",
+            lambda s, t, x, y, v, n, rate: _sgd(s, x, lambda: t(x), n, rate, extra=t.parameters()),
+            "the optimizer held the teacher's parameters, so the teacher came to meet the student. "
+            "The easiest way to agree is to both know nothing.",
+        ),
+        Misconception(
+            "a copy of the teacher",
+            lambda s, t, x, y, v, n, rate: copy.deepcopy(t),
+            "you returned a model of the teacher's size, as the source does. It agrees with the "
+            "teacher, and saves nothing.",
+        ),
+    ),
+)
+
+# --------------------------------------------------------------------- token_distillation
+
+
+def token_distillation(student: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
+    """KL(teacher ‖ student) of logits (B, T, C), mean over all tokens whose target is not −100."""
+    log_q, log_p = student.log_softmax(dim=2), teacher.log_softmax(dim=2)
+    divergence = (log_p.exp() * (log_p - log_q)).sum(dim=2)
+    real = targets != -100
+    return divergence.where(real, 0).sum() / real.sum()
+
+
+def _padded() -> list[Case]:
+    def case(label, *rows, seed=0, broken=None):
+        targets = torch.tensor(rows)
+        student, teacher = (_logits(*targets.shape, 6, seed=seed + i) for i in range(2))
+        if broken is not None:
+            teacher[targets == -100] = broken
+        return Case(label, {"student": student, "teacher": teacher, "targets": targets})
+
+    return [
+        case("no padding", [1, 2, 0], [3, 5, 4]),
+        case("sequences of different length", [1, 2, 3, 4], [5, -100, -100, -100], seed=2),
+        case("padding in front", [-100, -100, 1], [-100, 2, 3], [0, 0, 1], seed=4),
+        case("padding that holds NaN", [1, 2, -100], [3, -100, -100], seed=6, broken=torch.nan),
+    ]
+
+
+def _per_sequence(s, t, y):
+    real = y != -100
+    divergence = kl(s, t, 1, 1).where(real, 0)
+    return (divergence.sum(dim=1) / real.sum(dim=1)).mean()
+
+
+TOKEN_DISTILLATION = Exercise(
+    reference=token_distillation,
+    cases=_padded,
+    hints=(
+        "First KL for each token, (B, T): a sum over the vocabulary.",
+        "targets != -100 says which tokens are real. Set the others to 0 with `where`: 0 · NaN is "
+        "still NaN.",
+        "Divide the sum by the number of real tokens, not of positions, and not of sequences.",
+    ),
+    misconceptions=(
+        Misconception(
+            "padding counted",
+            lambda s, t, y: kl(s, t, 1, 1).mean(),
+            "padding was counted like text. The student is then trained to imitate what the "
+            "teacher says about nothing.",
+        ),
+        Misconception(
+            "divided by all positions",
+            lambda s, t, y: kl(s, t, 1, 1).where(y != -100, 0).mean(),
+            "padding was set to zero but still counted in the mean: the more padding a batch has, "
+            "the less its real tokens weigh.",
+        ),
+        Misconception(
+            "mean of each sequence first",
+            _per_sequence,
+            "you averaged within each sequence, then over the sequences. A token of a short "
+            "sequence then counts more than one of a long one.",
+        ),
+        Misconception(
+            "batchmean of a sequence",
+            lambda s, t, y: kl(s, t, 1, 1).where(y != -100, 0).sum() / len(s),
+            'you divided by the number of sequences. That is what reduction="batchmean" does with '
+            "(B, T, C): it knows the first axis only.",
+        ),
+        Misconception(
+            "multiplied by the mask",
+            lambda s, t, y: (kl(s, t, 1, 1) * (y != -100)).sum() / (y != -100).sum(),
+            "you multiplied by a mask of zeros and ones. Where the logits of padding are NaN, "
+            "0 · NaN is NaN; choose with `where`.",
+        ),
+        Misconception(
+            "divided by the vocabulary",
+            lambda s, t, y: kl(s, t, 1, 1).where(y != -100, 0).sum() / (y != -100).sum() / 6,
+            "you divided by the size of the vocabulary too. KL is a sum over the vocabulary.",
+        ),
+    ),
+)
+
+# --------------------------------------------------------------------------- feature_loss
+
+
+def feature_loss(student: Tensor, teacher: Tensor, projection: Tensor) -> Tensor:
+    """Mean squared difference of the projected student (B, T, D) and the teacher (B, T, E).
+
+    projection: (E, D), the weight of an nn.Linear(D, E, bias=False).
+    """
+    return (student @ projection.T - teacher).square().mean()
+
+
+def _features() -> list[Case]:
+    def case(label, d, e, seed):
+        inputs = _logits(2, 3, d, seed=seed), _logits(2, 3, e, seed=seed + 1)
+        projection = _logits(e, d, seed=seed + 2)
+        return Case(label, {"student": inputs[0], "teacher": inputs[1], "projection": projection})
+
+    return [
+        case("a wide teacher", 4, 7, 0),
+        case("a teacher twice as wide", 3, 6, 3),
+        case("equal widths", 5, 5, 6),
+    ]
+
+
+FEATURE_LOSS = Exercise(
+    reference=feature_loss,
+    cases=_features,
+    hints=(
+        "The student's features have to become as wide as the teacher's.",
+        "nn.Linear with weight W (E, D) computes x @ W.T: (B, T, D) -> (B, T, E).",
+        "Squared differences, averaged over everything.",
+    ),
+    misconceptions=(
+        Misconception(
+            "the teacher projected down",
+            lambda s, t, w: (s - t @ w).square().mean(),
+            "you projected the teacher down to the student's width. With a learned projection that "
+            "has a cheap way out: project everything to zero, and ask the student for zero.",
+        ),
+        Misconception(
+            "first coordinates only",
+            lambda s, t, w: (s - t[..., : s.shape[-1]]).square().mean(),
+            "you compared with the teacher's first coordinates. Nothing says that they mean what "
+            "the student's mean, nor that the others may be left out.",
+        ),
+        Misconception(
+            "projected twice",
+            lambda s, t, w: ((s @ w.T) @ w - t @ w).square().mean(),
+            "you compared in the student's width after projecting there and back. What the "
+            "projection cannot see of the teacher is then never asked for.",
+        ),
+        Misconception(
+            "summed over the width",
+            lambda s, t, w: (s @ w.T - t).square().sum(dim=-1).mean(),
+            "the squares were summed over the width: a wider teacher would count more against the "
+            "other terms of the loss. Take the mean.",
+        ),
+        Misconception(
+            "distance instead of square",
+            lambda s, t, w: (s @ w.T - t).square().mean().sqrt(),
+            "you took the square root. Near the goal the gradient of a distance does not get "
+            "smaller, so training never settles.",
+        ),
+    ),
+)
+
+# ----------------------------------------------------------------------------- reverse_kl
+
+
+def reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(student ‖ teacher) of logits (B, C) at T = 1, mean over B: the student weighs."""
+    log_q, log_p = student.log_softmax(dim=1), teacher.log_softmax(dim=1)
+    return (log_q.exp() * (log_q - log_p)).sum(dim=1).mean()
+
+
+def _two_without_temperature() -> list[Case]:
+    return [
+        Case(case.label, {name: case.inputs[name] for name in ("student", "teacher")})
+        for case in DISTILLATION_LOSS.cases()
+        if case.label != "temperature one"
+    ]
+
+
+REVERSE_KL = Exercise(
+    reference=reverse_kl,
+    cases=_two_without_temperature,
+    hints=(
+        "Swap the roles: whose probabilities stand in front of the logarithm?",
+        "Σ q (ln q − ln p), with q the student's.",
+    ),
+    properties=(Property("KL is never negative", lambda inputs, v: bool(v > -1e-6)),),
+    misconceptions=(
+        Misconception(
+            "forward KL",
+            lambda s, t: kl(s, t, 1, 1).mean(),
+            "that is KL(teacher ‖ student), the usual one. Reverse KL weighs by the student's own "
+            "probabilities: it pays for saying what the teacher would not.",
+        ),
+        Misconception(
+            "only the sign changed",
+            lambda s, t: -kl(s, t, 1, 1).mean(),
+            "minus KL(teacher ‖ student) is not KL(student ‖ teacher): the weights are still the "
+            "teacher's, and it is never positive.",
+        ),
+        Misconception(
+            "entropy forgotten",
+            lambda s, t: -(s.softmax(1) * t.log_softmax(1)).sum(dim=1).mean(),
+            "you left out Σ q ln q. Without it the student does best by putting everything on the "
+            "teacher's favourite, and equals do not have 0.",
+        ),
+        Misconception(
+            "both directions",
+            lambda s, t: (kl(s, t, 1, 1) + kl(t, s, 1, 1)).mean() / 2,
+            "you averaged both directions. Asked is one of them.",
+        ),
+        Misconception(
+            "divided by the classes",
+            lambda s, t: kl(t, s, 1, 1).mean() / s.shape[1],
+            "you divided by the number of classes. Sum over the classes, average over examples.",
+        ),
+    ),
+)
+
+# ------------------------------------------------------------------------------ cached_kl
+
+
+def cached_kl(student: Tensor, log_probabilities: Tensor, tokens: Tensor) -> Tensor:
+    """KL over k + 1 outcomes, the teacher's top k and "something else", mean over B.
+
+    student: logits (B, C).
+    log_probabilities, tokens: ln p of the teacher's k likeliest tokens, and which; (B, k).
+    """
+    log_q = student.log_softmax(dim=1).gather(1, tokens)
+    p, q = log_probabilities.exp(), log_q.exp()
+    p_rest, q_rest = 1 - p.sum(dim=1), 1 - q.sum(dim=1)
+    top = (p * (log_probabilities - log_q)).sum(dim=1)
+    return (top + p_rest * (p_rest / q_rest).log()).mean()
+
+
+def _stored() -> list[Case]:
+    def case(label, batch, classes, k, seed):
+        log_p = _logits(batch, classes, seed=seed + 1).log_softmax(dim=1)
+        values, tokens = log_p.topk(k, dim=1)
+        names = ("student", "log_probabilities", "tokens")
+        answers = (_logits(batch, classes, seed=seed), values, tokens)
+        return Case(label, dict(zip(names, answers, strict=True)))
+
+    return [
+        case("two of five", 1, 5, 2, 0),
+        case("three of eight", 4, 8, 3, 2),
+        case("one of six", 3, 6, 1, 4),
+    ]
+
+
+def _top_alone(s, log_p, i):
+    return (log_p.exp() * (log_p - s.log_softmax(1).gather(1, i))).sum(dim=1).mean()
+
+
+def _scaled_up(s, log_p, i):
+    return kl(s.gather(1, i), log_p, 1, 1).mean()
+
+
+def _teacher_scaled_up(s, log_p, i):
+    log_p = log_p.log_softmax(dim=1)
+    return _top_alone(s, log_p, i)
+
+
+def _first_k(s, log_p, i):
+    return cached_kl(s, log_p, torch.arange(i.shape[1], device=i.device).expand_as(i))
+
+
+CACHED_KL = Exercise(
+    reference=cached_kl,
+    cases=_stored,
+    hints=(
+        "The student's ln q comes from all its logits; gather(1, tokens) then picks the k.",
+        "What is left for all other tokens together? 1 − the sum of the k, for p and for q.",
+        "Add one more term to the sum: p_rest · ln(p_rest / q_rest).",
+    ),
+    properties=(Property("KL is never negative", lambda inputs, v: bool(v > -1e-6)),),
+    misconceptions=(
+        Misconception(
+            "the rest forgotten",
+            _top_alone,
+            "the rest is missing. The k terms alone are no divergence: they can be negative, and "
+            "they are smallest when the student puts everything on the top k.",
+        ),
+        Misconception(
+            "both scaled up to one",
+            _scaled_up,
+            "you compared the two among the top k only. The student may then put any amount on "
+            "tokens that the teacher finds unlikely: nothing punishes it.",
+        ),
+        Misconception(
+            "the teacher scaled up to one",
+            _teacher_scaled_up,
+            "you scaled the teacher's k probabilities up to a sum of 1. The student then learns "
+            "that nothing else ever comes.",
+        ),
+        Misconception(
+            "the first k tokens",
+            _first_k,
+            "you took the student's first k tokens. Which k the teacher kept, `tokens` says.",
+        ),
+    ),
+)
+
+CHAPTER = "08_distillation"
+EXERCISES = (
+    REPAIRED_TRAINING,
+    CACHED_KL,
+    TOKEN_DISTILLATION,
+    REVERSE_KL,
+    FEATURE_LOSS,
+)

@@ -1,0 +1,304 @@
+"""Exercises of 02_l0_objective: masks that hold, gates that are learned, a sparse network."""
+
+import copy
+import math
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.data.images import Digits, digits
+from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
+from course_lib.measure.quality import accuracy
+from course_lib.models.digits_mlp import DigitsMLP, train_digits
+from course_lib.pruning.masks import apply_masks, hold_masks, magnitude_masks, prunable_weights
+
+
+def _normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _cases(names: tuple[str, ...], labelled: dict[str, tuple]) -> list[Case]:
+    return [Case(label, dict(zip(names, v, strict=True))) for label, v in labelled.items()]
+
+
+# ------------------------------------------------------------------ masked_momentum_step
+
+
+def masked_momentum_step(
+    weight: Tensor, velocity: Tensor, gradient: Tensor, mask: Tensor, rate: float, momentum: float
+) -> tuple[Tensor, Tensor]:
+    """(weight, velocity) after one SGD step with momentum under which no pruned weight returns."""
+    velocity = (momentum * velocity + gradient) * mask
+    return (weight - rate * velocity) * mask, velocity
+
+
+def _optimizer_states() -> list[Case]:
+    names = ("weight", "velocity", "gradient", "mask", "rate", "momentum")
+    mask = torch.tensor([False, True])
+    two, ones, zeros = torch.tensor([0.0, 2.0]), torch.ones(2), torch.zeros(2)
+    some = _normal(3, 4) > 0
+    labelled = {
+        "no momentum yet": (two, zeros, ones, mask, 0.5, 0.9),
+        "momentum from before the pruning": (two, ones, ones, mask, 0.5, 0.9),
+        "just chosen, not yet zero": (torch.tensor([3.0, 2.0]), ones, -ones, mask, 0.1, 0.5),
+        "no gradient": (two, 2 * ones, zeros, mask, 0.25, 0.8),
+        "a matrix": (
+            _normal(3, 4, seed=1) * some,
+            _normal(3, 4, seed=2),
+            _normal(3, 4, seed=3),
+            some,
+            0.1,
+            0.9,
+        ),
+    }
+    return _cases(names, labelled)
+
+
+def _step_with(of_gradient, of_velocity, of_weight):
+    """The step with each of three masks applied or not; "~" for the mask the wrong way round."""
+
+    def wrong(weight, velocity, gradient, mask, rate, momentum):
+        masks = {True: mask, False: torch.ones_like(mask), "~": ~mask}
+        velocity = momentum * velocity + gradient * masks[of_gradient]
+        velocity = velocity * masks[of_velocity]
+        return (weight - rate * velocity) * masks[of_weight], velocity
+
+    return wrong
+
+
+MASKED_MOMENTUM_STEP = Exercise(
+    reference=masked_momentum_step,
+    cases=_optimizer_states,
+    hints=(
+        "Without a mask: velocity ← momentum · velocity + gradient; weight ← weight − rate · "
+        "velocity.",
+        "Who could bring a pruned weight back? The gradient of this step, and the velocity, which "
+        "remembers earlier ones.",
+        "Mask the new velocity, and mask the new weight. True times a number is the number.",
+    ),
+    properties=(
+        Property(
+            "pruned weights are zero, and nothing is remembered about them",
+            lambda inputs, value: not any(part[~inputs["mask"]].any() for part in value),
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "no mask",
+            _step_with(False, False, False),
+            "pruned weights took part in the step and came back. Zeroing them once, before the "
+            "training, is what S0's sample does.",
+        ),
+        Misconception(
+            "gradient only",
+            _step_with(True, False, False),
+            "only the gradient was masked. The velocity still holds gradients from before the "
+            "pruning, and moves pruned weights for many more steps.",
+        ),
+        Misconception(
+            "weight only",
+            _step_with(False, False, True),
+            "the weights are right, but the velocity still collects gradients of pruned weights. "
+            "The day the mask changes, such a weight leaps.",
+        ),
+        Misconception(
+            "velocity only",
+            _step_with(False, True, False),
+            "the velocity is right, but a weight that was chosen and is not zero yet stays as it "
+            "is: nothing moves it, nothing removes it.",
+        ),
+        Misconception(
+            "mask inverted",
+            _step_with("~", "~", "~"),
+            "the mask was used the wrong way round: True means that the weight stays.",
+        ),
+    ),
+)
+
+# ------------------------------------------------------------------- expected_open_gates
+
+
+def expected_open_gates(log_alpha: Tensor, beta: float, gamma: float, zeta: float) -> Tensor:
+    """Expected number of hard-concrete gates that are not zero, a 0-d tensor."""
+    return (log_alpha - beta * math.log(-gamma / zeta)).sigmoid().sum()
+
+
+def _gates() -> list[Case]:
+    names = ("log_alpha", "beta", "gamma", "zeta")
+    labelled = {
+        "three gates": (torch.tensor([-5.0, 0.0, 5.0]), 2 / 3, -0.1, 1.1),
+        "all nearly closed": (torch.full((6,), -4.0), 2 / 3, -0.1, 1.1),
+        "another temperature": (torch.tensor([-1.0, 1.0]), 0.3, -0.1, 1.1),
+        "a wide stretch": (torch.tensor([-1.0, 0.5, 2.0]), 0.5, -0.5, 1.5),
+        "a matrix": (_normal(3, 4), 2 / 3, -0.1, 1.1),
+    }
+    return _cases(names, labelled)
+
+
+def _stretched(log_alpha, gamma, zeta):
+    return (log_alpha.sigmoid() * (zeta - gamma) + gamma).clamp(0, 1)
+
+
+EXPECTED_OPEN_GATES = Exercise(
+    reference=expected_open_gates,
+    cases=_gates,
+    hints=(
+        "The expected number is the sum of each gate's chance of being open.",
+        "A gate is zero if s(ζ − γ) + γ ≤ 0. Solve for s, then for u, which is uniform.",
+        "P(z ≠ 0) = sigmoid(log α − β · log(−γ/ζ)); math.log takes the number −γ/ζ.",
+    ),
+    misconceptions=(
+        Misconception(
+            "sigmoid of log α",
+            lambda a, beta, gamma, zeta: a.sigmoid().sum(),
+            "sigmoid(log α) is the chance that s is above ½. The gate is zero only where the "
+            "stretched s falls below zero, so it is open more often: subtract β log(−γ/ζ).",
+        ),
+        Misconception(
+            "sign of the shift",
+            lambda a, beta, gamma, zeta: (a + beta * math.log(-gamma / zeta)).sigmoid().sum(),
+            "the shift has the wrong sign. −γ/ζ is below 1, so its logarithm is negative, and "
+            "subtracting it makes an open gate likelier.",
+        ),
+        Misconception(
+            "temperature forgotten",
+            lambda a, beta, gamma, zeta: (a - math.log(-gamma / zeta)).sigmoid().sum(),
+            "β is missing. The noise is divided by β before the sigmoid, so the border where the "
+            "gate closes moves with it.",
+        ),
+        Misconception(
+            "count of the fixed gates",
+            lambda a, beta, gamma, zeta: (_stretched(a, gamma, zeta) != 0).sum().float(),
+            "you counted the noiseless gates that are not zero. That number jumps, so it has no "
+            "gradient. What is learned from is the expectation.",
+        ),
+        Misconception(
+            "mean gate",
+            lambda a, beta, gamma, zeta: _stretched(a, gamma, zeta).sum(),
+            "you added up the gates themselves. A gate of 0.3 is open and costs a whole weight: "
+            "‖θ‖₀ counts it as 1.",
+        ),
+    ),
+)
+
+# ----------------------------------------------------------------------- sparsify_digits
+
+STROKES = ((0.2, 2), (0.08, 6))  # density, epochs of retraining
+LAYERS = ("0.weight", "2.weight", "4.weight")
+
+
+def retrain(
+    model: nn.Module, images: Tensor, labels: Tensor, masks: dict[str, Tensor], epochs: int
+) -> None:
+    """In place: train on under the masks, which are held in every step."""
+    weights, data = prunable_weights(model), Digits(images, labels, images, labels)
+    train_digits(model, data, epochs, prepare=lambda opt: hold_masks(opt, weights, masks))
+
+
+def sparsify_digits(models: list[nn.Module], images: Tensor, labels: Tensor) -> list[nn.Module]:
+    """Copies of the trained models, each with at most 8 % of its weights not zero."""
+    pruned = copy.deepcopy(models)
+    for model in pruned:
+        for density, epochs in STROKES:
+            masks = magnitude_masks(prunable_weights(model), density)
+            retrain(model, images, labels, masks, epochs)
+    return pruned
+
+
+@cache
+def _dense() -> tuple[list[nn.Module], Digits, float]:
+    """Three trained models, the images, and the models' mean accuracy."""
+    data, models = digits(), []
+    for seed in range(3):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            models.append(DigitsMLP())
+        train_digits(models[-1], data, seed=seed)
+    return models, data, _mean_accuracy([model.state_dict() for model in models])
+
+
+def _three_models() -> list[Case]:
+    models, data, _ = _dense()
+    inputs = {"models": models, "images": data.train_images, "labels": data.train_labels}
+    return [Case("three networks", inputs)]
+
+
+def _mean_accuracy(states: list[dict[str, Tensor]]) -> float:
+    data, model, total = digits(), DigitsMLP(), 0.0
+    for state in states:
+        model.load_state_dict(state)
+        total += accuracy(model, data.test_images, data.test_labels)
+    return total / len(states)
+
+
+def _sparse_enough(inputs, states) -> bool:
+    left = [sum(int((state[name] != 0).sum()) for name in LAYERS) for state in states]
+    weights = sum(DigitsMLP().state_dict()[name].numel() for name in LAYERS)
+    return len(states) == len(inputs["models"]) and max(left) <= 0.08 * weights
+
+
+def _pruned_to(density, held=None):
+    """Pruned in one stroke; then trained with the mask (held), without it, or not at all."""
+
+    def wrong(models, images, labels):
+        pruned = copy.deepcopy(models)
+        for model in pruned:
+            weights = prunable_weights(model)
+            masks = magnitude_masks(weights, density)
+            apply_masks(weights, masks)
+            if held is not None:
+                retrain(model, images, labels, masks if held else {}, epochs=2)
+        return pruned
+
+    return wrong
+
+
+SPARSIFY_DIGITS = Exercise(
+    reference=sparsify_digits,
+    cases=_three_models,
+    compare=False,
+    seconds=120.0,
+    hints=(
+        "Pruning in one stroke to 8 % loses half of the accuracy. What does retraining under the "
+        "mask give back?",
+        "Take two strokes or more: prune to 20 %, retrain, prune further, retrain. The weights "
+        "that are left take over the work of those that went.",
+        "for density, epochs in ((0.2, 2), (0.08, 6)): masks = magnitude_masks(prunable_weights("
+        "model), density), then retrain(model, images, labels, masks, epochs).",
+    ),
+    properties=(
+        Property("each network keeps at most 8 % of its weights", _sparse_enough),
+        Property(
+            "on test images the mean accuracy is within one point of the dense networks'",
+            lambda inputs, states: _mean_accuracy(states) >= _dense()[2] - 0.01,
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "not retrained",
+            _pruned_to(0.08),
+            "the networks are sparse enough, but they were not trained again. What was left had "
+            "no chance to take over, and accuracy has collapsed.",
+        ),
+        Misconception(
+            "8 % removed",
+            _pruned_to(0.92),
+            "you removed 8 % and kept 92 %. Sparsity is the share of zeros, density the share of "
+            "what stays.",
+        ),
+        Misconception(
+            "mask not held",
+            _pruned_to(0.08, held=False),
+            "you pruned and trained, and the training brought the pruned weights back: accuracy "
+            "is fine, sparsity is gone. Hold the masks in every step.",
+        ),
+    ),
+)
+
+CHAPTER = "02_l0_objective"
+EXERCISES = (
+    MASKED_MOMENTUM_STEP,
+    EXPECTED_OPEN_GATES,
+    SPARSIFY_DIGITS,
+)
