@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from course_lib.cli import main
 from course_lib.exercises.engine import progress
 from course_lib.exercises.engine.judge import FAILED, PASSED, Verdict
 
@@ -60,3 +61,8 @@ def test_two_kernels_at_once_lose_nothing(file):
         worker.join()
     lines = file.read_text().splitlines()
     assert len(lines) == 400 and set(progress.latest()) == {"a", "b"}
+
+
+def test_the_command_says_where_it_is_kept(file, capsys):
+    assert main(["progress"]) == 0
+    assert f"kept in {file}\n" in capsys.readouterr().out
