@@ -90,8 +90,8 @@ Picture(
 # S2 and S3 are the ones that print the most formulas and code. This is no reason to write fewer
 # formulas. A formula can be caught; "efficiency improves" cannot.
 #
-# Here are all of them. Choose a document, a topic, a verdict. (Without widgets you see the whole
-# table; it scrolls.)
+# Here are all of them. Choose a document, a topic, a verdict. (By keyboard, Space opens a list.
+# Without widgets you see the whole table; it scrolls.)
 
 # %%
 rows = [
@@ -257,7 +257,8 @@ for claim in guesses:
 
 # %%
 for name, guess in guesses.items():
-    print(f"{name:>4} you: {guess:<9} verdict: {claims[name].verdict:<9} {evidence(name)}")
+    print(f"{name:>4} you: {guess:<9} verdict: {claims[name].verdict}")
+    print(fill(f"→ {evidence(name)}", 96, initial_indent="     ", subsequent_indent="       "))
 hits = sum(claims[name].verdict == guess for name, guess in guesses.items())
 print(f"{hits} of {len(guesses)}")
 assert {claims[name].verdict for name in guesses} == set(VERDICTS)
