@@ -258,7 +258,7 @@ for claim in guesses:
 # %%
 for name, guess in guesses.items():
     print(f"{name:>4} you: {guess:<9} verdict: {claims[name].verdict}")
-    print(fill(f"→ {evidence(name)}", 96, initial_indent="     ", subsequent_indent="       "))
+    print(fill(f"→ {evidence(name)}", 78, initial_indent="     ", subsequent_indent="       "))
 hits = sum(claims[name].verdict == guess for name, guess in guesses.items())
 print(f"{hits} of {len(guesses)}")
 assert {claims[name].verdict for name in guesses} == set(VERDICTS)
@@ -348,8 +348,8 @@ def show(topic: str) -> None:
     """Each claim of a topic that can be checked here: verdict, claim, what the check found."""
     for claim, found in examine(topic):
         heading = f"{claim.id} {'/'.join(claim.sources)} · {claim.verdict.upper()} · {claim.says}"
-        print(fill(heading, 96, subsequent_indent="    "))
-        print(fill(f"→ {found}", 96, initial_indent="    ", subsequent_indent="      "))
+        print(fill(heading, 78, subsequent_indent="    "))
+        print(fill(f"→ {found}", 78, initial_indent="    ", subsequent_indent="      "))
 
 
 show("redundancy")

@@ -66,9 +66,9 @@ def test_run_all_reaches_the_last_cell_and_only_exercises_are_red(folder, addres
 
 
 def screenshots(lab: Lab, name: str) -> None:
-    """The whole notebook, screen by screen: on a laptop, and on half of one with no file list."""
+    """The whole notebook, as wide as a laptop's screen, and as half of it with no file list."""
     for width in (1280, 800):
-        lab.page.set_viewport_size({"width": width, "height": 900})
+        lab.page.set_viewport_size({"width": width, "height": 1800})
         if width < 1000:
             lab.page.keyboard.press("Control+b")
         shots = SCREENSHOTS / f"{name}-{width}"
