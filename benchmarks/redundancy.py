@@ -8,8 +8,6 @@ Jaccard similarity of at least 0.7, found exactly. Times are CPU seconds from te
 word splitter is the same for all, the sides take turns and the figure is the median.
 """
 
-import statistics
-import time
 import zlib
 from collections.abc import Callable
 from hashlib import blake2b
@@ -17,6 +15,7 @@ from hashlib import blake2b
 import numpy as np
 from datasketch import MinHash, MinHashLSH
 
+from benchmarks.measuring import cpu_seconds
 from course_lib.data.text import bible_chapters
 from course_lib.redundancy.duplicates import first_copies
 from course_lib.redundancy.minhash import near_duplicates
@@ -56,14 +55,14 @@ def datasketch_pairs(documents: list[str], hash_function: Callable | None, check
 
 
 def compare(sides: dict[str, Callable], repeats: int = REPEATS) -> dict[str, tuple]:
-    """Name -> (median CPU seconds, result); the sides take turns."""
-    seconds, results = {name: [] for name in sides}, {}
-    for _ in range(repeats):
-        for name, function in sides.items():
-            start = time.process_time()
-            results[name] = function()
-            seconds[name].append(time.process_time() - start)
-    return {name: (statistics.median(seconds[name]), results[name]) for name in sides}
+    """Name -> (median CPU seconds, result)."""
+    results = {}
+
+    def kept(name: str) -> Callable:
+        return lambda: results.update({name: sides[name]()})
+
+    seconds = cpu_seconds({name: kept(name) for name in sides}, repeats)
+    return {name: (seconds[name], results[name]) for name in sides}
 
 
 def near_duplicate_table(documents: list[str]) -> None:
