@@ -152,6 +152,11 @@ def _batches() -> list[Case]:
             [torch.zeros(1, 2), torch.tensor([[0.0, 1.0]] * 5), torch.tensor([[0.2, 0.0]])],
             0.25,
         ),
+        "a loud short batch, a quiet long one": (
+            [torch.tensor([[10.0, 0.015, 0.025]]), torch.tensor([[0.1, 0.015, 0.025]] * 9)],
+            0.01,
+        ),
+        "values far from zero": ([torch.tensor([[5.0, 6.0, 0.4], [6.0, 5.0, 0.4]])], 0.1),
     }
     return _cases(("batches", "tolerance"), inputs)
 
@@ -176,6 +181,10 @@ def _rms(hidden):
 def _any_batch(batches, tolerance):
     small = [h.abs().amax(dim=0) <= tolerance * _rms(torch.cat(batches)) for h in batches]
     return torch.stack(small).any(dim=0)
+
+
+def _rms_of_each(batches, tolerance):
+    return torch.stack([h.abs().amax(dim=0) <= tolerance * _rms(h) for h in batches]).all(dim=0)
 
 
 def _mean_of_values(batches, tolerance):
@@ -210,6 +219,12 @@ DEAD_UNITS = Exercise(
             "a unit that sleeps in one batch was called dead. It has to sleep in all of them.",
         ),
         Misconception(
+            "a yardstick for each batch",
+            _rms_of_each,
+            "each batch was measured with its own RMS. One yardstick for all: the RMS of all "
+            "values together.",
+        ),
+        Misconception(
             "mean of the values",
             _mean_of_values,
             "positive and negative values cancelled in the mean, and rare large ones vanished in "
@@ -220,12 +235,6 @@ DEAD_UNITS = Exercise(
             _no_abs,
             "you took the largest value instead of the largest absolute value. SiLU goes below "
             "zero, and a unit that is always at −0.2 does something.",
-        ),
-        Misconception(
-            "exactly zero",
-            lambda batches, t: (torch.cat(batches) == 0).all(dim=0),
-            "you asked for exact zeros. ReLU gives them; SiLU and GELU never do, and so no unit of "
-            "theirs would ever be called dead.",
         ),
         Misconception(
             "absolute tolerance",
@@ -243,6 +252,7 @@ def merge_twins(incoming: Tensor, outgoing: Tensor, keep: int, drop: int) -> tup
     """(incoming, outgoing) without unit `drop`, and the same outgoing · relu(incoming · x) as ever.
 
     incoming (F, I), outgoing (O, F), and incoming[drop] = c · incoming[keep] for some c > 0.
+    All other rows of `incoming` stay as they are.
     """
     c = incoming[drop].norm() / incoming[keep].norm()
     merged = outgoing.clone()
