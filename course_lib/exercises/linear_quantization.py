@@ -193,7 +193,9 @@ TO_UINT8 = Exercise(
 
 
 def fit_affine(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """(scale, zero_point): the smallest even grid that holds all weights and zero exactly."""
+    """(scale, zero_point), 0-dim in float32 and int32, of the smallest even grid of 2**bits levels
+    that reaches all weights and holds zero exactly. Scale 1 if all weights are zero.
+    """
     low, high = weight.min().clamp(max=0), weight.max().clamp(min=0)
     scale = (high - low) / (2**bits - 1)
     scale = torch.where(scale == 0, torch.ones_like(scale), scale)
@@ -285,7 +287,10 @@ FIT_AFFINE = Exercise(
 
 
 def fit_symmetric(weight: Tensor, bits: int) -> Tensor:
-    """The scale with which codes −m … m, m = 2**(bits−1) − 1, just reach the largest |weight|."""
+    """The scale with which codes −m … m, m = 2**(bits−1) − 1, just reach the largest |weight|.
+
+    Scale 1 if all weights are zero.
+    """
     scale = weight.abs().max() / (2 ** (bits - 1) - 1)
     return torch.where(scale == 0, torch.ones_like(scale), scale)
 
@@ -321,7 +326,7 @@ FIT_SYMMETRIC = Exercise(
         Misconception(
             "scale of zero",
             lambda w, bits: w.abs().max() / (2 ** (bits - 1) - 1),
-            "a tensor of zeros gets scale 0, and dividing by it gives NaN.",
+            "a tensor of zeros gets scale 0, or almost. Dividing by 0 gives NaN; take 1.",
         ),
     ),
 )

@@ -20,7 +20,10 @@ def _weight(outputs: int = 6, inputs: int = 16, seed: int = 0) -> Tensor:
 
 
 def quantize_per_channel(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """(codes (O, I) in int8, scales (O, 1)): symmetric, one scale for each output channel."""
+    """(codes (O, I) in int8, scales (O, 1)): symmetric, one scale for each output channel.
+
+    A row of zeros gets scale 1.
+    """
     largest = 2 ** (bits - 1) - 1
     scale = weight.abs().amax(dim=1, keepdim=True) / largest
     scale = torch.where(scale == 0, torch.ones_like(scale), scale)

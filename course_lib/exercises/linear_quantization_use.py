@@ -17,7 +17,8 @@ def detect_grid(weight: Tensor) -> Tensor:
     """[group, levels] of the linear quantization that `weight` (O, I) went through; [0, 0] if none.
 
     group: the largest of 16, 32, 64, 128 such that each group of a row lies on an even grid of its
-    own. levels: how many levels the widest of these grids has, at most 256.
+    own. levels: how many levels the widest of these grids has, at most 256. The step of a group is
+    its smallest gap that is not zero.
     """
     found = torch.zeros(2, dtype=torch.int64, device=weight.device)
     for group in (16, 32, 64, 128):
@@ -49,7 +50,8 @@ def _went_through(group: int, levels: int, seed: int, symmetric: bool = False) -
 def _checkpoints() -> list[Case]:
     pruned = _went_through(32, 16, 5)
     pruned[0, :32] = 0
-    even, uneven = torch.arange(16.0), torch.arange(16.0) + 2.6 * (torch.arange(16) > 7)
+    gaps = 1.55 + 0.4 * torch.rand(14, generator=torch.Generator().manual_seed(0))
+    even, uneven = torch.arange(16.0), torch.cat([torch.tensor([0.0, 1.0]), 1 + gaps.cumsum(0)])
     every_level = torch.cat([torch.arange(256.0)[::2], torch.arange(256.0)[1::2]]).view(2, 128)
     every_level[:, -2:] = torch.tensor([[0.0, 255.0], [0.0, 255.0]])
     every_level[:, 0] = 1
@@ -153,26 +155,40 @@ def integer_linear(
 
 
 def _integer_inputs() -> list[Case]:
-    generator = torch.Generator().manual_seed(0)
-
-    def case(label: str, batch: int, outputs: int, inputs: int, zero_point: int) -> Case:
-        def codes(rows):
-            return torch.randint(-127, 128, (rows, inputs), generator=generator).to(torch.int8)
-
-        values = {
-            "x_codes": codes(batch),
-            "x_scale": torch.tensor(0.02),
-            "x_zero_point": torch.tensor(zero_point, dtype=torch.int32),
-            "w_codes": codes(outputs),
-            "w_scale": torch.rand(outputs, generator=generator) + 0.1,
-        }
-        return Case(label, values)
-
     return [
-        case("a zero-point of 0", 2, 3, 4, 0),
-        case("a zero-point of 5", 2, 3, 8, 5),
-        case("a long row", 3, 2, 200, -17),
+        _coded("a zero-point of 0", 2, 3, 4, 0),
+        _coded("a zero-point of 5", 2, 3, 8, 5),
+        _coded("a long row", 3, 2, 200, -17),
+        _cancelling(),
     ]
+
+
+def _coded(label: str, batch: int, outputs: int, inputs: int, zero_point: int) -> Case:
+    generator = torch.Generator().manual_seed(inputs)
+
+    def codes(rows):
+        return torch.randint(-127, 128, (rows, inputs), generator=generator).to(torch.int8)
+
+    values = {
+        "x_codes": codes(batch),
+        "x_scale": torch.tensor(0.02),
+        "x_zero_point": torch.tensor(zero_point, dtype=torch.int32),
+        "w_codes": codes(outputs),
+        "w_scale": torch.rand(outputs, generator=generator) + 0.1,
+    }
+    return Case(label, values)
+
+
+def _cancelling() -> Case:
+    """Every product comes a second time with the other sign: only exact sums give exactly zero."""
+    case = _coded("sums that cancel", 2, 3, 200, -17)
+    order = torch.randperm(400, generator=torch.Generator().manual_seed(0))
+    x, w = case.inputs["x_codes"], case.inputs["w_codes"]
+    twice = {
+        "x_codes": torch.cat([x, x], dim=1)[:, order],
+        "w_codes": torch.cat([w, -w], dim=1)[:, order],
+    }
+    return Case(case.label, case.inputs | twice)
 
 
 def _int8_products(x, x_scale, zero_point, w, w_scale):
@@ -193,8 +209,6 @@ INTEGER_LINEAR = Exercise(
         "Σ (x − z) w = Σ x w − z Σ w. The second sum depends on the weight alone.",
         "int8 · int8 does not fit into int8. Convert to int32 before you multiply.",
     ),
-    relative_tolerance=1e-4,
-    absolute_tolerance=1e-4,
     misconceptions=(
         Misconception(
             "products in int8",
