@@ -139,7 +139,8 @@ check(ridge_closed_form)
 # L0 the two axes. The solution is where curve and shape just touch. Circles touch anywhere. Diamonds
 # like to touch at a corner, and at a corner one weight is zero.
 #
-# **Guess before you move the slider:** which penalty zeroes a weight first, and which one never does?
+# **Guess before you move the slider:** which penalties set a weight to exactly zero, and which one never
+# does? Which of them leaves the other weight unshrunk?
 
 # %%
 solve_ridge = yours("ridge_closed_form")
@@ -202,7 +203,9 @@ explore(draw_penalties, penalty=(steps, 20))
 # %% [markdown]
 # L2 pulls the point towards zero and never sets it there. L1 pulls as well, and at some $\lambda$ a
 # weight is exactly zero. L0 does not pull at all: it leaves the solution alone until dropping a weight
-# is worth its price, and then jumps.
+# is worth its price, and then jumps. (Do not compare the $\lambda$ at which they do it. For L0 it is a
+# price for each weight, for L1 a price for each unit of length: measure $y$ in other units, and the order
+# turns round.)
 #
 # ## One weight at a time
 #
@@ -276,7 +279,8 @@ Picture(
 # $\frac{0.01}{2}\|\theta\|_2^2$. (Its sample also stops with `NameError`: its data are missing.) We
 # give it data: ten inputs of which three matter.
 #
-# **Guess before you run:** ten weights, three ways to train. How many exact zeros does each end with?
+# **Guess before you run:** ten weights, four trainings: weight decay weak and strong, L1 in the loss, L1
+# as a soft threshold. How many exact zeros does each end with?
 
 # %%
 generator = torch.Generator().manual_seed(0)
@@ -358,8 +362,9 @@ assert shrunk["Adam"][0] < 0.5 and shrunk["Adam"][1] > 10
 #
 # ## Why not just try all?
 #
-# Back to S0's formula. With $P$ weights there are $\binom{P}{k}$ ways to choose $k$ of them. For each
-# choice the best values are an ordinary least-squares fit. So try them all.
+# Back to S0's formula. With $P$ weights there are $\binom{P}{k}$ ways to choose $k$ of them. With a
+# squared loss the best values for each choice are an ordinary least-squares fit. (For a network each
+# choice is a whole training.) So try them all.
 
 # %%
 print("weights   kept   choices")
@@ -502,21 +507,39 @@ axes.set(ylim=(0, 104))
 axes.set_title("The more alike the features, the harder to tell which of them matter")
 axes.legend(frameon=False)
 assert all(found["IHT"][i] < min(found[m][i] for m in methods if m != "IHT") for i in (1, 2, 3))
-assert min(found["magnitude"][0], found["OMP"][0]) >= 95 and found["magnitude"][-1] >= 50
+assert min(found["magnitude"][0], found["OMP"][0]) >= 95
+assert found["OMP"][-1] > found["magnitude"][-1] > found["lasso"][-1] > found["IHT"][-1]
 
 Picture(
-    figure, "Lines fall with correlation: IHT first and deepest; the other three later, together."
+    figure,
+    "Lines fall with correlation: IHT first and deepest; OMP holds out best, then magnitude, then "
+    "the lasso.",
 )
 
 # %% [markdown]
-# IHT follows S0's formula to the letter, and does worst. The crude recipe "fit everything, keep the
-# largest, fit again" keeps up with the best. Why? IHT chooses from the start, while it still
-# knows little, and its steps are short when features are alike. Magnitude chooses at the end, when the
-# full fit has already sorted out who does what. Remember this when you prune networks: **train large,
-# then prune, then train again.**
+# IHT is gradient descent on S0's formula, and does worst. OMP does best. The crude recipe "fit
+# everything, keep the largest, fit again" comes second. Why does IHT fail? It starts from zero, where it
+# knows only how each feature goes with $y$ by itself. Let it start from the full fit instead, which has
+# already sorted out who does what:
+
+# %%
+from_full = 0
+for (A, b), theta in zip(races, best, strict=True):  # ρ = 0.95 still
+    start = ridge(A, b, 0.0)
+    for _ in range(100):
+        start = one_step(A, b, start, 3)
+    from_full += torch.equal(start != 0, theta != 0)
+from_full = 100 * from_full / trials
+print(f"IHT at ρ = 0.95: {found['IHT'][-1]:.0f} % from zero, {from_full:.0f} % from the full fit")
+assert from_full > found["IHT"][-1] + 20
+
+# %% [markdown]
+# The same steps, a better place to begin. The methods that do well fit before each choice (OMP, the
+# lasso) or once before the only one (magnitude). Remember this when you prune networks: **train, then
+# prune, then train again.**
 #
-# One warning. Keeping the largest weights is the exact answer only if the features are uncorrelated and
-# of equal length. Without the second fit it can be terrible:
+# One warning. Keeping the largest weights is *sure* to be the exact answer only if the features are
+# uncorrelated and of equal length. Without the second fit it can be terrible:
 
 # %%
 A, b = problem(0.95, seed=1)
@@ -535,7 +558,7 @@ assert plain > 2 * best and again < 1.5 * best
 # S0 says in words: "keep the performance while the number of parameters is minimal". Its formula says:
 # least loss with at most $k$ parameters. These are two different questions. Here is the best loss for
 # each $k$, by brute force. The formula reads the plot from below: choose $k$, look up. The words read
-# it from the left: choose a loss, look right to left for the first $k$.
+# it from the left: choose a loss, go to the right, and stop at the first $k$ whose loss is small enough.
 
 # %%
 A, b = problem(0.5, seed=3)
@@ -550,10 +573,12 @@ axes.axvline(8, color=GREEN, linestyle=":", label="a budget of k = 8")
 axes.set(xlabel="k, weights that stay", ylabel="loss L", ylim=(0, None))
 axes.set_title(f"A budget of 8 uses all 8. To keep the loss within 10 %, {fewest} are enough")
 axes.legend(frameon=False)
-assert losses == sorted(losses, reverse=True) and fewest < 8
+assert losses == sorted(losses, reverse=True) and fewest == 4 and losses[3] < 1.1 * allowed
 
 Picture(
-    figure, "Line: the best loss falls steeply up to three weights and is almost flat after that."
+    figure,
+    "Line: the best loss falls steeply up to three weights and is almost flat after that; three are "
+    "just above the allowed loss, four just below it.",
 )
 
 # %% [markdown]
@@ -568,8 +593,9 @@ Picture(
 #
 # ## Exercise 6: validate without a leak
 #
-# `folds` is a list of pairs (training rows, validation rows). `ridge(features, targets, penalty)` is
-# given.
+# `folds` is a list of pairs (training rows, validation rows), `penalties` a list of numbers, and
+# `ridge(features, targets, penalty)` is given. Take the mean within each fold first, then the mean of the
+# folds, so that each fold counts once. Return a tensor with one error for each penalty.
 
 
 # %% exercise="validation_errors"
@@ -621,10 +647,11 @@ labels = [f"{price:g}\n{k}" for price, k in zip(prices, kept, strict=True)]
 axes.set_xticks(range(len(prices)), labels)
 axes.set(xlabel="λ, and below it how many of the 20 weights stay", ylabel="validation error")
 axes.set_title(
-    f"λ = {prices[chosen]:g} predicts best; λ = {prices[simplest]:g} is as good and simpler"
+    f"λ = {prices[chosen]:g} predicts best; λ = {prices[simplest]:g} is within one standard error"
 )
 axes.legend(frameon=False)
-assert prices[chosen] == 20 and kept[0] == 20 and kept[simplest] <= 8
+assert prices[chosen] == 20 and prices[simplest] == 40 and kept[0] == 20
+assert kept[simplest] < kept[chosen]
 
 Picture(
     figure, "Validation error with error bars against λ: high at 0, least at 20, high beyond 80."
@@ -667,7 +694,7 @@ def noise_error(seed: int, choose_inside: bool) -> float:
 leaky, honest = (sum(noise_error(s, how) for s in range(20)) / 20 for how in (False, True))
 print(f"chosen on all rows, before the folds: error {leaky:.2f}")
 print(f"chosen inside each fold:              error {honest:.2f}")
-assert leaky < 0.7 and honest > 1
+assert 0.5 < leaky < 0.62 and honest > 1
 
 # %% [markdown]
 # Chosen before, five columns of noise seem to explain almost half of another column of noise. The
@@ -838,8 +865,9 @@ predict(
 # changes sides. For the digits a budget for each layer starves the small last layer, which has few
 # weights and needs them. In TinyLM the layers' weights differ in scale, and a global threshold
 # strips the layers whose weights happen to be small. **Magnitudes are comparable only where scales
-# are**: multiply one layer by ten and divide the next by ten, and the function is the same but the
-# global choice is another. Chapter 03 finds better scores.
+# are**: in the digits network, multiply one layer, weights and biases, by ten and divide the next layer's
+# weights by ten. ReLU lets the factor through, so the function is the same, but the global choice is
+# another. Chapter 03 finds better scores.
 #
 # ## Train again, under the mask
 #
@@ -866,21 +894,29 @@ for threshold in (0.0, 0.05, 0.1):
     )
 assert results[0.05][0] > 0.6 and results[0.05][1] < 0.1
 assert results[0.1][0] > 0.9 and results[0.1][2] < results[0.0][2] - 20
+largest_fresh = [1 / math.sqrt(w.shape[1]) for w in prunable_weights(fresh).values()]
+assert [limit <= 0.1 for limit in largest_fresh] == [False, True, True]
 
 # %% [markdown]
-# At 0.05 training refills the zeros: gradients know nothing of a mask. (A few weights stay zero: their
-# pixels are black in every image, so no gradient reaches them.) At 0.1, S0's own number, two whole
-# layers are zero from the start, because a fresh layer with 300 inputs has no weight above 0.058. So
-# the network learns badly. A threshold on fresh weights measures the initialiser.
+# At 0.05 training refills the zeros: gradients know nothing of a mask. (Those that stay zero get no
+# gradient: their pixel is black in every image, or their neuron is never switched on.) At 0.1, S0's own
+# number, two whole layers are zero from the start. A fresh weight is at most $1/\sqrt{\text{inputs}}$ in
+# size, which is 0.058 for 300 inputs and 0.1 for 100. Learning can start only from the random biases,
+# so it starts late. In S0's Keras the biases start at zero, too: then no gradient passes, and both
+# layers stay zero for ever. A threshold on fresh weights measures the initialiser.
 #
 # To hold the zeros, mask the weights after each step. And mask what the optimizer **remembers**. With
 # momentum $\mu$ and step $\eta$, SGD keeps a velocity $v$:
 #
 # $$v \leftarrow \mu v + g, \qquad w \leftarrow w - \eta v,$$
 #
-# where $g$ is the gradient. The velocity still holds gradients from before the pruning.
+# where $g$ is the gradient. The velocity still holds gradients from before the pruning. If you mask only
+# the weights, it goes on collecting; on the day the mask changes, such a weight leaps.
 #
 # ## Exercise 9: a step that cannot revive
+#
+# `mask` is True where a weight stays. Return both: pruned weights are zero after the step (even if they
+# were not before), and so is their velocity.
 
 
 # %% exercise="masked_momentum_step"
@@ -923,7 +959,7 @@ for density in (1.0, 0.1, 0.05):
         assert left <= round(density * weights_in_all)
     at_once = digit_curves[False][densities.index(density)]
     table[density] = (at_once, mean_accuracy(models))
-assert table[0.1][1] > table[0.1][0] + 15 and table[0.1][1] > dense_accuracy - 3
+assert table[0.1][1] > table[0.1][0] + 15 and table[0.1][1] > dense_accuracy - 1
 
 # %% tags=["nbval-ignore-output"]
 print("weights left   at once   trained again")
@@ -931,7 +967,7 @@ for density, (at_once, again) in table.items():
     print(f"{100 * density:>10.0f} %{at_once:>9.1f} %{again:>12.1f} %")
 
 # %% [markdown]
-# At one weight in ten, accuracy comes back from ruins to within a point or two of the dense network.
+# At one weight in ten, accuracy comes back from ruins to within a point of the dense network.
 #
 # A language model is slower to train: TinyLM took an hour. Here it gets 16 steps, 16,384 tokens, one
 # part in five hundred of what it once learned from. The dense model gets them too, as the control.
@@ -1022,7 +1058,7 @@ ideal = [dense_megabytes - (1 - d) * 1_572_864 * 2 / 1e6 for d in shares_kept]
 axes.plot(zeros, ideal, ":", color=BLACK, label="if places cost nothing")
 axes.axhline(dense_megabytes, color=RED, linestyle="--", label="dense float16 file")
 axes.set(xlabel="weights set to zero (%)", ylabel="file (MB)", ylim=(0, None))
-axes.set_title("Half the weights are zero, and the file is only a third smaller")
+axes.set_title("Half of the linear layers' weights are zero, and the file is a third smaller")
 axes.legend(frameon=False)
 assert 0.6 < stored[3] / dense_megabytes < 0.7 and forms[3] == {"bitmap"} and "gaps" in forms[6]
 
@@ -1033,7 +1069,8 @@ Picture(
 # %% [markdown]
 # Compare with chapter 00: 4 bits for each weight took TinyLM to a quarter of its float16 size with
 # hardly any loss. Zeroing half of it costs more quality and saves less. Pruning has to be good to be
-# worth it. (What remains at the right is the embedding, which was not pruned.)
+# worth it. (What remains at the right is the embedding, which was not pruned; the gap between the lines
+# is the price of the places.)
 #
 # ## Learn the mask
 #
@@ -1083,14 +1120,14 @@ def expected_open_gates(log_alpha: torch.Tensor, beta: float, gamma: float, zeta
 check(expected_open_gates)
 
 # %% [markdown]
-# Now train weights and gates of one digits network together, with the loss $L + \lambda\,
+# Now train weights and gates of one *fresh* digits network together, with the loss $L + \lambda\,
 # \mathbb{E}\|z\|_0$. After training the noise is left out, and gates that ended at 0 are real zeros.
 # Beside it: the same number of weights chosen by magnitude, in one stroke, and retrained as long.
 
 # %%
 PRICE, EPOCHS = 1e-3, 20
 torch.manual_seed(0)
-gated = add_gates(networks[0])
+gated = add_gates(DigitsMLP().to(device))
 
 
 def gated_loss(model, images, labels):
@@ -1111,6 +1148,8 @@ scores = {
     "magnitude, one stroke": mean_accuracy([stroke]),
     "magnitude, trained again": mean_accuracy([again]),
 }
+assert 0.1 < learned_density < 0.25
+assert abs(scores["hard concrete"] - scores["magnitude, trained again"]) < 1.5
 
 # %% tags=["nbval-ignore-output"]
 print(f"gates left open: {100 * learned_density:.1f} % of {weights_in_all:,} weights")
@@ -1129,8 +1168,8 @@ for name, score in scores.items():
 # The three digits networks are given, trained. Return copies with **at most 8 % of their weights not
 # zero** (the weights of the three linear layers; biases are free) whose mean accuracy on the test
 # images is **within one point** of the dense networks'. You get the training images only. `retrain`
-# from above is there, and all of the library. One stroke alone will not do:
-# what brought accuracy back, above?
+# from above is there, and all of the library. Pruning alone will not do: at 8 %
+# accuracy falls to about half. What brought it back, above? And how much training does it take?
 #
 # The check trains for a few seconds.
 
@@ -1176,6 +1215,6 @@ assert sparse_accuracy > dense_accuracy - 1 and dense_file > 7 * sparse_file
 
 # %% [markdown]
 # What to take along. L0 is the right question, and only small cases can be answered exactly. L1 and L2
-# are different questions, and only L1 makes zeros, with a thresholding step. Fit first, choose late, fit
-# again. Hold the mask. Count the places of the zeros in the file. And magnitude is a score that you can
+# are different questions, and only L1 makes zeros, with a thresholding step. Fit, choose, fit again.
+# Hold the mask. Count the places of the zeros in the file. And magnitude is a score that you can
 # beat: that is chapter 03.

@@ -167,7 +167,7 @@ def hard_threshold(weight: Tensor, threshold: float) -> Tensor:
 
 def _weights_and_thresholds() -> list[Case]:
     labelled = {
-        "both signs, and a tie": (torch.tensor([[0.1, -0.1], [0.3, -0.5]]), 0.1),
+        "both signs, and a tie": (torch.tensor([[0.25, -0.25], [0.75, -0.5]]), 0.25),
         "a vector": (torch.tensor([2.0, -3.0, 0.5, 0.0]), 1.0),
         "a threshold of zero": (torch.tensor([0.2, 0.0, -0.2]), 0.0),
         "everything goes": (torch.tensor([0.2, -0.3]), 1.0),
@@ -384,6 +384,12 @@ IHT_STEP = Exercise(
             ),
             "matrix_norm(X, 1) is the largest column sum. The largest singular value is "
             "matrix_norm(X, 2).",
+        ),
+        Misconception(
+            "Frobenius norm",
+            lambda X, y, t, k: project(t - gradient(X, y, t) / (2 * X.norm() ** 2), k),
+            "X.norm() is the root of the sum of squares of all entries (Frobenius). The largest "
+            "singular value is torch.linalg.matrix_norm(X, 2).",
         ),
     ),
 )

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
 from course_lib.exercises.l0_objective import regression
-from course_lib.pruning.cross_validation import k_folds
+from course_lib.pruning.cross_validation import cross_validation_errors, k_folds
 from course_lib.pruning.least_squares import ridge
 
 
@@ -58,11 +58,18 @@ def _folds_with(rows_of_means="training", rows_to_fit=0, rows_to_score=1, target
             level = target_mean * (targets.mean() if every else y.mean())
             for penalty in penalties:
                 theta = ridge(X - means, y - level, penalty)
-                predicted = (features[score] - means) @ theta + level
+                centre = features[score].mean(dim=0) if rows_of_means == "own" else means
+                predicted = (features[score] - centre) @ theta + level
                 errors.append((predicted - targets[score]).square().mean())
         return torch.stack(errors).view(len(folds), -1).mean(dim=0)
 
     return wrong
+
+
+def _pooled(features, targets, penalties, folds):
+    errors = cross_validation_errors(ridge, features, targets, penalties, folds)
+    sizes = torch.tensor([float(len(validation)) for _, validation in folds])
+    return sizes.to(errors) @ errors / sizes.sum()
 
 
 VALIDATION_ERRORS = Exercise(
@@ -99,10 +106,15 @@ VALIDATION_ERRORS = Exercise(
             "the targets' mean is missing in the prediction: it is off by a constant.",
         ),
         Misconception(
-            "root of the error",
-            lambda *inputs: validation_errors(*inputs).sqrt(),
-            "that is the root of the mean squared error. The winner is the same, but the value "
-            "asked for is the mean square.",
+            "pooled rows",
+            _pooled,
+            "you averaged over all rows. Here each fold counts once, however large it is.",
+        ),
+        Misconception(
+            "validation rows' own means",
+            _folds_with(rows_of_means="own"),
+            "the validation rows were centred by their own mean. A single new row has no mean: use "
+            "the training rows'.",
         ),
     ),
 )

@@ -262,8 +262,8 @@ SPARSIFY_DIGITS = Exercise(
     hints=(
         "Pruning in one stroke to 8 % loses half of the accuracy. What does retraining under the "
         "mask give back?",
-        "Take two strokes or more: prune to 20 %, retrain, prune further, retrain. The weights "
-        "that are left take over the work of those that went.",
+        "Retrain under the mask: long enough after one stroke, or for fewer epochs in two strokes: "
+        "prune to 20 %, retrain, prune to 8 %, retrain.",
         "for density, epochs in ((0.2, 2), (0.08, 6)): masks = magnitude_masks(prunable_weights("
         "model), density), then retrain(model, images, labels, masks, epochs).",
     ),
