@@ -30,7 +30,7 @@ from course_lib.models import pretrained
 from course_lib.plots.claims import draw_verdicts, explore_table
 from course_lib.plots.figure import BLUE, GREEN, RED, Picture, new_figure
 from course_lib.plots.predict import predict
-from course_lib.pruning.masks import magnitude_pruned
+from course_lib.pruning.masks import apply_masks, magnitude_masks
 from course_lib.sources.claims import (
     CHECKED,
     DOCUMENTS,
@@ -54,15 +54,18 @@ claims = all_claims()
 # * **imprecise**: something true is near it. A quantity is missing, or two things are mixed up.
 # * **wrong**: a computation or a publication contradicts it.
 #
+# Some claims are not made in words. A formula claims that it can be used, a sample that it runs. We count
+# these too: C31 to C34 are one formula of S1.
+#
 # **Guess before you look.**
 
 # %%
 verdicts = count_verdicts(claims.values())
-predict("Of the 129 claims, how many are wrong?", [5, 20, 35, 50, 65, 80], verdicts["wrong"])
+predict("Of the 129 claims, how many are wrong?", [5, 15, 30, 45, 60, 75], verdicts["wrong"])
 
 # %%
 print(", ".join(f"{verdict} {number}" for verdict, number in verdicts.items()))
-assert sum(verdicts.values()) == 129 and verdicts["wrong"] == 50 and verdicts["holds"] == 4
+assert sum(verdicts.values()) == 129 and verdicts["wrong"] == 45 and verdicts["holds"] == 4
 
 # %% [markdown]
 # Only four hold just as they stand. Most of what is right is right under a condition that nobody
@@ -75,20 +78,21 @@ by_document = {
 }
 figure, (axes,) = new_figure(height=3.4)
 draw_verdicts(axes, by_document)
-axes.set_title("Half of what S2 and S3 claim is wrong. S0, S1 and S4 do better")
+axes.set_title("Nearly half of what S2 and S3 claim is wrong. S0, S1 and S4 do better")
 wrong = {document: of["wrong"] / sum(of.values()) for document, of in by_document.items()}
 assert all(0.45 < wrong[document] < 0.55 for document in ("S2", "S3"))
 assert all(wrong[document] <= 0.25 for document in ("S0", "S1", "S4"))
 
 Picture(
     figure,
-    "Bars: claims of S0 to S4 by verdict; S2 makes the most claims, half of them wrong; S3's are "
-    "half wrong too, those of S0, S1 and S4 a quarter at most.",
+    "Bars: claims of S0 to S4 by verdict; S2 makes the most claims, nearly half of them wrong; "
+    "S3's are half wrong too, those of S0, S1 and S4 a quarter at most.",
 )
 
 # %% [markdown]
 # S2 and S3 are the ones that print the most formulas and code. This is no reason to write fewer
-# formulas. A formula can be caught; "efficiency improves" cannot.
+# formulas. A formula can be caught; "efficiency improves" cannot. And the shares depend on how one cuts a
+# text into claims: one formula of S2 gives five of them, one printed table five more.
 #
 # Here are all of them. Choose a document, a topic, a verdict. (By keyboard, Space opens a list.
 # Without widgets you see the whole table; it scrolls.)
@@ -214,9 +218,10 @@ def row_importance(weight: torch.Tensor) -> torch.Tensor:
 check(row_importance)
 
 # %% [markdown]
-# ### Third reading: "cut connections with a small absolute weight" (S0 §3.1)
+# ### Third reading: "prune by the absolute value or the relative size of weights" (S0 §3.1)
 #
-# *Restated:* a weight near zero matters little, whatever layer it is in.
+# *Restated:* a weight that is small matters little. S0 names two ways to be small, absolute and relative,
+# and does not say when to use which. Its example is one threshold for the absolute value.
 #
 # *What would refute it:* the same function, written with other weights. In a network
 # $W_2 \operatorname{relu}(W_1 x)$ multiply $W_1$ by 10 and divide $W_2$ by 10. Not one output
@@ -226,9 +231,9 @@ check(row_importance)
 print(evidence("C06"))
 
 # %% [markdown]
-# *Verdict:* **holds if** you compare weights within one layer, or normalize the layers first. *Paper:*
-# Han, Pool, Tran, Dally, 2015, who set one threshold for each layer. The claim is good practice; the
-# condition is what makes it so.
+# *Verdict:* **holds if** we read "relative" as: within one layer, or normalized. The source has the right
+# word and does not explain it. *Paper:* Han, Pool, Tran, Dally, 2015, who set one threshold for each
+# layer. The claim is good practice; the condition is what makes it so.
 #
 # ### What cannot be computed
 #
@@ -266,13 +271,16 @@ assert {claims[name].verdict for name in guesses} == set(VERDICTS)
 # %% [markdown]
 # ## One claim on a real model
 #
-# S2 says it twice (§3.3, §9.3): **pruning costs little quality, quantization costs more.** Many
-# people believe it, for rounding *every* weight sounds worse than dropping the small ones.
+# S2 says of pruning that it has "a certain effect" on quality and of quantization that its effect is
+# "larger" (§3.3); in general pruning costs little, compression and quantization may cost more (§9.3).
+# Many people believe it, for rounding *every* weight sounds worse than dropping the small ones.
 #
 # To compare, both need the same size. To make a matrix $r$ times smaller than 32 bits, either round
 # each weight to $32/r$ bits (one even grid a row, as in chapter 00), or keep the largest $1/r$ of the
 # weights. We give pruning two advantages: it need not pay for the positions of the weights that stay,
-# and it may choose the better of two thresholds, one for each layer or one for all.
+# and it may choose the better of two thresholds, one for each layer or one for all. Both treat the same
+# matrices, the embedding too. (Rounding does not pay for its scales either: one a row, a sixth of a bit
+# for a weight in most rows.)
 #
 # **Guess:** which is better, in bits per byte of held-out text, at 2, 4, 8 and 16 times smaller?
 
@@ -286,6 +294,14 @@ def rounded(model: nn.Module, bits: int) -> nn.Module:
         if matrix.dim() == 2:
             step = matrix.abs().amax(dim=1, keepdim=True) / (2 ** (bits - 1) - 1)
             matrix.copy_(step * (matrix / step).round())
+    return copy
+
+
+def pruned_to(model: nn.Module, share: float, per_layer: bool) -> nn.Module:
+    """A copy of the model that keeps this share of the weights of all its matrices."""
+    copy = deepcopy(model)
+    matrices = {name: p for name, p in copy.named_parameters() if p.dim() == 2}
+    apply_masks(matrices, magnitude_masks(matrices, share, per_layer))
     return copy
 
 
@@ -303,7 +319,7 @@ dense = measure(tiny)
 times_smaller = (2, 4, 8, 16)
 quantized = [measure(rounded(tiny, 32 // r)) for r in times_smaller]
 pruned = [
-    min(measure(magnitude_pruned(tiny, 1 / r, per_layer)) for per_layer in (True, False))
+    min(measure(pruned_to(tiny, 1 / r, per_layer)) for per_layer in (True, False))
     for r in times_smaller
 ]
 for r, q, p in zip(times_smaller, quantized, pruned, strict=True):
@@ -335,12 +351,15 @@ Picture(
 # Quantization: Which is Better?", compared many models, with training too: quantization is ahead
 # in most cases, and pruning only at very high compression.
 #
-# Note what the claim left out: *at the same size*. A comparison without it can come out as you like.
+# S2 names no size, and a comparison without one can come out as you like. We added *at the same size* to
+# get a claim that can fail, and left out the rebuilding that S2 puts after pruning. The verdict is on the
+# general rule, tested in this way.
 #
 # ## All checks, by topic
 #
 # Each check is a small function that draws its numbers from a seed, computes, asserts the verdict
-# and says what it found. This cell defines how they are shown.
+# and says what it found. This cell defines how they are shown. (The other 43 claims needed TensorFlow, a
+# stopwatch, longer training or a library. They are in the table above only.)
 
 
 # %%
@@ -358,7 +377,8 @@ show("language models")
 # %% [markdown]
 # C02 is double descent (Belkin, Hsu, Ma, Mandal, 2019): with as many parameters as samples the model
 # is at its worst, with ten times as many at its best. "Too many parameters over-fit" is what all of
-# us learned. It is half of the curve.
+# us learned. It is half of the curve. (With more noise a small model can be as good. So it is no law,
+# either way.)
 #
 # ### The objective
 
@@ -387,7 +407,7 @@ show("sparsification")
 # $$w \;\to\; \begin{cases} w / \pi & u < \pi \\ 0 & \text{otherwise.}\end{cases}$$
 #
 # The division makes the mean come out as $w$. That is dropout on weights, DropConnect (Wan et al.,
-# 2013). Refuse, with a `ValueError`, a `keep` that is not above 0 and at most 1.
+# 2013). Raise a `ValueError` unless `0 < keep <= 1`.
 
 
 # %% exercise="sparsify_at_random"
@@ -505,6 +525,7 @@ show("distillation")
 # S3 prints the mean squared error with $\frac1n$, and has said before that $n$ is the number of
 # weights. Then a larger model has a smaller error, whatever it predicts. The average is over the
 # numbers that were predicted. With batches there is a second trap: they need not be equally long.
+# Return a tensor.
 
 
 # %% exercise="mse_over_batches"
@@ -586,7 +607,7 @@ questions = {
     "Does one letter mean two things?": ["C53", "C87", "C89", "C93"],
     "What happens at the ends, and at zero?": ["C30", "C31", "C33", "C34", "C96", "C124"],
     "Where did the sign go?": ["C70", "C72", "C85", "C88", "C94"],
-    "Does the code do what the text says?": ["C16", "C69", "C98", "C99", "C113", "C118"],
+    "Does the code do what the text says?": ["C16", "C69", "C98", "C99", "C118"],
     "Could this output have come out otherwise?": ["C76", "C77", "C78", "C95", "C97", "C101"],
     "Does the cited work exist, and say so?": ["C80", "C81", "C103", "C121"],
 }
@@ -620,10 +641,10 @@ assert all_found <= {c.id for c in not_right} and 0.3 < len(all_found) / len(not
 # | regularization, L1 and L2 norm | 正则化, L1/L2 范数 | | 02 |
 # | sparsity, to make sparse | 稀疏性, 稀疏化 | | 02 |
 # | cross-validation | 交叉验证 | | 02 |
-# | pruning | 剪枝 | 修剪; 权重裁剪 (clipping) | 03 |
+# | pruning | 剪枝 | 修剪 (in S2 all compression); 权重裁剪 (clipping) | 02 |
 # | importance score, saliency | 重要性, 显著性 | | 03 |
-# | mask | 掩码 | missing | 03 |
-# | fine-tuning | 微调 | 模型重建 (rebuilding) | 03 |
+# | mask | 掩码 | missing | 02 |
+# | fine-tuning | 微调 | missing; 模型重建 (rebuilding) is not explained | 03 |
 # | structured pruning: neuron, channel, head | 结构化剪枝: 神经元, 通道, 注意力头 | | 04 |
 # | quantization, dequantization | 量化, 反量化 | | 05 |
 # | scale, zero-point | 缩放因子, 零点 | zero-point missing | 05 |
@@ -652,4 +673,4 @@ print(
 print(
     f"4 bits or an eighth of the weights: {quantized[2]:.2f} or {pruned[2]:.2f} bits per byte, dense {dense:.2f}"
 )
-assert checked == 86 and verdicts == {"holds": 4, "holds if": 34, "imprecise": 41, "wrong": 50}
+assert checked == 86 and verdicts == {"holds": 4, "holds if": 37, "imprecise": 43, "wrong": 45}

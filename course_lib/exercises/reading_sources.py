@@ -48,7 +48,7 @@ ROW_IMPORTANCE = Exercise(
     properties=(
         Property(
             "no share is negative",
-            lambda inputs, value: bool((value >= 0).all()),
+            lambda inputs, value: bool((torch.as_tensor(value) >= 0).all()),
         ),
     ),
     misconceptions=(
@@ -327,6 +327,7 @@ def _keeps() -> list[Case]:
         "all are kept": (few, 1.0, border),
         "keep none": (few, 0.0, border),
         "an impossible probability": (few, 1.5, border),
+        "a negative probability": (few, -0.5, border),
     }
     return [Case(label, dict(zip(names, case, strict=True))) for label, case in cases.items()]
 

@@ -53,7 +53,7 @@ def count_verdicts(claims: Iterable[Claim]) -> dict[str, int]:
     """Verdict -> how many of the claims have it.
 
     >>> count_verdicts([all_claims()["C51"], all_claims()["C52"]])
-    {'holds': 0, 'holds if': 0, 'imprecise': 0, 'wrong': 2}
+    {'holds': 0, 'holds if': 1, 'imprecise': 0, 'wrong': 1}
     """
     verdicts = [claim.verdict for claim in claims]
     return {verdict: verdicts.count(verdict) for verdict in VERDICTS}

@@ -23,8 +23,8 @@ def run_a_pipeline() -> str:
 
     assert pipeline(1) == 4 and pipeline(16) == 19
     return (
-        f"4 stages: one request takes {pipeline(1)} times on 1 or 4 devices; 16 take 64 or "
-        f"{pipeline(16)}"
+        f"4 stages: one request takes {pipeline(1)} stage times, on 1 device or on 4; 16 requests "
+        f"take 64 on 1 device, {pipeline(16)} on 4"
     )
 
 
@@ -40,4 +40,7 @@ def fold_a_norm() -> str:
         x = torch.randn(20, 6, dtype=torch.float64)
         folded = x @ (gain[:, None] * linear.weight).T + gain * (linear.bias - norm.running_mean)
         assert torch.allclose(norm(linear(x)), folded)
-    return "relu(a·x + b) moves 6 values apart, 2 fused, 3 operations in both; BatchNorm folds"
+    return (
+        "counted by hand: relu(a·x + b) moves 6 values apart, 2 fused, with 3 operations in both; "
+        "computed: BatchNorm folds"
+    )

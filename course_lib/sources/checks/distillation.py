@@ -31,6 +31,11 @@ def replace_the_teacher_in_the_loss() -> str:
     teacher_parameters, student_parameters = 1000, 100
     losses = [np.sum(residual**2) / n for n in (teacher_parameters, student_parameters)]
     assert np.isclose(losses[0] / losses[1], 0.1)
+    target, student = normal(50, seed=1), normal(50, seed=2)
+    teachers = normal(50, seed=3), normal(50, seed=4)
+    printed = {np.sum((target - student) ** 2) / student_parameters for _ in teachers}
+    distilled = {np.mean((student - teacher) ** 2) for teacher in teachers}
+    assert len(printed) == 1 and len(distilled) == 2
     return (
         f"equal errors, a teacher ten times as large: its loss is {losses[0] / losses[1]:.1f} "
         "of the student's"

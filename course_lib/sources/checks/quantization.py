@@ -91,7 +91,7 @@ def round_one_sided_data() -> str:
 
 @checks("C27")
 def round_to_other_levels() -> str:
-    """4-bit error of even and uneven levels, on normal and on even data."""
+    """4-bit error of even and uneven levels, on normal and on uniform data."""
     w = normal(20_000)
     even, fitted = mse(affine(w, 4), w), mse(lloyd(w, 16), w)
     flat = np.random.default_rng(1).uniform(-1, 1, 20_000)
@@ -101,7 +101,7 @@ def round_to_other_levels() -> str:
     assert fitted < 0.5 * even and logarithmic > 3 * flat_even
     return (
         f"normal data: even levels {even:.3f}, fitted ones {fitted:.3f}; "
-        f"even data: even levels {flat_even:.4f}, logarithmic ones {logarithmic:.4f}"
+        f"uniform data: even levels {flat_even:.4f}, logarithmic ones {logarithmic:.4f}"
     )
 
 
@@ -196,7 +196,7 @@ def quantize_without_integers() -> str:
 
 @checks("C96")
 def overflow_a_byte() -> str:
-    """round(256·W) of 10,000 even numbers from 0 to 1."""
+    """round(256·W) of 10,000 uniform random numbers from 0 to 1."""
     w = np.random.default_rng(0).random(10_000)
     codes = np.round(256 * w).astype(np.int64)
     overflowing = codes == 256
