@@ -60,8 +60,9 @@ train_text, held_out = split(bible_chapters("kjv"))
 #
 # $$p_c = \frac{e^{z_c / T}}{\sum_{j=1}^{C} e^{z_j / T}} .$$
 #
-# At $T = 1$ that is the model's answer. As $T$ grows all classes come closer to $1/C$, in the same
-# order. Move the slider.
+# At $T = 1$ that is the model's answer. As $T$ grows the probabilities come closer to each other, in the
+# same order; in the limit all are $1/C$. On the way the runners-up gain, and that is what we are after.
+# Move the slider.
 
 # %%
 beginning = "And the king said unto the"
@@ -88,7 +89,8 @@ explore(draw_temperature, T=([1, 2, 4, 8], 2))
 # %% [markdown]
 # The label says *one* of these. The teacher says: people can be spoken to, and here is a list of them;
 # the rest of the dictionary cannot stand here. A student with few examples would have to read
-# many verses to find that out by itself. Hinton, Vinyals and Dean (2015) call it **dark knowledge**.
+# many verses to find that out by itself. In a talk of 2014 Hinton, Vinyals and Dean called it **dark
+# knowledge**; their paper (2015) speaks of soft targets.
 #
 # ## Exercise 1: soften
 #
@@ -122,6 +124,11 @@ with torch.no_grad():
 teacher_accuracy = accuracy(teacher, data.test_images, data.test_labels)
 print(f"teacher: {count_parameters(teacher):,} parameters, {100 * teacher_accuracy:.1f} % right")
 assert teacher_accuracy > 0.95
+ranked = softened.argsort(dim=1, descending=True)
+wrong = ranked[:, 0] != data.test_labels.cpu()
+second_right = int((ranked[wrong, 1] == data.test_labels.cpu()[wrong]).sum())
+print(f"of its {int(wrong.sum())} errors, the second choice is right in {second_right}")
+assert second_right > 0.5 * wrong.sum()
 
 hesitant = softened.topk(2).values[:, 1].topk(4).indices
 figure, axes = new_figure(rows=2, columns=4, height=3.6)
@@ -139,7 +146,8 @@ Picture(figure, "Four digits that look like two digits each, with the teacher's 
 
 # %% [markdown]
 # "This is a 0, and it could almost be a 6" is a fact about the picture. It says what the two digits have
-# in common. The label 0 denies it. (And where the teacher is wrong, its second choice is often right.)
+# in common. The label 0 denies it. (And where the teacher is wrong, its second choice is often
+# right. Not always: look for a picture whose label is neither of the two.)
 #
 # ## The loss
 #
@@ -149,8 +157,8 @@ Picture(figure, "Four digits that look like two digits each, with the teacher's 
 # \text{KL}(p \,\|\, q) = \sum_{c=1}^{C} p_c \ln \frac{p_c}{q_c} .$$
 #
 # The **Kullback-Leibler divergence** KL is 0 where $p = q$ and positive elsewhere. In bits (divide by
-# $\ln 2$) it is what it costs to encode answers of the teacher with a code made for the student. The
-# loss of Hinton, Vinyals and Dean is
+# $\ln 2$) it is how many bits *more* it costs to encode answers of the teacher with a code made for the
+# student, instead of one made for the teacher. The loss of Hinton, Vinyals and Dean is
 #
 # $$L = (1 - a) \cdot \underbrace{\left(-\ln \text{softmax}(s)_y\right)}_{\text{the label } y,\ T = 1}
 # \;+\; a \cdot T^2 \cdot \text{KL}(p \,\|\, q), \qquad 0 \le a \le 1 .$$
@@ -170,6 +178,9 @@ Picture(figure, "Four digits that look like two digits each, with the teacher's 
 # matching the logits (Ba and Caruana, 2014). Without the $T^2$ the gradient would vanish. Watch it.
 #
 # **Guess before you run:** by what factor does the gradient without $T^2$ shrink from $T=1$ to $T=16$?
+#
+# (`soft_target_loss` and `logit_matching_loss` are the library's $T^2 \cdot \text{KL}$ and
+# $\sum_c (s_c - t_c)^2 / (2C)$, averaged over examples, with the mean of $s - t$ taken off.)
 
 # %%
 temperatures = [1, 2, 4, 8, 16, 32]
@@ -187,6 +198,7 @@ def gradient_norm(loss: torch.Tensor) -> float:
 with_factor = [gradient_norm(soft_target_loss(s, t, T)) for T in temperatures]
 without = [norm / T**2 for norm, T in zip(with_factor, temperatures, strict=True)]
 limit = gradient_norm(logit_matching_loss(s, t))
+print(f"from T = 1 to T = 16 the gradient of KL shrinks by {without[0] / without[4]:.0f}")
 
 figure, (axes,) = new_figure(height=3.2)
 axes.loglog(temperatures, without, "s--", color=ORANGE, label="KL")
@@ -197,13 +209,16 @@ axes.set_xticklabels(temperatures)
 axes.minorticks_off()
 axes.legend(frameon=False)
 axes.set_title("Without T² the teacher falls silent; with it, its voice has a limit")
-assert without[0] / without[4] > 25 and 0.8 < with_factor[-1] / limit < 1.25
+assert 80 < without[0] / without[4] < 200 and 0.8 < with_factor[-1] / limit < 1.25
 
 Picture(
     figure, "Lines: the gradient of KL falls steeply with T; that of T² KL tends to a constant."
 )
 
 # %% [markdown]
+# Not $16^2 = 256$. The second $1/T$ holds for large $T$ only. At small $T$ the softmax is saturated, and
+# $q - p$ shrinks more slowly. So $T^2 \cdot \text{KL}$ grows first, and then settles.
+#
 # ## Exercises 2 and 3: the loss
 #
 # One trap is PyTorch's own. `F.kl_div(…, reduction="mean")` divides by the number of *entries*, the
@@ -265,6 +280,8 @@ label, certain = torch.tensor([0]), torch.tensor([[200.0, 0.0, 0.0]])
 
 worked = mixed(student_logits, teacher_logits, label, 4.0, 0.7)
 as_label = soft(student_logits, certain, 1.0)
+trained_by = soft(student_logits.clone().requires_grad_(), teacher_logits, 4.0)
+assert trained_by.requires_grad, "no gradient reaches the student: is there a no_grad too many?"
 print(f"t = (4, 1, 0), s = (1, 2, 0), y = 0, T = 4, a = 0.7:  L = {worked:.4f}")
 print(
     f"certain teacher: {as_label:.4f}, cross-entropy: {F.cross_entropy(student_logits, label):.4f}"
@@ -315,9 +332,9 @@ def network(hidden: int = 100) -> nn.Module:
     return nn.Sequential(nn.Linear(100, hidden), nn.Linear(hidden, 10))
 
 
-def as_published(student: nn.Module, teacher, epochs: int = 100) -> nn.Module:
+def as_published(student: nn.Module, teacher, epochs: int = 100, rate: float = 0.01) -> nn.Module:
     """Section 4.3.1 of S3, its student loop."""
-    optimizer = torch.optim.SGD(student.parameters(), lr=0.01)
+    optimizer = torch.optim.SGD(student.parameters(), lr=rate)
     for _ in range(epochs):
         optimizer.zero_grad()
         with torch.no_grad():
@@ -329,7 +346,7 @@ def as_published(student: nn.Module, teacher, epochs: int = 100) -> nn.Module:
     return student
 
 
-document_teacher = as_published(network(), network())
+document_teacher = as_published(network(), network())  # the loop ignores its teacher: any will do
 start = network()
 one = as_published(copy.deepcopy(start), document_teacher)
 other = as_published(copy.deepcopy(start), lambda x: torch.full((len(x), 10), 1e9))
@@ -382,6 +399,7 @@ def repaired_training(
     ### BEGIN SOLUTION
     student = copy.deepcopy(student)
     optimizer = torch.optim.SGD(student.parameters(), lr=rate)
+    teacher.eval()
     with torch.no_grad():
         answers = teacher(x_train)
     for _ in range(steps):
@@ -398,7 +416,9 @@ check(repaired_training)
 
 # %% [markdown]
 # Now repair the rest, one step at a time, and measure each: how far is the student from the teacher, on
-# inputs that neither has seen, as a share of the teacher's own variance? (1 is what a constant gets.)
+# inputs that neither has seen, as a share of the teacher's own variance? (1 is what a constant gets.) The
+# document takes 100 small steps, and after so few any loss leaves the student near its start. So give
+# both losses more: 400 steps at rate 0.1.
 
 # %% tags=["nbval-ignore-output"]
 repaired = yours("repaired_training")
@@ -412,17 +432,19 @@ def distance(student: nn.Module, teacher: nn.Module, inputs: torch.Tensor) -> fl
 
 
 def small_network() -> nn.Module:
-    """An eleventh of the document's model, with an activation."""
+    """A twelfth of the document's model, for 64 pixels, with an activation."""
     return nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10))
 
 
 judge, on_cpu = torch.randn(500, 100), copy.deepcopy(teacher).cpu()
 digits_in, unseen = data.train_images.cpu(), data.test_images.cpu()
-torch.manual_seed(1)
-linear, small = network(), small_network()
+torch.manual_seed(4)
+small = small_network()
 noise = X_train, y_train, X_test
 steps_taken = {
     "as published": (one, document_teacher, judge),
+    "as published, 400 steps, rate 0.1": (as_published(copy.deepcopy(start), document_teacher, 400, 0.1),
+                                          document_teacher, judge),
     "the loss uses the teacher": (repaired(start, document_teacher, *noise, 400, 0.1),
                                   document_teacher, judge),
     "a smaller student, real images": (repaired(small, on_cpu, digits_in, None, None, 400, 0.1),
@@ -433,14 +455,17 @@ steps_taken = {
 apart = {name: distance(*three) for name, three in steps_taken.items()}
 for name, value in apart.items():
     print(f"{name:36} {value:5.2f}   ({count_parameters(steps_taken[name][0]):,} parameters)")
-assert apart["as published"] > 3 * apart["the loss uses the teacher"]
+assert apart["as published, 400 steps, rate 0.1"] > 10 * apart["the loss uses the teacher"]
 assert apart["a smaller student, real images"] < 0.5
 on_validation = steps_taken["the same, on 270 validation images"][0]
-assert distance(on_validation, on_cpu, unseen[:270]) < apart["the same, on 270 validation images"]
+on_its_own = distance(on_validation, on_cpu, unseen[:270])
+print(f"the last one, on its own validation images: {on_its_own:.2f}")
+assert on_its_own < apart["the same, on 270 validation images"]
 
 # %% [markdown]
-# The student that learned on the validation images looks better there than on fresh ones: it has seen the
-# exam.
+# Noise drives the student away from the teacher, and the more it trains, the farther. The repaired loss
+# brings it near. And the student that learned on the validation images looks better there than on fresh
+# ones, from each of six starts that we tried: it has seen the exam.
 #
 # ## An honest comparison: 200 labels
 #
@@ -448,7 +473,8 @@ assert distance(on_validation, on_cpu, unseen[:270]) < apart["the same, on 270 v
 # labelled for the student. The student is a network 64-12-10: 910 parameters, 2 % of its teacher's 50,610.
 # (The teacher saw all labels. Think of it as somebody else's model, to which you can put questions.)
 #
-# Four ways, five seeds each, the same 60 steps. One more gets five times as many steps: so much that time
+# Seven ways, five seeds each, the same 60 steps. (The 200 images have few answers, so these are made
+# loud: $T = 4$; two of the ways are there to ask why.) One more gets five times as many steps: so much that time
 # is no excuse.
 #
 # **Guess before you look:** what are *soft* answers to the same 200 images worth? And *any* answers to
@@ -468,6 +494,21 @@ def labels_alone(model, projection):
 
 def teacher_on_the_200(model, projection):
     return soft_target_loss(model(few_images), answers[:200], 4.0)
+
+
+def teacher_on_the_200_cold(model, projection):
+    return soft_target_loss(model(few_images), answers[:200], 1.0)
+
+
+shuffled = answers[:200].clone()  # as soft as before, but the nine other digits change places
+torch.manual_seed(0)
+for row in shuffled:
+    others = (torch.arange(10, device=device) != row.argmax()).nonzero().flatten()
+    row[others] = row[others[torch.randperm(9).to(device)]]
+
+
+def shuffled_on_the_200(model, projection):
+    return soft_target_loss(model(few_images), shuffled, 4.0)
 
 
 def teachers_choice_on_all(model, projection):
@@ -499,12 +540,14 @@ digit_results = {
     "200 labels, 5 × the steps": accuracies(labels_alone, 300),
     "200 labels + features of all images": accuracies(features_and_labels),
     "teacher's answers to the 200": accuracies(teacher_on_the_200),
+    "the same at T = 1": accuracies(teacher_on_the_200_cold),
+    "the same, other digits shuffled": accuracies(shuffled_on_the_200),
     "teacher's first choice for all 1257": accuracies(teachers_choice_on_all),
     "teacher's answers to all 1257": accuracies(teacher_on_all),
 }
 middle = {name: values[2] for name, values in digit_results.items()}
 
-figure, (axes,) = new_figure(height=3.2)
+figure, (axes,) = new_figure(height=3.6)
 for row, values in enumerate(digit_results.values()):
     axes.plot(values, [row] * 5, "o", color=BLUE, alpha=0.5)
     axes.plot(values[2], row, "|", color=ORANGE, markersize=24, markeredgewidth=3)
@@ -521,6 +564,9 @@ everything = middle["teacher's answers to all 1257"]
 assert everything > middle["200 labels, 5 × the steps"] + 2
 assert soft_200 > middle["200 labels"] + 3 and abs(soft_200 - hard_1257) < 3
 assert middle["200 labels + features of all images"] < soft_200
+assert abs(hard_1257 - everything) < 1.5
+assert soft_200 > middle["the same at T = 1"] + 1.5
+assert soft_200 > middle["the same, other digits shuffled"] + 2.5
 
 predict(
     f"200 labels bring {middle['200 labels']:.0f} %. What do soft answers to the same 200 images bring?",
@@ -539,12 +585,16 @@ predict(
 # place of a label brings most of the way. 200 soft answers do nearly what the teacher's *first choice* does
 # on all 1257 images. Five times the steps with labels do not.
 #
+# What in them helps? Give the probabilities of the other digits to the wrong ones, as soft as before, and
+# most of the gain is gone. So it is not softness but *which* digits are likely. At $T = 1$ the gain is
+# much smaller, too: the other digits are too quiet to be heard.
+#
 # Look at the rest as closely. With all images the first choice is as good as the whole answer. So once you
 # have many questions to ask, the softness adds little here, and most of the gain is that somebody answered.
 # A paper that compares "with teacher on all data" with "labels alone" cannot tell the two apart; Stanton
 # et al. (2021, "Does Knowledge Distillation Really Work?") look into what students really take over. And
-# features, at equal steps, gave nothing: 12 hidden units cannot imitate 300, and the effort
-# distracts them.
+# features, mixed with the labels in one loss, gave nothing here. Perhaps 12 units are too few to imitate
+# 300. FitNets (below) takes two stages, and a student about as wide.
 #
 # ## A student of TinyLM: equal steps, equal time
 #
@@ -594,6 +644,7 @@ measured = {
     "teacher online, equal time": (1.737, 1.710, 1.728),
     "cached answers, equal steps": (1.599, 1.608, 1.630),
     "a tenth of the text: alone": (2.531, 2.529, 2.561),
+    "    the same, stopped at 120 steps": (2.142, 2.140, 2.157),
     "a tenth of the text: cached": (1.857, 1.834, 1.844),
 }
 for name, values in measured.items():
@@ -601,7 +652,11 @@ for name, values in measured.items():
 mean = {name: statistics.mean(values) for name, values in measured.items()}
 assert mean["teacher online, equal time"] >= mean["alone"]
 assert mean["cached answers, equal steps"] < mean["alone"] - 0.08
-assert mean["a tenth of the text: cached"] < mean["a tenth of the text: alone"] - 0.6
+stopped = mean["    the same, stopped at 120 steps"]
+assert mean["alone"] + 0.1 < mean["a tenth of the text: cached"] < stopped - 0.25
+assert stopped < mean["a tenth of the text: alone"] - 0.3
+asked, trained = 21, 24  # CPU seconds: TinyLM's answers to all 153,600 tokens, and 300 steps
+print(f"asking TinyLM took {asked} s, training {trained} s")
 
 # %% [markdown]
 # Read it slowly, it is the heart of this chapter.
@@ -609,11 +664,17 @@ assert mean["a tenth of the text: cached"] < mean["a tenth of the text: alone"] 
 # * **At equal time with the teacher online, distillation does not win.** It lost on two seeds and drew on
 #   the third. The time that the teacher takes is worth as much as what it teaches.
 # * **At equal steps with stored answers it wins**, by 0.1 bits per byte.
-# * **Where text is short it wins by far.** The student alone reads the same 15,360 tokens ten times and
-#   begins to learn them by heart. The teacher's answers are so much richer that this hardly happens.
+# * **Where text is short it wins by more.** In 300 steps the student alone reads the same 15,360 tokens
+#   ten times and learns them by heart. Stopped after 120 steps it is at its best, so be fair and compare
+#   with that: the stored answers are still 0.3 better.
 #
-# And the stored answers had a price too: 21 CPU seconds for asking, nearly as long as the training
-# itself (24), and space on disk. It pays when you train more than one student.
+# Remember where the answers come from. TinyLM has read all 1.1 million tokens of the training text, these
+# windows too. Part of what it teaches is text that this student never saw. And real text is better still:
+# with ten times the tokens the student alone is ahead of the one with a tenth and a teacher.
+#
+# The stored answers had a price, too: 21 CPU seconds for asking about all 153,600 tokens, nearly as long as
+# the training itself, and space on disk. Each token is asked about once. So it pays when the student reads
+# the text several times, or when you train more than one student.
 #
 # ## What a stored answer costs
 #
@@ -673,11 +734,12 @@ def cached_kl(
     log_probabilities, tokens: ln p of the teacher's k likeliest tokens, and which; (B, k).
     """
     ### BEGIN SOLUTION
-    log_q = student.log_softmax(dim=1).gather(1, tokens)
-    p, q = log_probabilities.exp(), log_q.exp()
-    p_rest, q_rest = 1 - p.sum(dim=1), 1 - q.sum(dim=1)
+    log_q = student.log_softmax(dim=1)
+    log_q_rest = log_q.scatter(1, tokens, -torch.inf).logsumexp(dim=1)
+    log_q, p = log_q.gather(1, tokens), log_probabilities.exp()
+    p_rest = 1 - p.sum(dim=1)
     top = (p * (log_probabilities - log_q)).sum(dim=1)
-    return (top + p_rest * (p_rest / q_rest).log()).mean()
+    return (top + p_rest * (p_rest.log() - log_q_rest)).mean()
     ### END SOLUTION
 
 
@@ -702,7 +764,7 @@ assert 0.75 * whole < through_cache < whole
 #
 # A batch of sentences is padded to one length. Positions without a real token have the target −100, as in
 # `F.cross_entropy`. Every real token counts alike, padding for nothing, whatever its logits are. (They
-# may even be NaN.) This is *word-level* distillation. In *sequence-level* distillation (Kim and Rush,
+# may even be NaN, and no NaN may reach the gradient.) This is *word-level* distillation. In *sequence-level* distillation (Kim and Rush,
 # 2016) the teacher writes whole sentences and the student learns them as plain text: it needs no
 # logits, so it works with a teacher behind an interface.
 
@@ -713,15 +775,20 @@ def token_distillation(
 ) -> torch.Tensor:
     """KL(teacher ‖ student) of logits (B, T, C), mean over all tokens whose target is not −100."""
     ### BEGIN SOLUTION
-    log_q, log_p = student.log_softmax(dim=2), teacher.log_softmax(dim=2)
-    divergence = (log_p.exp() * (log_p - log_q)).sum(dim=2)
     real = targets != -100
-    return divergence.where(real, 0).sum() / real.sum()
+    log_q, log_p = student[real].log_softmax(dim=1), teacher[real].log_softmax(dim=1)
+    return (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()
     ### END SOLUTION
 
 
 # %% check="token_distillation" points=2
 check(token_distillation)
+
+# %%
+some_student = torch.zeros(1, 2, 5, requires_grad=True)
+some_teacher = torch.tensor([[[1.0, 0, 0, 0, 0], [torch.nan] * 5]])
+yours("token_distillation")(some_student, some_teacher, torch.tensor([[3, -100]])).backward()
+assert some_student.grad.isfinite().all(), "0 · NaN: choose the real tokens before you compute"
 
 # %% [markdown]
 # ## Which way round?
@@ -758,8 +825,9 @@ Picture(figure, "A teacher with two bumps; forward KL fits one broad bump over b
 
 # %% [markdown]
 # For a classifier, covering is what you want. For a model that *writes*, the broad bump puts its peak
-# where the teacher never goes: MiniLLM (Gu, Dong, Wei, Huang, 2024) therefore uses reverse KL. The
-# Jensen-Shannon divergence stands between them (Agarwal et al., 2024).
+# where the teacher never goes: MiniLLM (Gu, Dong, Wei, Huang, 2024) therefore uses reverse KL.
+# (There the student writes the text itself, and the whole text is judged. Exercise 8 is the part for one
+# token.) The Jensen-Shannon divergence stands between them (Agarwal et al., 2024).
 #
 # ## Exercise 8: reverse KL
 
@@ -847,9 +915,13 @@ pruned, coarse = magnitude_pruned(tiny, 0.4), rounded(tiny, 3)
 masks = {name: weight != 0 for name, weight in prunable_weights(pruned).items()}
 repair = {"TinyLM": quality(tiny, tokenizer, held_out[:12_000]).bits_per_byte}
 repair["60 % pruned"] = quality(pruned, tokenizer, held_out[:12_000]).bits_per_byte
-for name, by_teacher in (("healed by the text", False), ("healed by its dense self", True)):
+for name, by_teacher, steps in (
+    ("healed by the text", False, 20),
+    ("    in 27 steps", False, 27),
+    ("healed by its dense self", True, 20),
+):
     model = copy.deepcopy(pruned)
-    repair[name] = heal(model, list(model.parameters()), by_teacher, masks)
+    repair[name] = heal(model, list(model.parameters()), by_teacher, masks, steps)
 repair["3 bits"] = quality(coarse, tokenizer, held_out[:12_000]).bits_per_byte
 fixed = {id(weight) for weight in prunable_weights(coarse).values()}
 free = [p for p in coarse.parameters() if id(p) not in fixed]
@@ -858,11 +930,13 @@ for name, value in repair.items():
     print(f"{name:26} {value:.2f} bits per byte")
 assert repair["healed by its dense self"] < repair["60 % pruned"] - 0.02
 assert repair["healed by its dense self"] < repair["healed by the text"]
+assert abs(repair["healed by its dense self"] - repair["    in 27 steps"]) < 0.03
 assert repair["healed by its float self"] < repair["3 bits"]
 
 # %% [markdown]
-# Twenty steps, on 7,680 tokens. The former self is the better doctor: it corrects what the damage changed and
-# leaves alone what it did not, while the text's tokens ask a model to learn anew.
+# Twenty steps, on 7,680 tokens. At equal steps the former self is the better doctor. But it has to be asked,
+# and a step with it takes about 1.3 times as long. In the time of its 20 steps the text gets 26, and nearly
+# all of the lead is gone. So ask this chapter's question here, too: at equal *what*?
 #
 # ## The field's headline
 #
@@ -871,8 +945,8 @@ assert repair["healed by its float self"] < repair["3 bits"]
 # 97 % of BERT's score on the GLUE tasks. Read such figures with this chapter's questions. Against
 # *which* student without a teacher? At equal steps or at equal time? On how many seeds?
 #
-# Document S1 says distillation lowers the cost of training. It lowers the cost of *use*. Training costs
-# more: the teacher's own training, and a forward pass of the teacher for every token of the student. S3
+# Document S1 says that compression lowers the cost of training. Distillation does not: it lowers the cost
+# of *use*. Training costs more: the teacher's own training, and a forward pass of the teacher for every token of the student. S3
 # calls it transfer learning. That is something else: the same model on another task.
 #
 # ## Exercise 10: yours
@@ -915,7 +989,7 @@ print(f"{middle[list(middle)[-1]]:.1f} % with the teacher's answers to all 1257 
 print(f"TinyLM's student, bits per byte: {mean['alone']:.2f} alone, ", end="")
 print(f"{mean['teacher online, equal time']:.2f} with the teacher online at equal time,")
 print(f"    {mean['cached answers, equal steps']:.2f} with stored answers at equal steps")
-print(f"    a tenth of the text: {mean['a tenth of the text: alone']:.2f} alone, ", end="")
+print(f"    a tenth of the text: {stopped:.2f} alone, ", end="")
 print(f"{mean['a tenth of the text: cached']:.2f} with stored answers")
 print(f"stored answers: {stored[32]:.0f} bytes a token, {on_disk / letters:.0f} times the text")
 print(f"60 % pruned: {repair['60 % pruned']:.2f}, healed by the text ", end="")

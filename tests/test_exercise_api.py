@@ -41,6 +41,17 @@ def test_the_learners_function_is_used_once_it_passes_and_no_longer_when_it_fail
     ]
 
 
+@pytest.mark.parametrize(
+    "borrowed",
+    [COUNT_PARAMETERS.reference, named(lambda model: yours("count_parameters")(model))],
+    ids=["the reference", "what calls it"],
+)
+def test_the_reference_is_no_answer(borrowed):
+    with pytest.raises(CheckFailed):
+        check(borrowed)
+    assert yours("count_parameters") is COUNT_PARAMETERS.reference  # given again after the check
+
+
 def test_a_renamed_function_is_told_the_nearest_name():
     def count_parameter(model):
         return 0

@@ -1,7 +1,7 @@
 """The course's texts. Each arrives with a package; nothing is downloaded at run time.
 
 - two translations of the Bible, as chapters with one verse a line: TinyLM learns from the first;
-- 96 articles of the English Wikipedia, as plain prose: text that no model here was fitted to.
+- 96 articles of the English Wikipedia, as plain prose: text that TinyLM was not fitted to.
 """
 
 import ast

@@ -154,12 +154,11 @@ def token_loss(
     >>> token_loss(logits, logits, torch.tensor([[1, 2, -100], [4, -100, -100]]))
     tensor(0.)
     """
-    log_p, log_q = _log_both(student, teacher, temperature)
     real = targets != IGNORED
     if not real.any():
         raise ValueError(f"targets must hold a token; got {tuple(targets.shape)} of padding alone")
-    divergence = _divergence(log_p, log_q).masked_fill(~real, 0)
-    return temperature**2 * divergence.sum() / real.sum()
+    # Chosen before anything is computed: a NaN in the padding must not reach the gradient.
+    return soft_target_loss(student[real], teacher[real], temperature)
 
 
 def _log_both(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

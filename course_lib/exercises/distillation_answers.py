@@ -34,6 +34,7 @@ def repaired_training(
     """A copy of the student after `steps` steps of SGD on its mean square from the teacher."""
     student = copy.deepcopy(student)
     optimizer = torch.optim.SGD(student.parameters(), lr=rate)
+    teacher.eval()
     with torch.no_grad():
         answers = teacher(x_train)
     for _ in range(steps):
@@ -54,6 +55,7 @@ def _document_pairs() -> list[Case]:
     torch.manual_seed(0)
     deep = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
     small = nn.Sequential(nn.Linear(6, 2), nn.ReLU(), nn.Linear(2, 3))
+    dropping = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 3))
     names = ("student", "teacher", "x_train", "y_train", "x_validation", "steps", "rate")
     _load_optimizers()
 
@@ -65,6 +67,7 @@ def _document_pairs() -> list[Case]:
         case("a linear student", nn.Linear(6, 3), deep, 5, 0.1),
         case("a small network", small, deep, 8, 0.2),
         case("a single step", nn.Linear(6, 3), nn.Linear(6, 3), 1, 0.05),
+        case("a teacher with dropout", nn.Linear(6, 3), dropping, 5, 0.1),
     ]
 
 
@@ -129,10 +132,9 @@ REPAIRED_TRAINING = Exercise(
 
 def token_distillation(student: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
     """KL(teacher ‖ student) of logits (B, T, C), mean over all tokens whose target is not −100."""
-    log_q, log_p = student.log_softmax(dim=2), teacher.log_softmax(dim=2)
-    divergence = (log_p.exp() * (log_p - log_q)).sum(dim=2)
     real = targets != -100
-    return divergence.where(real, 0).sum() / real.sum()
+    log_q, log_p = student[real].log_softmax(dim=1), teacher[real].log_softmax(dim=1)
+    return (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()
 
 
 def _padded() -> list[Case]:
@@ -161,9 +163,9 @@ TOKEN_DISTILLATION = Exercise(
     reference=token_distillation,
     cases=_padded,
     hints=(
-        "First KL for each token, (B, T): a sum over the vocabulary.",
-        "targets != -100 says which tokens are real. Set the others to 0 with `where`: 0 · NaN is "
-        "still NaN.",
+        "targets != -100 says which tokens are real. Choose them first: student[real] is (N, C). "
+        "Set the others to 0 at the end, and the value is right, but the gradient is 0 · NaN.",
+        "Then KL for each token: a sum over the vocabulary.",
         "Divide the sum by the number of real tokens, not of positions, and not of sequences.",
     ),
     misconceptions=(
@@ -195,7 +197,7 @@ TOKEN_DISTILLATION = Exercise(
             "multiplied by the mask",
             lambda s, t, y: (kl(s, t, 1, 1) * (y != -100)).sum() / (y != -100).sum(),
             "you multiplied by a mask of zeros and ones. Where the logits of padding are NaN, "
-            "0 · NaN is NaN; choose with `where`.",
+            "0 · NaN is NaN; choose the real tokens before anything is computed.",
         ),
         Misconception(
             "divided by the vocabulary",
@@ -337,11 +339,12 @@ def cached_kl(student: Tensor, log_probabilities: Tensor, tokens: Tensor) -> Ten
     student: logits (B, C).
     log_probabilities, tokens: ln p of the teacher's k likeliest tokens, and which; (B, k).
     """
-    log_q = student.log_softmax(dim=1).gather(1, tokens)
-    p, q = log_probabilities.exp(), log_q.exp()
-    p_rest, q_rest = 1 - p.sum(dim=1), 1 - q.sum(dim=1)
+    log_q = student.log_softmax(dim=1)
+    log_q_rest = log_q.scatter(1, tokens, -torch.inf).logsumexp(dim=1)
+    log_q, p = log_q.gather(1, tokens), log_probabilities.exp()
+    p_rest = 1 - p.sum(dim=1)
     top = (p * (log_probabilities - log_q)).sum(dim=1)
-    return (top + p_rest * (p_rest / q_rest).log()).mean()
+    return (top + p_rest * (p_rest.log() - log_q_rest)).mean()
 
 
 def _stored() -> list[Case]:
@@ -352,10 +355,16 @@ def _stored() -> list[Case]:
         answers = (_logits(batch, classes, seed=seed), values, tokens)
         return Case(label, dict(zip(names, answers, strict=True)))
 
+    confident = {
+        "student": torch.tensor([[20.0, 0, 0, 0, 0, 0]]),
+        "log_probabilities": torch.tensor([[0.7, 0.2]]).log(),
+        "tokens": torch.tensor([[0, 1]]),
+    }
     return [
         case("two of five", 1, 5, 2, 0),
         case("three of eight", 4, 8, 3, 2),
         case("one of six", 3, 6, 1, 4),
+        Case("a confident student", confident),
     ]
 
 
@@ -372,6 +381,12 @@ def _teacher_scaled_up(s, log_p, i):
     return _top_alone(s, log_p, i)
 
 
+def _rounded_rest(s, log_p, i):
+    log_q, p = s.log_softmax(1).gather(1, i), log_p.exp()
+    p_rest, q_rest = 1 - p.sum(dim=1), 1 - log_q.exp().sum(dim=1)
+    return ((p * (log_p - log_q)).sum(dim=1) + p_rest * (p_rest / q_rest).log()).mean()
+
+
 def _first_k(s, log_p, i):
     return cached_kl(s, log_p, torch.arange(i.shape[1], device=i.device).expand_as(i))
 
@@ -381,7 +396,8 @@ CACHED_KL = Exercise(
     cases=_stored,
     hints=(
         "The student's ln q comes from all its logits; gather(1, tokens) then picks the k.",
-        "What is left for all other tokens together? 1 − the sum of the k, for p and for q.",
+        "What is left for all other tokens together? For p, 1 − the sum of the k. For q, which may "
+        "be tiny, the logsumexp over the tokens that were not kept: 1 − a sum near 1 is rounded.",
         "Add one more term to the sum: p_rest · ln(p_rest / q_rest).",
     ),
     properties=(Property("KL is never negative", lambda inputs, v: bool(v > -1e-6)),),
@@ -403,6 +419,12 @@ CACHED_KL = Exercise(
             _teacher_scaled_up,
             "you scaled the teacher's k probabilities up to a sum of 1. The student then learns "
             "that nothing else ever comes.",
+        ),
+        Misconception(
+            "1 − a sum near 1",
+            _rounded_rest,
+            "the student put everything on the kept tokens, and 1 − Σ q was rounded to 0. Take the "
+            "logsumexp of the others.",
         ),
         Misconception(
             "the first k tokens",

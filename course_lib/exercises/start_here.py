@@ -126,16 +126,20 @@ def packed_bytes(tensors: dict[str, Tensor], bits: dict[str, int]) -> int:
 
 def _state_dicts() -> list[Case]:
     matrix, odd, norm = torch.zeros(16, 8), torch.zeros(3, 3), torch.zeros(16)
+    ten, six, codes = torch.zeros(2, 5), torch.zeros(2, 3), torch.zeros(3, 3, dtype=torch.int8)
     several = {"a": odd, "b": odd.clone(), "c": odd.clone()}
     cases = {
+        "an odd number of 4-bit numbers": ({"odd": odd}, {"odd": 4}),
+        "ten 4-bit numbers": ({"ten": ten}, {"ten": 4}),
+        "six 3-bit numbers": ({"six": six}, {"six": 3}),
         "everything as it is": ({"matrix": matrix}, {}),
         "one matrix at 4 bits": ({"matrix": matrix}, {"matrix": 4}),
         "one matrix at 3 bits": ({"matrix": matrix}, {"matrix": 3}),
-        "an odd number of 4-bit numbers": ({"odd": odd}, {"odd": 4}),
         "three odd tensors": (several, {"a": 1, "b": 1, "c": 1}),
         "a norm stays float32": ({"matrix": matrix, "norm": norm}, {"matrix": 8}),
         "the rest is float16": ({"matrix": matrix, "norm": norm.half()}, {"matrix": 2}),
-        "no tensor at all": ({}, {"matrix": 4}),
+        "the rest is int8": ({"matrix": matrix, "codes": codes}, {"matrix": 2}),
+        "no tensor at all": ({}, {}),
     }
     return [Case(k, {"tensors": tensors, "bits": bits}) for k, (tensors, bits) in cases.items()]
 
@@ -219,7 +223,7 @@ PACKED_BYTES = Exercise(
 
 
 def bits_per_byte(losses: Tensor, text: str) -> Tensor:
-    """Bits that the model needs for each byte of the text (a tensor with one number)."""
+    """Bits that the model needs for each byte of the text: a 0-d tensor, in the losses' dtype."""
     return losses.sum() / math.log(2) / len(text.encode("utf-8"))
 
 

@@ -69,7 +69,7 @@ def _problem(exercise: Exercise, case: Case, yours: Outcome, expected: Outcome):
     if yours.altered and not expected.altered:
         return (("altered", f"your function changed its input {yours.altered[0]}; work on a copy"),)
     found = _difference(exercise, yours, expected) if exercise.compare else None
-    broken = [] if expected.error else _broken(exercise, case, yours)
+    broken = [] if expected.error else _broken(exercise, case, yours, unlike=found is not None)
     if not found and not broken:
         return ()
     lines = [("yours", short(yours.value))]
@@ -86,15 +86,18 @@ def _difference(exercise: Exercise, yours: Outcome, expected: Outcome) -> str | 
     )
 
 
-def _broken(exercise: Exercise, case: Case, yours: Outcome) -> list[str]:
-    """The texts of the properties that one value lacks."""
+def _broken(exercise: Exercise, case: Case, yours: Outcome, unlike: bool) -> list[str]:
+    """The texts of the properties that one value lacks.
+
+    A value so unlike the expected one that a property cannot be asked of it lacks nothing more.
+    """
     value = bare(yours.value)
     broken = []
     for item in exercise.properties:
         try:
             holds = bool(item.holds(case.inputs, value))
         except Exception:  # a value of another type or shape than the property is about
-            holds = False
+            holds = unlike
         if not holds:
             broken.append(item.text)
     return broken

@@ -12,6 +12,7 @@ from course_lib.exercises.engine.show import coloured, progress_table, words
 
 _passed: dict[str, Callable] = {}  # the learner's functions that passed in this kernel
 _hints_given: dict[str, int] = {}
+_checking = False  # while a learner's function runs, yours() gives nothing
 
 
 class CheckFailed(Exception):
@@ -35,9 +36,13 @@ def check(function: Callable) -> None:
     """
     name = getattr(function, "__name__", repr(function))
     exercise = find(name)
+    if function is exercise.reference:
+        text = f"✘ {name} · not yours\n  That is the reference. Write the function yourself."
+        return _show_error(CheckFailed(text, text))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     cases = exercise.cases()
-    verdict = judge(exercise, cases, run(function, cases, exercise.seconds, device), device)
+    outcomes = _outcomes(function, cases, exercise.seconds, device)
+    verdict = judge(exercise, cases, outcomes, device)
     record(verdict)
     if verdict.status == PASSED:
         _passed[name] = function
@@ -45,6 +50,15 @@ def check(function: Callable) -> None:
     else:
         _passed.pop(name, None)
         _show_error(CheckFailed(words(verdict), coloured(verdict)))
+
+
+def _outcomes(function: Callable, cases: list, seconds: float, device: str) -> list:
+    global _checking
+    _checking = True
+    try:
+        return run(function, cases, seconds, device)
+    finally:
+        _checking = False
 
 
 def _show_error(error: CheckFailed) -> None:
@@ -68,6 +82,8 @@ def hint(name: str) -> None:
 
 def yours(name: str) -> Callable:
     """Your function of that name if it passed its check in this session, else the reference."""
+    if _checking:
+        raise RuntimeError(f"yours({name!r}) gives nothing while a check runs")
     reference = find(name).reference
     print(f"using {'yours' if name in _passed else 'the reference'}: {name}")
     return _passed.get(name, reference)
