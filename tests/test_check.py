@@ -138,6 +138,21 @@ def test_a_lost_kernel_fails_within_a_minute(tmp_path, source, reason):
     assert time.monotonic() - start < 60
 
 
+def test_a_figures_words_are_compared_and_its_pixels_are_not(tmp_path):
+    shows = (
+        'from IPython.display import HTML\nHTML(\'<img alt="{}" src="data:image/png;base64,{}">\')'
+    )
+    path = write_notebook(tmp_path, shows.format("a line", "AA=="), shows.format("a line", "AA=="))
+    notebook = nbformat.read(path, 4)
+    for cell, alt in zip(notebook.cells, ("a line", "a bar"), strict=True):
+        html = f'<img alt="{alt}" src="data:image/png;base64,BB==">'
+        data = {"text/html": html, "text/plain": "<IPython.core.display.HTML object>"}
+        cell.outputs = [new_output("execute_result", data, execution_count=1)]
+        cell.execution_count = 1
+    nbformat.write(notebook, path)
+    assert [one.passed for one in run_nbval([path], compare=True)] == [True, False]
+
+
 def test_the_limits_that_are_used_leave_a_minute():
     assert CELL_SECONDS + GRACE_SECONDS < 60
 

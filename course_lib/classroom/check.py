@@ -89,10 +89,13 @@ def _pytest(lines: Path, compare: bool, seconds: float, junit: Path | None) -> l
     """pytest with nbval and our plugin, and with nothing that stands around the notebook."""
     settings = lines.with_name("pytest.ini")
     settings.write_text("[pytest]\n")
+    figures = lines.with_name("figures")  # a pixel may differ between processors; the text may not
+    figures.write_text('regex: data:image/png;base64,[^"]+\nreplace: a figure\n')
     command = [sys.executable, "-m", "pytest", "-q", "-c", settings, f"--rootdir={settings.parent}"]
     command += ["-p", "course_lib.classroom.nbval_plugin", "-p", "nbval.plugin"]
     command += ["-p", "no:cacheprovider", f"--cells={lines}", "--nbval-current-env"]
     command += ["--nbval" if compare else "--nbval-lax", f"--nbval-cell-timeout={seconds}"]
+    command += [f"--nbval-sanitize-with={figures}"]
     command += [f"--junitxml={junit.resolve()}"] if junit else []
     return [*command, "--nbval-kernel-startup-timeout=30"]
 

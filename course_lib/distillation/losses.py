@@ -157,8 +157,10 @@ def token_loss(
     real = targets != IGNORED
     if not real.any():
         raise ValueError(f"targets must hold a token; got {tuple(targets.shape)} of padding alone")
-    # Chosen before anything is computed: a NaN in the padding must not reach the gradient.
-    return soft_target_loss(student[real], teacher[real], temperature)
+    # Cleared before anything is computed: a NaN in the padding must not reach the gradient.
+    student, teacher = (logits.where(real[..., None], 0) for logits in (student, teacher))
+    log_p, log_q = _log_both(student, teacher, temperature)
+    return temperature**2 * _divergence(log_p, log_q).sum() / real.sum()
 
 
 def _log_both(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -133,8 +133,10 @@ REPAIRED_TRAINING = Exercise(
 def token_distillation(student: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
     """KL(teacher ‖ student) of logits (B, T, C), mean over all tokens whose target is not −100."""
     real = targets != -100
-    log_q, log_p = student[real].log_softmax(dim=1), teacher[real].log_softmax(dim=1)
-    return (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()
+    nothing = torch.zeros_like(student)
+    student, teacher = (logits.where(real[..., None], nothing) for logits in (student, teacher))
+    log_q, log_p = student.log_softmax(dim=2), teacher.log_softmax(dim=2)
+    return (log_p.exp() * (log_p - log_q)).sum() / real.sum()
 
 
 def _padded() -> list[Case]:
@@ -142,7 +144,7 @@ def _padded() -> list[Case]:
         targets = torch.tensor(rows)
         student, teacher = (_logits(*targets.shape, 6, seed=seed + i) for i in range(2))
         if broken is not None:
-            teacher[targets == -100] = broken
+            student[targets == -100] = teacher[targets == -100] = broken
         return Case(label, {"student": student, "teacher": teacher, "targets": targets})
 
     return [
@@ -163,8 +165,8 @@ TOKEN_DISTILLATION = Exercise(
     reference=token_distillation,
     cases=_padded,
     hints=(
-        "targets != -100 says which tokens are real. Choose them first: student[real] is (N, C). "
-        "Set the others to 0 at the end, and the value is right, but the gradient is 0 · NaN.",
+        "targets != -100 says which tokens are real. Clear the others' logits first: equal ones "
+        "have KL 0. Clear the KL at the end, and the value is right, but the gradient is 0 · NaN.",
         "Then KL for each token: a sum over the vocabulary.",
         "Divide the sum by the number of real tokens, not of positions, and not of sequences.",
     ),
@@ -197,7 +199,7 @@ TOKEN_DISTILLATION = Exercise(
             "multiplied by the mask",
             lambda s, t, y: (kl(s, t, 1, 1) * (y != -100)).sum() / (y != -100).sum(),
             "you multiplied by a mask of zeros and ones. Where the logits of padding are NaN, "
-            "0 · NaN is NaN; choose the real tokens before anything is computed.",
+            "0 · NaN is NaN; clear the padding before anything is computed.",
         ),
         Misconception(
             "divided by the vocabulary",
