@@ -1,7 +1,11 @@
+import shutil
+
 import pytest
 import torch
 from hypothesis import settings
+from jupyterlab import SCREENSHOTS, lab_server
 
+from course_lib.classroom.files import NOTEBOOKS, sources
 from course_lib.exercises.engine import progress
 from course_lib.models import pretrained
 
@@ -33,3 +37,21 @@ def own_progress(tmp_path_factory, monkeypatch):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def lab_folder(tmp_path_factory):
+    """Copies of the learner's notebooks."""
+    folder = tmp_path_factory.mktemp("lab")
+    for path in sources():
+        shutil.copy(NOTEBOOKS / f"{path.stem}.ipynb", folder)
+    shutil.copy(NOTEBOOKS / "GLOSSARY.md", folder)
+    SCREENSHOTS.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab_address(lab_folder, tmp_path_factory):
+    """A JupyterLab that serves them."""
+    with lab_server(lab_folder, tmp_path_factory.mktemp("home")) as address:
+        yield address

@@ -11,8 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, sync_playwright
 
+from course_lib.classroom.files import ROOT
+
+SCREENSHOTS = ROOT / "artifacts"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
     "--no-sandbox",
@@ -23,7 +27,11 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-
+IN_A_BROWSER = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: apt-get install chromium"),
+]
 
 CONTRAST_RATIO = """element => {
     const parse = colour => colour.match(/[\\d.]+/g).map(Number)

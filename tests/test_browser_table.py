@@ -2,18 +2,13 @@
 
 import shutil
 
-import pytest
-from jupyterlab import CHROMIUM, Lab, browser_page, lab_server
+from jupyterlab import IN_A_BROWSER, Lab, browser_page, lab_server
 
 from course_lib.classroom.files import NOTEBOOKS
 
 NOTEBOOK = "13_reading_sources.ipynb"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: apt-get install chromium"),
-]
+pytestmark = IN_A_BROWSER
 
 
 def test_choosing_a_document_and_a_verdict_filters_the_claims(tmp_path):
