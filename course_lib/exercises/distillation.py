@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.distillation.losses import soft_target_loss
-from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
+from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
 
 
 def small_student(seed: int) -> nn.Module:
@@ -126,7 +126,7 @@ def _two_logits() -> list[Case]:
         "a sharp teacher": (_logits(3, 4, seed=4), 9 * _logits(3, 4, seed=5), 4.0),
     }
     names = ("student", "teacher", "temperature")
-    return [Case(k, dict(zip(names, v, strict=True))) for k, v in cases.items()]
+    return labelled_cases(names, cases)
 
 
 DISTILLATION_LOSS = Exercise(
@@ -204,7 +204,7 @@ def _with_labels() -> list[Case]:
         "teacher alone": (*batch, 4.0, 1.0),
     }
     names = ("student", "teacher", "labels", "temperature", "soft_share")
-    return [Case(k, dict(zip(names, v, strict=True))) for k, v in cases.items()]
+    return labelled_cases(names, cases)
 
 
 def _mixed(s, t, y, T, a, hard_temperature=1.0, factor=None):

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
+from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
 from course_lib.pruning.least_squares import gradient, lipschitz_constant
 from course_lib.pruning.objective import project
 
@@ -24,10 +24,6 @@ def regression(rows: int, features: int, seed: int) -> tuple[Tensor, Tensor]:
     """X (N, P) and y (N,) with two features that matter, and means that are not zero."""
     X = _normal(rows, features, seed=seed) + torch.arange(features)
     return X, 2 * X[:, 0] - X[:, 1] + 3 + 0.5 * _normal(rows, seed=seed + 1)
-
-
-def _cases(names: tuple[str, ...], labelled: dict[str, tuple]) -> list[Case]:
-    return [Case(label, dict(zip(names, v, strict=True))) for label, v in labelled.items()]
 
 
 # --------------------------------------------------------------------- ridge_closed_form
@@ -48,7 +44,7 @@ def _ridge_cases() -> list[Case]:
         "five features": (*regression(9, 5, seed=3), 2.0),
         "more features than rows": (_normal(3, 6, seed=5), _normal(3, seed=6), 1.0),
     }
-    return _cases(("features", "targets", "penalty"), labelled)
+    return labelled_cases(("features", "targets", "penalty"), labelled)
 
 
 def _ridge_with(change):
@@ -114,7 +110,7 @@ def _thresholds() -> list[Case]:
         "everything goes": (torch.tensor([0.3, -0.4]), 3.0),
         "a matrix": (_normal(3, 4), 1.2),
     }
-    return _cases(("z", "penalty"), labelled)
+    return labelled_cases(("z", "penalty"), labelled)
 
 
 MINIMISE_L1 = Exercise(
@@ -173,7 +169,7 @@ def _weights_and_thresholds() -> list[Case]:
         "everything goes": (torch.tensor([0.2, -0.3]), 1.0),
         "a larger matrix": (_normal(4, 5), 0.6),
     }
-    return _cases(("weight", "threshold"), labelled)
+    return labelled_cases(("weight", "threshold"), labelled)
 
 
 def _in_place(weight, threshold):
@@ -246,7 +242,7 @@ def _projections() -> list[Case]:
         "all": (torch.tensor([0.3, 0.0, -0.4]), 3),
         "a larger matrix": (3 * _normal(4, 5), 7),
     }
-    return _cases(("theta", "k"), labelled)
+    return labelled_cases(("theta", "k"), labelled)
 
 
 def _magnitudes(theta: Tensor, k: int) -> float:
@@ -336,7 +332,7 @@ def _steps() -> list[Case]:
         "more features than rows": (wide, wide @ (_normal(9) > 1).float(), _normal(9, seed=2), 2),
         "nothing may stay": (X, Y, torch.ones(2), 0),
     }
-    return _cases(("features", "targets", "theta", "k"), labelled)
+    return labelled_cases(("features", "targets", "theta", "k"), labelled)
 
 
 def _project_first(X, y, theta, k):

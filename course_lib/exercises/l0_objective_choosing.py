@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
+from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
 from course_lib.exercises.l0_objective import regression
 from course_lib.pruning.cross_validation import cross_validation_errors, k_folds
 from course_lib.pruning.least_squares import ridge
@@ -11,10 +11,6 @@ from course_lib.pruning.least_squares import ridge
 
 def _normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _cases(names: tuple[str, ...], labelled: dict[str, tuple]) -> list[Case]:
-    return [Case(label, dict(zip(names, v, strict=True))) for label, v in labelled.items()]
 
 
 # --------------------------------------------------------------------- validation_errors
@@ -42,7 +38,7 @@ def _fold_cases() -> list[Case]:
         "folds of unequal size": (*regression(11, 4, seed=2), [0.0, 5.0], k_folds(11, 4, seed=1)),
         "each row once": (*regression(7, 2, seed=4), [0.5, 2.0], k_folds(7, 7)),
     }
-    return _cases(("features", "targets", "penalties", "folds"), labelled)
+    return labelled_cases(("features", "targets", "penalties", "folds"), labelled)
 
 
 def _folds_with(rows_of_means="training", rows_to_fit=0, rows_to_score=1, target_mean=1.0):
@@ -135,7 +131,7 @@ def _weights() -> list[Case]:
         "with zeros": (torch.tensor([0.0, 2.0, 0.0, -2.0]),),
         "a matrix": (_normal(3, 4),),
     }
-    return _cases(("weight",), labelled)
+    return labelled_cases(("weight",), labelled)
 
 
 RELATIVE_MAGNITUDE = Exercise(
@@ -201,7 +197,7 @@ def _tensors() -> list[Case]:
         "nearly all large": (torch.tensor([[2.0, -2.5], [3.0, 0.1], [-2.0, 2.0]]),),
         "bell-shaped": (_normal(20, 15),),
     }
-    return _cases(("weight",), labelled)
+    return labelled_cases(("weight",), labelled)
 
 
 KEPT_BY_MEAN = Exercise(

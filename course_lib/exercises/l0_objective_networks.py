@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.data.images import Digits, digits
-from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
+from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
 from course_lib.measure.quality import accuracy
 from course_lib.models.digits_mlp import DigitsMLP, train_digits
 from course_lib.pruning.masks import apply_masks, hold_masks, magnitude_masks, prunable_weights
@@ -16,10 +16,6 @@ from course_lib.pruning.masks import apply_masks, hold_masks, magnitude_masks, p
 
 def _normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _cases(names: tuple[str, ...], labelled: dict[str, tuple]) -> list[Case]:
-    return [Case(label, dict(zip(names, v, strict=True))) for label, v in labelled.items()]
 
 
 # ------------------------------------------------------------------ masked_momentum_step
@@ -52,7 +48,7 @@ def _optimizer_states() -> list[Case]:
             0.9,
         ),
     }
-    return _cases(names, labelled)
+    return labelled_cases(names, labelled)
 
 
 def _step_with(of_gradient, of_velocity, of_weight):
@@ -133,7 +129,7 @@ def _gates() -> list[Case]:
         "a wide stretch": (torch.tensor([-1.0, 0.5, 2.0]), 0.5, -0.5, 1.5),
         "a matrix": (_normal(3, 4), 2 / 3, -0.1, 1.1),
     }
-    return _cases(names, labelled)
+    return labelled_cases(names, labelled)
 
 
 def _stretched(log_alpha, gamma, zeta):

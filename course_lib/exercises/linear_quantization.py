@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
+from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
 
 
 def _weight(outputs: int = 6, inputs: int = 16, seed: int = 0) -> Tensor:
@@ -34,7 +34,7 @@ def _ranges() -> list[Case]:
         "a range far from zero": (ends + 7.3, 6.3, 8.3, 5),
     }
     names = ("weight", "low", "high", "bits")
-    return [Case(k, dict(zip(names, v, strict=True))) for k, v in cases.items()]
+    return labelled_cases(names, cases)
 
 
 QUANTIZE_LINEAR = Exercise(

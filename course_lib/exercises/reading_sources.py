@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
+from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
 
 
 def _normal(*shape: int, seed: int = 0) -> Tensor:
@@ -256,7 +256,7 @@ def _shapes() -> list[Case]:
         "small": (7, 5, 3, 2),
     }
     names = ("vocabulary", "width", "hidden", "classes")
-    return [Case(label, dict(zip(names, shape, strict=True))) for label, shape in shapes.items()]
+    return labelled_cases(names, shapes)
 
 
 def _lstm(width: int, hidden: int, gates: int = 4, biases: int = 1) -> int:
@@ -329,7 +329,7 @@ def _keeps() -> list[Case]:
         "an impossible probability": (few, 1.5, border),
         "a negative probability": (few, -0.5, border),
     }
-    return [Case(label, dict(zip(names, case, strict=True))) for label, case in cases.items()]
+    return labelled_cases(names, cases)
 
 
 def _refusing(function):

@@ -9,11 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
-
-
-def _cases(names: tuple[str, ...], inputs: dict[str, tuple]) -> list[Case]:
-    return [Case(label, dict(zip(names, v, strict=True))) for label, v in inputs.items()]
+from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -48,7 +44,7 @@ def _counts() -> list[Case]:
         "a context never seen": (last, uneven),
         "six tokens": (many, torch.tensor([0.3, 0.25, 0.2, 0.15, 0.06, 0.04])),
     }
-    return _cases(("pairs", "unigram"), inputs)
+    return labelled_cases(("pairs", "unigram"), inputs)
 
 
 def _add_one(pairs, unigram):
@@ -162,7 +158,7 @@ def _documents() -> list[Case]:
         "letters of other alphabets": (["STRASSE", "straße", "Ωmega", "ωMEGA"],),
         "no text": ([],),
     }
-    return _cases(("documents",), inputs)
+    return labelled_cases(("documents",), inputs)
 
 
 def _keep_by(key) -> Callable:
@@ -255,7 +251,7 @@ def _word_lists() -> list[Case]:
         "as long as a shingle": ("a b c", "a b c d", 3),
     }
     inputs = {label: (a.split(), b.split(), width) for label, (a, b, width) in texts.items()}
-    return _cases(("first", "second", "width"), inputs)
+    return labelled_cases(("first", "second", "width"), inputs)
 
 
 def _runs(words, width):

@@ -8,11 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
-
-
-def _cases(names: tuple[str, ...], inputs: dict[str, tuple]) -> list[Case]:
-    return [Case(label, dict(zip(names, v, strict=True))) for label, v in inputs.items()]
+from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -46,7 +42,7 @@ def _shingle_numbers() -> list[Case]:
         "large numbers": (draw(big, 40), draw(big, 16, 1), draw(big, 16), big),
         "the same shingles in another order": (small.flip(0), *by_hand[1:]),
     }
-    return _cases(("shingles", "factors", "shifts", "prime"), inputs)
+    return labelled_cases(("shingles", "factors", "shifts", "prime"), inputs)
 
 
 def _hashed(shingles, factors, shifts, prime):
@@ -126,7 +122,7 @@ def _signatures() -> list[Case]:
         "five of twenty positions": (random,),
         "close is not equal": (torch.tensor([[10, 20, 30, 40], [11, 20, 29, 41]]),),
     }
-    return _cases(("signatures",), inputs)
+    return labelled_cases(("signatures",), inputs)
 
 
 def _as_sets(signatures):
@@ -211,7 +207,7 @@ def _bandings() -> list[Case]:
         "bands of one row": (grid, 4, 1),
         "one pair": (torch.tensor(0.7), 32, 4),
     }
-    return _cases(("similarity", "bands", "rows"), inputs)
+    return labelled_cases(("similarity", "bands", "rows"), inputs)
 
 
 BAND_PROBABILITY = Exercise(
@@ -283,7 +279,7 @@ def _demands() -> list[Case]:
         "as many as allowed": (2, 0.5, 0.25),
         "bands of one row": (16, 0.25, 0.1),
     }
-    return _cases(("hashes", "similarity", "missed"), inputs)
+    return labelled_cases(("hashes", "similarity", "missed"), inputs)
 
 
 def _choose(rows_of) -> Callable:

@@ -8,11 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
-
-
-def _cases(names: tuple[str, ...], inputs: dict[str, tuple]) -> list[Case]:
-    return [Case(label, dict(zip(names, v, strict=True))) for label, v in inputs.items()]
+from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -42,7 +38,7 @@ def _matrices() -> list[Case]:
         "a rotated diagonal": (turned @ torch.diag(torch.tensor([4.0, 1.0, 0.5, 0.1])),),
         "the same, a hundred times larger": (100 * wide,),
     }
-    return _cases(("matrix",), inputs)
+    return labelled_cases(("matrix",), inputs)
 
 
 def _rank_of_shares(shares):
@@ -158,7 +154,7 @@ def _batches() -> list[Case]:
         ),
         "values far from zero": ([torch.tensor([[5.0, 6.0, 0.4], [6.0, 5.0, 0.4]])], 0.1),
     }
-    return _cases(("batches", "tolerance"), inputs)
+    return labelled_cases(("batches", "tolerance"), inputs)
 
 
 def _hidden(generator, activation, gain=1.0) -> list[Tensor]:
@@ -278,7 +274,7 @@ def _layers() -> list[Case]:
         incoming = torch.randn(units, width, generator=generator)
         incoming[drop] = c * incoming[keep]
         inputs[label] = (incoming, torch.randn(outputs, units, generator=generator), keep, drop)
-    return _cases(names, inputs)
+    return labelled_cases(names, inputs)
 
 
 def _without(matrix, drop, dim):

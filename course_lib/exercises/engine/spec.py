@@ -16,6 +16,15 @@ class Case:
     inputs: dict[str, Any]
 
 
+def labelled_cases(names: tuple[str, ...], inputs: dict[str, tuple]) -> list[Case]:
+    """A case for each label, its inputs under these names.
+
+    >>> labelled_cases(("x", "y"), {"a pair": (1, 2)})
+    [Case(label='a pair', inputs={'x': 1, 'y': 2})]
+    """
+    return [Case(label, dict(zip(names, some, strict=True))) for label, some in inputs.items()]
+
+
 @dataclass(frozen=True)
 class Property:
     """What any right answer has. `holds(inputs, value)` sees one case and its returned value."""
