@@ -484,10 +484,11 @@ check(choose_bands)
 # %%
 bands, band_rows = yours("choose_bands")(K, 0.5, 0.15)
 near, near_j = minhash.near_duplicates(verses, threshold=0.5, hashes=K, bands=bands)
-truth = shingles.similar_pairs(shingles.shingle_sets(verses), 0.5)
+sets_of_verses = shingles.shingle_sets(verses)
+truth = shingles.similar_pairs(sets_of_verses, 0.5)
 print(f"b = {bands}, r = {band_rows}: {len(near):,} of {len(truth):,} pairs with J ≥ 0.5 found,")
 print(f"with {len(verses):,} verses and {len(verses) * (len(verses) - 1) // 2:,} pairs")
-truth_j = shingles.jaccard(shingles.shingle_sets(verses), truth)
+truth_j = shingles.jaccard(sets_of_verses, truth)
 alike_not_equal = int((truth_j < 1).sum())
 print(
     f"{alike_not_equal:,} of the pairs are alike and not equal; {(near_j < 1).sum():,} of them found"
