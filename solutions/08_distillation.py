@@ -32,12 +32,11 @@ from course_lib.distillation.language import new_student, train_student
 from course_lib.distillation.losses import logit_matching_loss, soft_target_loss
 from course_lib.distillation.training import distill, fit
 from course_lib.exercises import check, hint, yours
-from course_lib.exercises.distillation import small_student
 from course_lib.measure.latency import latency
 from course_lib.measure.quality import accuracy, quality
 from course_lib.measure.size import count_parameters
 from course_lib.models import pretrained
-from course_lib.models.digits_mlp import DigitsMLP, train_digits
+from course_lib.models.digits_mlp import DigitsMLP, small_student, train_digits
 from course_lib.plots.explore import explore
 from course_lib.plots.figure import BLUE, GREEN, ORANGE, Picture, new_figure
 from course_lib.plots.predict import predict
