@@ -68,11 +68,12 @@ def mutants(function: Callable, differentiable: bool = False) -> Iterator[tuple[
     if ast.get_docstring(definition):
         definition.body = definition.body[1:]
     definition.decorator_list, definition.returns = [], None
+    plain = {a.arg for a in definition.args.args if a.annotation and _is_plain(a.annotation)}
     for argument in definition.args.args:
         argument.annotation = None
     places = [node for statement in definition.body for node in _walk(statement)]
     for number, node in enumerate(places):
-        for change, replacement in _changes(node):
+        for change, replacement in _changes(node, plain):
             copied = copy.deepcopy(tree)
             copies = [n for statement in copied.body[0].body for n in _walk(statement)]
             replaced = _replace(copied, copies[number], replacement)
@@ -113,8 +114,12 @@ def _walk(node: ast.AST) -> Iterator[ast.AST]:
                 yield from _walk(child)
 
 
-def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """(description, new node) for every change that this node allows."""
+def _is_plain(annotation: ast.expr) -> bool:
+    return ast.unparse(annotation) in ("int", "float", "str")
+
+
+def _changes(node: ast.AST, plain: set[str]) -> Iterator[tuple[str, ast.AST]]:
+    """(description, new node) for every change that this node allows; `plain` are no tensors."""
     before = ast.unparse(node) if isinstance(node, ast.expr | ast.stmt) else ""
 
     def changed(**fields) -> tuple[str, ast.AST]:
@@ -131,7 +136,7 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     elif isinstance(node, ast.BinOp | ast.AugAssign) and type(node.op) in BINARY:
         yield changed(op=BINARY[type(node.op)]())
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-            yield from _denominator_changes(node, changed)
+            yield from _denominator_changes(node, changed, plain)
     elif isinstance(node, ast.Compare) and type(node.ops[0]) in COMPARE:
         yield changed(ops=[COMPARE[type(node.ops[0])](), *node.ops[1:]])
     elif isinstance(node, ast.BoolOp):
@@ -146,9 +151,10 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
         yield from _call_changes(node, before, changed)
 
 
-def _denominator_changes(node: ast.BinOp, changed) -> Iterator[tuple[str, ast.AST]]:
+def _denominator_changes(node: ast.BinOp, changed, plain) -> Iterator[tuple[str, ast.AST]]:
     """What people add to be safe: an epsilon in a denominator, or a least value for it."""
-    if not isinstance(node.right, ast.Constant):
+    names = {n.id for n in ast.walk(node.right) if isinstance(n, ast.Name)}
+    if names - plain - MODULES - {"len"}:
         epsilon = ast.Constant(1e-8)
         yield changed(right=ast.BinOp(node.right, ast.Add(), epsilon))
         least = ast.Call(ast.Name("_at_least", ast.Load()), [ast.Constant(1e-6), node.right], [])
