@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from course_lib.data.images import digits
 from course_lib.distillation.losses import soft_target_loss
-from course_lib.distillation.training import fit
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
 from course_lib.models.digits_mlp import DigitsMLP, small_student, train_digits
+from course_lib.models.training import fit
 
 # -------------------------------------------------------------------------- taught_by_few
 

@@ -11,7 +11,8 @@ from course_lib.data.images import Digits, digits
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
 from course_lib.measure.quality import accuracy
 from course_lib.models.digits_mlp import DigitsMLP, train_digits
-from course_lib.pruning.masks import apply_masks, hold_masks, magnitude_masks, prunable_weights
+from course_lib.models.parts import prunable_weights
+from course_lib.pruning.masks import apply_masks, hold_masks, magnitude_masks
 
 
 def _normal(*shape: int, seed: int = 0) -> Tensor:
