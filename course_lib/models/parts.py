@@ -34,6 +34,15 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     return _weights_of(model, nn.Linear | nn.Conv1d | nn.Conv2d)
 
 
+def matrices(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Every 2-D parameter by name, the embedding's too.
+
+    >>> list(matrices(nn.Sequential(nn.Embedding(5, 2), nn.Linear(2, 3))))
+    ['0.weight', '1.weight']
+    """
+    return {name: p for name, p in model.named_parameters() if p.dim() == 2}
+
+
 def _weights_of(model: nn.Module, kinds: type) -> dict[str, nn.Parameter]:
     of_layers = {id(m.weight) for m in model.modules() if isinstance(m, kinds)}
     return {name: p for name, p in model.named_parameters() if id(p) in of_layers}
