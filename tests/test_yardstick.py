@@ -29,5 +29,5 @@ def test_tinylm_stands_on_it_where_it_stands_on_all_of_them(tiny):
 @pytest.mark.slow
 def test_smollm2s_sample_holds_four_thousand_tokens(smollm2):
     found = smollm2_quality(*smollm2)
-    assert found.tokens == 4096 and found.perplexity == pytest.approx(23.6, rel=0.01)
+    assert 4090 < found.tokens < 4100 and found.perplexity == pytest.approx(23.6, rel=0.01)
     assert len(wikipedia_sample()) == 19_712
