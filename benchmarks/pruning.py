@@ -14,9 +14,10 @@ from torch import nn
 from torch.nn.utils import prune
 
 from benchmarks.measuring import cpu_seconds, extra_bytes, in_a_fresh_process, report
+from course_lib.models.parts import prunable_weights
+from course_lib.models.selection import largest_masks
 from course_lib.pruning.hard_concrete import L0Linear
-from course_lib.pruning.masks import magnitude_pruned, prunable_weights
-from course_lib.pruning.top_k import largest_masks
+from course_lib.pruning.masks import magnitude_pruned
 
 # ---------------------------------------------------------------- 90 % of 47.8 million weights
 

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.ao.quantization import HistogramObserver, PerChannelMinMaxObserver
 
 from benchmarks.measuring import cpu_seconds, extra_bytes, in_a_fresh_process, report
+from course_lib.formats.packing import pack, unpack
 from course_lib.quantization.calibration import minmax_range, mse_range, percentile_range
 from course_lib.quantization.histogram import histogram
-from course_lib.quantization.linear import Format, Grid, dequantize, fit, quantize
-from course_lib.quantization.packing import pack, unpack
+from course_lib.quantization.linear import Format, Grid, dequantize, fit_grid, quantize
 from course_lib.quantization.rows import to_rows
 
 INT8, INT4, GROUP = Format(8, symmetric=True), Format(4), 128
@@ -46,7 +46,7 @@ def heavy_tailed(R: int = WIDTH, C: int = WIDTH) -> Tensor:
 def int8_ours(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Codes and values of int8 per channel, by this library."""
     rows = to_rows(weight, "channel")
-    grid = fit(*minmax_range(rows), INT8)
+    grid = fit_grid(*minmax_range(rows), INT8)
     codes = quantize(rows, grid)
     return codes, dequantize(codes, grid)
 
@@ -76,7 +76,7 @@ def int8_fake(weight: Tensor) -> Tensor:
 def int4_ours(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Codes and values of int4 in groups of 128, by this library."""
     rows = to_rows(weight, GROUP)
-    grid = fit(*minmax_range(rows), INT4)
+    grid = fit_grid(*minmax_range(rows), INT4)
     codes = quantize(rows, grid)
     return codes.view_as(weight), dequantize(codes, grid).view_as(weight)
 
@@ -138,7 +138,7 @@ def gptq_grid(rows: Tensor, format: Format) -> Grid:
 
 def search_ours(rows: Tensor) -> Grid:
     """The grid with the least squared error over 80 shares, by this library."""
-    return fit(*mse_range(rows, INT4), INT4)
+    return fit_grid(*mse_range(rows, INT4), INT4)
 
 
 def search_tables(outputs: int = WIDTH // 4, repeats: int = 3) -> None:
@@ -170,7 +170,7 @@ def observed(x: Tensor) -> Grid:
 def searched(x: Tensor) -> Grid:
     """The same by this library: a histogram, and the MSE range of its bins."""
     centres, counts = histogram(x)
-    return fit(*mse_range(centres, Format(8), counts), Format(8))
+    return fit_grid(*mse_range(centres, Format(8), counts), Format(8))
 
 
 def activation_tables() -> None:
@@ -181,7 +181,7 @@ def activation_tables() -> None:
     sides = {"course_lib": searched, "HistogramObserver": observed}
     quality = [
         f"{decibels(flat, dequantize(quantize(flat, grid), grid)):.3f}"
-        for grid in (fit(*minmax_range(flat), Format(8)), *(f(x) for f in sides.values()))
+        for grid in (fit_grid(*minmax_range(flat), Format(8)), *(f(x) for f in sides.values()))
     ]
     seconds = cpu_seconds({name: lambda f=f: f(x) for name, f in sides.items()})
     title = (

@@ -24,6 +24,7 @@ from course_lib.data.images import digits
 from course_lib.data.text import bible_chapters, bible_verses, split, wikipedia_articles
 from course_lib.device import best_device
 from course_lib.exercises import check, hint, progress, yours
+from course_lib.formats.entropy import code_entropy
 from course_lib.measure.quality import quality, token_losses
 from course_lib.models import pretrained
 from course_lib.models.lstm import LSTM, train_briefly
@@ -722,7 +723,7 @@ for row, kind in enumerate(kinds):
         weight = block.get_submodule(kind).weight
         for column, largest in enumerate((weight.abs().amax(1, keepdim=True), weight.abs().amax())):
             codes = (7 * weight / largest).round().int() + 7  # 0 … 14
-            entropies[row, column] += float(spectra.code_entropy(codes, levels=15)) / 4
+            entropies[row, column] += float(code_entropy(codes, levels=15)) / 4
     print(f"{names[row]:20}{entropies[row, 0]:>15.1f}{entropies[row, 1]:>21.1f}")
 assert all(74 < share < 88 for share in full)
 assert entropies[:, 0].min() > 3.0 and entropies[:, 0].max() < 3.5

@@ -25,11 +25,14 @@ from course_lib.data.images import Digits, digits
 from course_lib.data.text import bible_chapters, split
 from course_lib.device import best_device
 from course_lib.exercises import check, yours
+from course_lib.formats.model_file import pack_tensors, unpack_tensors
+from course_lib.formats.sparse import Sparse
 from course_lib.measure.latency import latency
 from course_lib.measure.quality import accuracy, quality
 from course_lib.measure.size import count_parameters, size
 from course_lib.models import pretrained
 from course_lib.models.digits_mlp import DigitsMLP, cross_entropy, train_digits
+from course_lib.models.parts import prunable_weights
 from course_lib.plots.explore import explore
 from course_lib.plots.figure import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, Picture, new_figure
 from course_lib.plots.predict import predict
@@ -60,10 +63,8 @@ from course_lib.pruning.masks import (
     hold_masks,
     magnitude_masks,
     magnitude_pruned,
-    prunable_weights,
 )
 from course_lib.pruning.objective import l0, project, soft_threshold
-from course_lib.pruning.sparse_file import dense_tensors, sparse_tensors
 
 device = best_device()
 
@@ -1037,15 +1038,15 @@ assert speed.ratio > 0.4  # a tenth of the work, and nowhere near a tenth of the
 # | gaps | an 8-bit distance to the next non-zero | $(b+1)\,n$, a little more if gaps exceed 255 |
 # | indices | a 32-bit position | $(b+4)\,n$ |
 #
-# `sparse_tensors` takes the smallest for each tensor, or the dense form. Files, measured:
+# The scheme `Sparse` takes the smallest for each tensor, or the dense form. Files, measured:
 
 # %%
 shares_kept = [1.0, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02]
 stored, forms = [], []
 for density in shares_kept:
     half = {k: t.half() for k, t in magnitude_pruned(tiny, density, True).state_dict().items()}
-    packed = sparse_tensors(half)
-    back = dense_tensors(packed)
+    packed = pack_tensors(half, dict.fromkeys(half, Sparse()))
+    back = unpack_tensors(packed, half)
     assert all(torch.equal(back[name], half[name]) for name in half)
     stored.append(size(packed).bytes / 1e6)
     forms.append({n.split(":")[1] for n in packed if ":" in n} & {"bitmap", "gaps", "indices"})
@@ -1197,7 +1198,8 @@ check(sparsify_digits)
 sparsify = yours("sparsify_digits")
 sparse = sparsify(networks, data.train_images, data.train_labels)
 sparse_accuracy = mean_accuracy(sparse)
-sparse_file = size(sparse_tensors(sparse[0].state_dict())).bytes
+sparse_weights = sparse[0].state_dict()
+sparse_file = size(pack_tensors(sparse_weights, dict.fromkeys(sparse_weights, Sparse()))).bytes
 dense_file = size(networks[0].state_dict()).bytes
 print("exact zeros of 10: weight decay 0, L1 by gradient 0, L1 by soft threshold 7")
 print(

@@ -22,20 +22,21 @@ import torch.nn.functional as F
 from course_lib.data.text import bible_chapters, split, wikipedia_articles
 from course_lib.device import best_device
 from course_lib.exercises import check, yours
+from course_lib.formats.linear import Scheme
+from course_lib.formats.model_file import every_linear, pack_model, unpack_model
 from course_lib.measure.latency import latency, seconds
 from course_lib.measure.quality import quality
 from course_lib.measure.size import size
 from course_lib.models import pretrained
+from course_lib.models.parts import record_inputs
 from course_lib.plots.explore import explore
 from course_lib.plots.figure import BLUE, COLOURS, GREEN, ORANGE, RED, Picture, new_figure
 from course_lib.plots.levels import draw_curves, draw_levels
 from course_lib.plots.predict import predict
 from course_lib.quantization import calibration, histogram
 from course_lib.quantization.integer_linear import dynamic_linear
-from course_lib.quantization.linear import Format, dequantize, fake_quantize, fit, quantize
-from course_lib.quantization.packed_model import Scheme, every_linear, pack_model, unpack_model
+from course_lib.quantization.linear import Format, dequantize, fake_quantize, fit_grid, quantize
 from course_lib.quantization.rows import to_rows
-from course_lib.redundancy.layers import record_inputs
 
 device = best_device()
 tiny, tokenizer = pretrained.tiny()
@@ -64,7 +65,7 @@ row = 35
 def rounded(weight: torch.Tensor, bits: int, share: str | int) -> tuple[torch.Tensor, list]:
     """The weight on symmetric grids, and the levels of the row (or of its first group)."""
     rows, format = to_rows(weight, share), Format(bits, symmetric=True)
-    grid = fit(*calibration.minmax_range(rows), format)
+    grid = fit_grid(*calibration.minmax_range(rows), format)
     first = {"tensor": 0, "channel": row}.get(share, row * len(rows) // len(weight))
     levels = grid.scale[first] * torch.arange(format.lowest, format.highest + 1, device=device)
     return fake_quantize(rows, grid).view_as(weight), levels.tolist()
@@ -642,7 +643,7 @@ check(search_clip)
 
 # %%
 def decibels(rows: torch.Tensor, ends: calibration.Range, format: Format) -> float:
-    error = calibration.squared_error(rows, fit(*ends, format))
+    error = calibration.rounding_error(rows, fit_grid(*ends, format))
     return 10 * torch.log10(rows.square().sum() / error.sum()).item()
 
 
@@ -980,7 +981,7 @@ if pretrained.has_smollm2():
     for old, new in zip(smol.blocks.parameters(), perfect.blocks.parameters(), strict=True):
         if old.dim() == 2:
             rows = to_rows(old, 32)
-            grid = fit(*calibration.minmax_range(rows), Format(4))
+            grid = fit_grid(*calibration.minmax_range(rows), Format(4))
             new.copy_(fake_quantize(rows, grid).view_as(old))
     scores["affine"] = quality(perfect, smol_tokenizer, wikipedia, length=512).perplexity
     print(f"the same, affine       {scores['affine']:.2f}")
@@ -1156,9 +1157,9 @@ check(integer_linear)
 
 # %%
 x = seen["down"][0]  # (T, I) = (256, 512)
-w_grid = fit(*calibration.minmax_range(layer), Format(8, symmetric=True))
+w_grid = fit_grid(*calibration.minmax_range(layer), Format(8, symmetric=True))
 w_codes = quantize(layer, w_grid)
-x_grid = fit(*calibration.minmax_range(x), Format(8))
+x_grid = fit_grid(*calibration.minmax_range(x), Format(8))
 in_integers = dynamic_linear(x, w_codes, w_grid)
 in_floats = dequantize(quantize(x, x_grid), x_grid) @ dequantize(w_codes, w_grid).T
 difference = relative_error(in_integers, in_floats)

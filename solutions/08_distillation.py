@@ -27,22 +27,23 @@ from course_lib.data.images import digits
 from course_lib.data.text import bible_chapters, split
 from course_lib.device import best_device
 from course_lib.distillation.cache import ask_teacher, save_top_k, top_k, top_k_loss
-from course_lib.distillation.features import WithFeatures, hint_loss
+from course_lib.distillation.features import hint_loss
 from course_lib.distillation.language import new_student, train_student
 from course_lib.distillation.losses import logit_matching_loss, soft_target_loss
-from course_lib.distillation.training import distill, fit
+from course_lib.distillation.training import distill
 from course_lib.exercises import check, hint, yours
-from course_lib.exercises.distillation import small_student
 from course_lib.measure.latency import latency
 from course_lib.measure.quality import accuracy, quality
 from course_lib.measure.size import count_parameters
 from course_lib.models import pretrained
-from course_lib.models.digits_mlp import DigitsMLP, train_digits
+from course_lib.models.digits_mlp import DigitsMLP, small_student, train_digits
+from course_lib.models.parts import WithFeatures, prunable_weights
+from course_lib.models.training import fit
 from course_lib.plots.explore import explore
 from course_lib.plots.figure import BLUE, GREEN, ORANGE, Picture, new_figure
 from course_lib.plots.predict import predict
 from course_lib.plots.watch import watch
-from course_lib.pruning.masks import hold_masks, magnitude_pruned, prunable_weights
+from course_lib.pruning.masks import hold_masks, magnitude_pruned
 
 device = best_device()
 tiny, tokenizer = pretrained.tiny()

@@ -39,7 +39,7 @@ from course_lib.sources.claims import (
     count_verdicts,
     topics,
 )
-from course_lib.sources.evidence import evidence, examine
+from course_lib.sources.evidence import evidence, evidence_on
 
 device = best_device()
 claims = all_claims()
@@ -365,7 +365,7 @@ Picture(
 # %%
 def show(topic: str) -> None:
     """Each claim of a topic that can be checked here: verdict, claim, what the check found."""
-    for claim, found in examine(topic):
+    for claim, found in evidence_on(topic):
         heading = f"{claim.id} {'/'.join(claim.sources)} · {claim.verdict.upper()} · {claim.says}"
         print(fill(heading, 78, subsequent_indent="    "))
         print(fill(f"→ {found}", 78, initial_indent="    ", subsequent_indent="      "))

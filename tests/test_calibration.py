@@ -12,9 +12,9 @@ from course_lib.quantization.calibration import (
     minmax_range,
     mse_range,
     percentile_range,
-    squared_error,
+    rounding_error,
 )
-from course_lib.quantization.linear import Format, fit
+from course_lib.quantization.linear import Format, fit_grid
 
 EVERY = [minmax_range, percentile_range, mse_range]
 FORMATS = [Format(2), Format(4), Format(8), Format(3, symmetric=True), Format(8, symmetric=True)]
@@ -78,14 +78,14 @@ def test_a_percentile_between_huge_numbers_is_finite():
 
 
 @pytest.mark.parametrize("format", FORMATS, ids=str)
-def test_squared_error_is_that_of_the_nearest_levels(format):
+def test_rounding_error_is_that_of_the_nearest_levels(format):
     rows = heavy_tailed()
     low, high = percentile_range(rows, percent=95)
     exact = [
         brute_force_error(row, a.item(), b.item(), format)
         for row, a, b in zip(rows.double().numpy(), low, high, strict=True)
     ]
-    found = squared_error(rows, fit(low, high, format)).flatten()
+    found = rounding_error(rows, fit_grid(low, high, format)).flatten()
     assert found.tolist() == pytest.approx(exact, rel=1e-4)
 
 
@@ -109,8 +109,8 @@ def test_the_search_finds_the_best_of_all_shares(format):
 @given(matrices, formats, st.sampled_from([torch.float32, torch.bfloat16, torch.float64]))
 def test_the_search_is_never_worse_than_minmax(array, format, dtype):
     rows = torch.from_numpy(array).to(dtype)
-    chosen = squared_error(rows, fit(*mse_range(rows, format), format))
-    assert (chosen <= squared_error(rows, fit(*minmax_range(rows), format))).all()
+    chosen = rounding_error(rows, fit_grid(*mse_range(rows, format), format))
+    assert (chosen <= rounding_error(rows, fit_grid(*minmax_range(rows), format))).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -126,8 +126,8 @@ def test_the_search_clips_an_outlier_and_minmax_does_not():
     rows = torch.cat([torch.linspace(-1, 1, 999), torch.tensor([10.0])])[None]
     format = Format(4, symmetric=True)
     low, high = mse_range(rows, format)
-    gain = squared_error(rows, fit(*minmax_range(rows), format)) / squared_error(
-        rows, fit(low, high, format)
+    gain = rounding_error(rows, fit_grid(*minmax_range(rows), format)) / rounding_error(
+        rows, fit_grid(low, high, format)
     )
     assert high < 10 and gain > 1.5
 
@@ -145,10 +145,10 @@ def test_counts_stand_for_numbers_that_occur_again():
 
 def test_long_rows_are_searched_block_by_block():
     rows = heavy_tailed(1, 300_000)
-    grid = fit(*percentile_range(rows), Format(4))
+    grid = fit_grid(*percentile_range(rows), Format(4))
     values = ((rows / grid.scale).round() + grid.zero_point).clamp(0, 15) - grid.zero_point
     exact = (values * grid.scale - rows).double().square().sum().item()
-    assert squared_error(rows, grid).item() == pytest.approx(exact, rel=1e-4)
+    assert rounding_error(rows, grid).item() == pytest.approx(exact, rel=1e-4)
 
 
 @pytest.mark.parametrize("find", EVERY)
@@ -161,7 +161,7 @@ def test_every_range_lies_within_minmax_whatever_comes(find, rows):
     low, high = find(rows, Format(4))
     assert low.shape == high.shape == (len(rows), 1)
     assert (rows.amin(1, True) <= low + 1e-6).all() and (high <= rows.amax(1, True) + 1e-6).all()
-    fit(low, high, Format(4))  # finite, and in order
+    fit_grid(low, high, Format(4))  # finite, and in order
 
 
 @pytest.mark.parametrize("find", EVERY)

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from course_lib.distillation.features import (
-    WithFeatures,
     attention_map,
     attention_transfer_loss,
     hint_loss,
 )
+from course_lib.models.parts import WithFeatures
 
 
 def test_features_are_the_layers_output_and_the_model_is_left_as_it_was():

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.ao.quantization import HistogramObserver
 
 from course_lib.quantization import histogram as module
-from course_lib.quantization.calibration import minmax_range, mse_range, squared_error
+from course_lib.quantization.calibration import minmax_range, mse_range, rounding_error
 from course_lib.quantization.histogram import BINS, histogram, kl_range
-from course_lib.quantization.linear import Format, Grid, fit, quantize
+from course_lib.quantization.linear import Format, Grid, fit_grid, quantize
 from course_lib.quantization.rows import to_rows
 
 whole = arrays(np.float32, st.integers(1, 60), elements=st.integers(-64, 64).map(float))
@@ -26,7 +26,7 @@ def activations(R: int = 64, C: int = 512) -> Tensor:
 def decibels(rows: Tensor, grid: Grid) -> float:
     """Signal to error, 10 log₁₀ Σ x² / Σ (x − x̂)², with one grid for all rows."""
     flat = to_rows(rows, "tensor")
-    ratio = flat.double().square().sum() / squared_error(flat, grid).double().sum()
+    ratio = flat.double().square().sum() / rounding_error(flat, grid).double().sum()
     return 10 * ratio.log10().item()
 
 
@@ -81,21 +81,21 @@ def test_long_rows_are_counted_block_by_block():
 def test_the_range_of_activations_is_as_good_as_torchs(bits):
     rows = activations(256, 1024)
     format = Format(bits)
-    ours = fit(*mse_range(*_swap(histogram(rows), format)), format)
+    ours = fit_grid(*mse_range(*_swap(histogram(rows), format)), format)
     observer = HistogramObserver(quant_min=0, quant_max=format.highest)
     observer(rows)
     scale, zero_point = observer.calculate_qparams()
     theirs = Grid(scale[:, None], zero_point.int()[:, None], format)
     assert decibels(rows, ours) >= decibels(rows, theirs) - 0.02
     assert decibels(rows, ours) >= decibels(
-        rows, fit(*minmax_range(to_rows(rows, "tensor")), format)
+        rows, fit_grid(*minmax_range(to_rows(rows, "tensor")), format)
     )
 
 
 def test_bins_find_nearly_the_range_that_all_numbers_find():
     rows, format = to_rows(activations(), "tensor"), Format(4)
-    bins = fit(*mse_range(*_swap(histogram(rows), format)), format)
-    exact = fit(*mse_range(rows, format), format)
+    bins = fit_grid(*mse_range(*_swap(histogram(rows), format)), format)
+    exact = fit_grid(*mse_range(rows, format), format)
     assert abs(decibels(rows, bins) - decibels(rows, exact)) < 0.02
 
 
@@ -150,7 +150,9 @@ def test_the_kl_range_is_that_of_brute_force(bits, monkeypatch):
 def test_the_kl_range_keeps_the_shape_and_not_the_error():
     """It clips hard: on heavy tails its squared error is above that of min–max."""
     rows, format = to_rows(activations(256, 1024), "tensor"), Format(8)
-    kl, minmax = (decibels(rows, fit(*f(rows, format), format)) for f in (kl_range, minmax_range))
+    kl, minmax = (
+        decibels(rows, fit_grid(*f(rows, format), format)) for f in (kl_range, minmax_range)
+    )
     assert kl < minmax
 
 
@@ -166,7 +168,7 @@ def test_the_kl_range_stays_within_minmax_and_serves_all_rows():
 @pytest.mark.parametrize("number", [0.0, 0.37, -3e38])
 def test_the_kl_range_of_a_constant_is_the_constant(number):
     low, high = kl_range(torch.full((2, 3), number), Format(4))
-    fit(low, high, Format(4))
+    fit_grid(low, high, Format(4))
     assert low.tolist() == high.tolist() == torch.full((2, 1), number).tolist()
 
 
@@ -174,7 +176,7 @@ def test_the_kl_range_of_denormal_numbers_is_in_order():
     """They are below every scale, so that their codes are 0 whatever the range."""
     rows = torch.tensor([[1e-40, 3e-40], [-2e-40, 0.0]])
     low, high = kl_range(rows, Format(4))
-    assert (quantize(rows, fit(low, high, Format(4))) == 0).all()
+    assert (quantize(rows, fit_grid(low, high, Format(4))) == 0).all()
 
 
 def test_a_row_that_lies_beyond_the_kl_range_keeps_its_end():
@@ -182,7 +184,7 @@ def test_a_row_that_lies_beyond_the_kl_range_keeps_its_end():
     rows[1, 0] = 1000.0
     low, high = kl_range(rows, Format(4))
     assert high[0] <= high[1] < 1000
-    fit(low, high, Format(4))
+    fit_grid(low, high, Format(4))
 
 
 # ------------------------------------------------------------------ bad input

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from course_lib.quantization.calibration import minmax_range
 from course_lib.quantization.integer_linear import dynamic_linear, integer_linear, integer_matmul
-from course_lib.quantization.linear import Format, Grid, dequantize, fit, quantize
+from course_lib.quantization.linear import Format, Grid, dequantize, fit_grid, quantize
 from course_lib.quantization.rows import to_rows
 
 sizes = st.integers(1, 9)
@@ -15,7 +15,7 @@ formats = st.builds(Format, bits=st.integers(2, 8), symmetric=st.booleans())
 
 
 def coded(rows: Tensor, format: Format) -> tuple[Tensor, Grid]:
-    grid = fit(*minmax_range(rows), format)
+    grid = fit_grid(*minmax_range(rows), format)
     return quantize(rows, grid), grid
 
 

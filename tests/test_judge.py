@@ -14,7 +14,7 @@ def halve(x, by=2):
 
 HALVE = Exercise(
     reference=halve,
-    cases=lambda: [
+    cases=lambda seed: [
         Case("four numbers", {"x": torch.arange(4.0), "by": 2}),
         Case("bad input", {"x": torch.arange(4.0), "by": 0}),
     ],
@@ -39,6 +39,7 @@ def test_a_wrong_answer_shows_case_yours_expected_difference_cause_and_property(
     assert text == (
         "✘ halve · 1 of 2 cases\n"
         "  four numbers · by = 2\n"
+        "    given     x = [0, 1, 2, 3]\n"
         "    yours     [0, 2, 4, 6]\n"
         "    expected  [0, 0.5, 1, 1.5]\n"
         "              first difference at [1]: 2, expected 0.5\n"

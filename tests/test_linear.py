@@ -16,8 +16,8 @@ from course_lib.quantization.linear import (
     Grid,
     dequantize,
     fake_quantize,
-    fit,
     fit_affine,
+    fit_grid,
     fit_symmetric,
     quantize,
 )
@@ -51,7 +51,7 @@ formats = st.builds(Format, bits=st.integers(2, 16), symmetric=st.booleans())
 
 
 def minmax_grid(rows: torch.Tensor, format: Format) -> Grid:
-    return fit(rows.amin(1, keepdim=True), rows.amax(1, keepdim=True), format)
+    return fit_grid(rows.amin(1, keepdim=True), rows.amax(1, keepdim=True), format)
 
 
 def bound(grid: Grid) -> torch.Tensor:

@@ -9,13 +9,13 @@ from torch.nn.utils import prune
 
 from course_lib.models.llama import Llama, LlamaConfig
 from course_lib.models.muon import Muon
+from course_lib.models.parts import prunable_weights
 from course_lib.pruning.masks import (
     apply_masks,
     cubic_density,
     hold_masks,
     magnitude_masks,
     magnitude_pruned,
-    prunable_weights,
 )
 
 OPTIMIZERS = {

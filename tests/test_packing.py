@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_lib.quantization.packing import pack, unpack
+from course_lib.formats.packing import pack, unpack
 
 
 @given(st.integers(2, 8), st.integers(1, 200), st.integers(0, 2**32 - 1))

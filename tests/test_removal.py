@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from course_lib.models.llama import Llama, LlamaConfig
-from course_lib.redundancy.layers import record_inputs
+from course_lib.models.parts import record_inputs
 from course_lib.redundancy.removal import (
     loss_without_each,
     lowest,

@@ -78,8 +78,8 @@ def test_bad_rows_are_named(rows, error, message):
 ON_AN_ACCELERATOR = """
 import torch
 from fake_accelerator import accelerator
-from course_lib.quantization import (calibration, histogram, integer_linear, linear, midrise,
-                                     packed_model, packing, rows)
+from course_lib.formats.linear import Scheme, decode_linear, encode_linear
+from course_lib.quantization import calibration, histogram, integer_linear, linear, midrise
 
 with accelerator() as put:
     x, weight = put(torch.zeros(3, 12)), put(torch.zeros(8, 12))
@@ -88,12 +88,12 @@ with accelerator() as put:
         histogram.KL_BINS = 2 ** (format.bits - 1) + 2  # three thresholds are enough here
         for choose in (calibration.minmax_range, calibration.percentile_range,
                        calibration.mse_range, histogram.kl_range):
-            grid = linear.fit(*choose(weight, format), format)
+            grid = linear.fit_grid(*choose(weight, format), format)
             codes = linear.quantize(weight, grid)
-            found += [linear.dequantize(codes, grid), calibration.squared_error(weight, grid)]
+            found += [linear.dequantize(codes, grid), calibration.rounding_error(weight, grid)]
         found.append(integer_linear.dynamic_linear(x, codes, grid))
-        parts = packed_model.pack_weight(weight, packed_model.Scheme(format, 4))
-        found += [*parts.values(), packed_model.unpack_weight(parts, weight.shape)]
+        parts = encode_linear(weight, Scheme(format, 4))
+        found += [*parts.values(), decode_linear(parts, weight.shape)]
     found.append(calibration.mse_range(*histogram.histogram(x)[:1], linear.Format(4))[0])
     found += [midrise.quantize_midrise(x, -1.0, 1.0, 3), midrise.printed_codes(x, -1.0, 1.0, 3)]
     found.append(midrise.dequantize_midrise(found[-1], -1.0, 1.0, 3))

@@ -14,7 +14,7 @@ from course_lib.sources.claims import (
     all_claims,
     count_verdicts,
 )
-from course_lib.sources.evidence import evidence, examine
+from course_lib.sources.evidence import evidence, evidence_on
 
 CLAIMS = all_claims()
 
@@ -55,8 +55,8 @@ def test_a_claim_cannot_be_checked_twice():
         checks("C51")(lambda: "")
 
 
-def test_examine_goes_through_one_topic():
-    seen = [claim for claim, _ in examine("sparsification")]
+def test_evidence_on_goes_through_one_topic():
+    seen = [claim for claim, _ in evidence_on("sparsification")]
     assert {claim.topic for claim in seen} == {"sparsification"}
     assert [claim.id for claim in seen] == ["C24", "C53", "C54", "C62"]
 

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course_lib.redundancy.spectra import (
-    code_entropy,
     effective_rank,
     energy_rank,
     singular_values,
@@ -61,21 +60,6 @@ def test_half_precision_is_computed_in_float32():
     assert effective_rank(matrix) == effective_rank(matrix.float())
 
 
-@given(st.lists(st.integers(0, 15), min_size=1, max_size=50))
-@settings(deadline=None)
-def test_code_entropy_against_scipy(codes):
-    expected = scipy.stats.entropy(np.bincount(codes), base=2)
-    found = float(code_entropy(torch.tensor(codes), levels=16))
-    assert found == pytest.approx(expected, abs=1e-5)
-    assert found <= 4 + 1e-5
-
-
-def test_code_entropy_of_even_and_of_constant_codes():
-    codes = torch.arange(256, dtype=torch.uint8).view(16, 16)
-    assert float(code_entropy(codes, levels=256)) == pytest.approx(8)
-    assert float(code_entropy(torch.full((9,), 3), levels=16)) == 0
-
-
 @pytest.mark.parametrize("matrix", [torch.zeros(3), torch.zeros(0, 3), torch.ones(2, 2).int()])
 def test_what_is_no_matrix(matrix):
     with pytest.raises(ValueError, match="matrix must be a floating-point tensor"):
@@ -85,5 +69,3 @@ def test_what_is_no_matrix(matrix):
 def test_bad_arguments():
     with pytest.raises(ValueError, match="share must be above 0"):
         energy_rank(torch.eye(2), 0.0)
-    with pytest.raises(ValueError, match="codes must be integers"):
-        code_entropy(torch.tensor([0.5]), levels=4)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from course_lib.models import train_tiny
-from course_lib.models.llama import Llama, LlamaConfig
+from course_lib.models.llama import Llama, LlamaConfig, initialize
 from course_lib.models.muon import Muon, orthogonalize
 
 SMALL = LlamaConfig(vocabulary=30, width=8, layers=1, heads=2, kv_heads=1, mlp_width=8, context=8)
@@ -19,7 +19,7 @@ def trained(state_file, monkeypatch, stop_after=None, steps=9) -> Llama:
     for kill in (stop_after, None) if stop_after else (None,):
         torch.manual_seed(1)
         model = Llama(SMALL)
-        train_tiny.initialize(model)
+        initialize(model)
 
         def track(planned, kill=kill, **_):
             for step in planned:
@@ -43,17 +43,10 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(tmp_path, monk
 
 def test_training_lowers_the_loss(tmp_path):
     model = Llama(SMALL)
-    train_tiny.initialize(model)
+    initialize(model)
     before = train_tiny.held_out_loss(model, TOKENS)
     train_tiny.train(model, TOKENS, 60, tmp_path / "state.pt", track=quietly)
     assert train_tiny.held_out_loss(model, TOKENS) < before - 0.3
-
-
-def test_every_parameter_has_exactly_one_optimizer():
-    model = Llama(SMALL)
-    optimizers = train_tiny.make_optimizers(model)
-    owned = [id(p) for o in optimizers for group in o.param_groups for p in group["params"]]
-    assert sorted(owned) == sorted(id(p) for p in model.parameters())
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (5, 20), (20, 5)])

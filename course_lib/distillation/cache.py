@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from course_lib.distillation.teacher import frozen
+from course_lib.models.training import frozen
 
 AT_ONCE = 16  # windows
 SMALLEST = 1e-6  # no probability of the rest is taken to be smaller

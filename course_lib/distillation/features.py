@@ -11,35 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class WithFeatures(nn.Module):
-    """A model that gives, with its output, what one of its layers gave on the way.
-
-    The layer's name is that of `named_modules`. The parameters are the model's own.
-
-    >>> import torch
-    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-    >>> output, features = WithFeatures(model, "1")(torch.zeros(5, 4))
-    >>> output.shape, features.shape
-    (torch.Size([5, 2]), torch.Size([5, 3]))
-    """
-
-    def __init__(self, model: nn.Module, layer: str):
-        super().__init__()
-        self.model = model
-        self._seen: list[Tensor] = []
-        hook = lambda module, inputs, output: self._seen.append(output)  # noqa: E731
-        self._hook = model.get_submodule(layer).register_forward_hook(hook)
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        self._seen.clear()
-        output = self.model(*inputs)
-        return output, self._seen.pop()
-
-    def remove(self) -> None:
-        """Leave the model as it was."""
-        self._hook.remove()
-
-
 def hint_loss(student: Tensor, teacher: Tensor, projection: nn.Module) -> Tensor:
     """Mean squared difference of projection(student) and teacher, over examples and widths.
 

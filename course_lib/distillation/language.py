@@ -12,8 +12,8 @@ from torch import Tensor
 from course_lib.distillation.cache import TopK, top_k_loss
 from course_lib.distillation.losses import soft_target_loss
 from course_lib.distillation.training import distill
-from course_lib.models.llama import Llama, LlamaConfig
-from course_lib.models.train_tiny import initialize, make_optimizers, rate_factor
+from course_lib.models.llama import Llama, LlamaConfig, initialize
+from course_lib.models.training import make_optimizers, rate_factor
 
 STUDENT = LlamaConfig(
     vocabulary=2048, width=96, layers=2, heads=4, kv_heads=2, mlp_width=256, context=256
@@ -27,11 +27,10 @@ def new_student(seed: int = 0) -> Llama:
     >>> sum(parameter.numel() for parameter in new_student().parameters())
     399840
     """
-    state = torch.get_rng_state()
-    torch.manual_seed(seed)
-    model = Llama(STUDENT)
-    initialize(model)
-    torch.set_rng_state(state)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Llama(STUDENT)
+        initialize(model)
     return model
 
 

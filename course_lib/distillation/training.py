@@ -1,4 +1,4 @@
-"""A training loop for a student, with a teacher, with a teacher's stored answers, or with none."""
+"""A student trained with a teacher, with a teacher's stored answers, or with none."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_lib.distillation.teacher import frozen
+from course_lib.models.training import follow_rate, frozen, train
 
 LARGEST_GRADIENT = 1.0
 
@@ -43,48 +43,13 @@ def distill(
     >>> bool(losses[-1] < 0.1 * losses[0])
     True
     """
-    full_rates = [[group["lr"] for group in one.param_groups] for one in optimizers]
-    mode, losses = student.training, []
-    student.train()
+
+    def both(student: nn.Module, batch: tuple) -> Tensor:
+        inputs, targets = batch
+        with torch.no_grad():
+            answer = teacher(inputs) if teacher is not None else None
+        return loss(student(inputs), answer, targets)
+
+    schedules = follow_rate(optimizers, factor)
     with frozen(teacher) if teacher is not None else nullcontext():
-        for step, (inputs, targets) in enumerate(batches):
-            _set_rates(optimizers, full_rates, factor(step))
-            with torch.no_grad():
-                answer = teacher(inputs) if teacher is not None else None
-            value = loss(student(inputs), answer, targets)
-            for optimizer in optimizers:
-                optimizer.zero_grad()
-            value.backward()
-            nn.utils.clip_grad_norm_(student.parameters(), LARGEST_GRADIENT)
-            for optimizer in optimizers:
-                optimizer.step()
-            losses.append(value.detach())
-    student.train(mode)
-    _set_rates(optimizers, full_rates, 1.0)
-    return torch.stack(losses)
-
-
-def _set_rates(optimizers, full_rates, share: float) -> None:
-    for optimizer, rates in zip(optimizers, full_rates, strict=True):
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = share * rate
-
-
-def fit(
-    model: nn.Module, loss: Callable[[nn.Module], Tensor], steps: int = 40, rate: float = 0.05
-) -> None:
-    """Train the model in place: `steps` steps of AdamW down the gradient of loss(model).
-
-    For data so small that one batch holds all of it.
-
-    >>> model = nn.Linear(2, 1)
-    >>> fit(model, lambda m: m.weight.square().sum(), steps=200)
-    >>> bool(model.weight.abs().max() < 0.01)
-    True
-    """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
-    for _ in range(steps):
-        value = loss(model)
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
+        return train(student, batches, both, optimizers, schedules, LARGEST_GRADIENT)

@@ -23,7 +23,7 @@ def row_importance(weight: Tensor) -> Tensor:
     return (lengths / lengths.sum()).nan_to_num()
 
 
-def _matrices() -> list[Case]:
+def _matrices(seed: int) -> list[Case]:
     dead = _normal(4, 5, seed=1)
     dead[2] = 0
     matrices = {
@@ -98,7 +98,7 @@ def stochastic_ternary(weight: Tensor, uniform: Tensor) -> Tensor:
     return scale * weight.sign() * hit
 
 
-def _draws() -> list[Case]:
+def _draws(seed: int) -> list[Case]:
     few = torch.tensor([0.5, -1.0, 0.25, -0.25, 0.0])
     return [
         Case("five weights", {"weight": few, "uniform": torch.tensor([0.4, 0.9, 0.3, 0.2, 0.0])}),
@@ -173,7 +173,7 @@ def sign_and_scale(weight: Tensor) -> tuple[Tensor, Tensor]:
     return signs, weight.abs().mean(dim=1)
 
 
-def _signed() -> list[Case]:
+def _signed(seed: int) -> list[Case]:
     matrices = {
         "three rows": torch.tensor([[1.0, -3.0], [-0.5, -0.5], [0.0, 2.0]]),
         "a normal matrix": _normal(4, 8),
@@ -248,7 +248,7 @@ def count_lstm_model(
     return embedding, lstm, dense
 
 
-def _shapes() -> list[Case]:
+def _shapes(seed: int) -> list[Case]:
     shapes = {
         "the source's model": (1000, 128, 128, 10),
         "narrow embedding": (500, 16, 64, 3),
@@ -317,7 +317,7 @@ def sparsify_at_random(weight: Tensor, keep: float, uniform: Tensor) -> Tensor:
     return torch.where(uniform < keep, weight / keep, 0.0)
 
 
-def _keeps() -> list[Case]:
+def _keeps(seed: int) -> list[Case]:
     few, border = torch.tensor([2.0, -1.0, 0.5]), torch.tensor([0.49, 0.5, 0.1])
     names = ("weight", "keep", "uniform")
     cases = {
@@ -400,7 +400,7 @@ def mse_over_batches(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> 
     return total / count
 
 
-def _batches() -> list[Case]:
+def _batches(seed: int) -> list[Case]:
     def some(model: nn.Linear, sizes: tuple[int, ...]) -> dict:
         pairs = [
             (_normal(n, model.in_features, seed=n), _normal(n, model.out_features, seed=50 + n))

@@ -26,7 +26,7 @@ class TiedModel(nn.Module):
         self.head.weight = self.embedding.weight
 
 
-def _models() -> list[Case]:
+def _models(seed: int) -> list[Case]:
     torch.manual_seed(0)
     shared = nn.Linear(5, 5)
     frozen = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -124,7 +124,7 @@ def packed_bytes(tensors: dict[str, Tensor], bits: dict[str, int]) -> int:
     return total
 
 
-def _state_dicts() -> list[Case]:
+def _state_dicts(seed: int) -> list[Case]:
     matrix, odd, norm = torch.zeros(16, 8), torch.zeros(3, 3), torch.zeros(16)
     ten, six, codes = torch.zeros(2, 5), torch.zeros(2, 3), torch.zeros(3, 3, dtype=torch.int8)
     several = {"a": odd, "b": odd.clone(), "c": odd.clone()}
@@ -227,7 +227,7 @@ def bits_per_byte(losses: Tensor, text: str) -> Tensor:
     return losses.sum() / math.log(2) / len(text.encode("utf-8"))
 
 
-def _losses() -> list[Case]:
+def _losses(seed: int) -> list[Case]:
     generator = torch.Generator().manual_seed(0)
 
     def some(count):

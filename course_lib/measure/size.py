@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from course_lib.models.parts import first_names
+
 # Part of a model -> what the names of its parameters contain.
 LLAMA_PARTS = {
     "embedding": "embedding.",
@@ -50,7 +52,7 @@ def size(tensors: Mapping[str, Tensor], parameters: int | None = None) -> Size:
     4.6
     """
     _check_tensors(tensors)
-    names = _first_names(tensors)
+    names = first_names(tensors)
     unique = {name: tensors[name].detach().cpu() for name in dict.fromkeys(names.values())}
     other_names = {name: first for name, first in names.items() if name != first}
     # Clones, since views of one storage (rows of a matrix, say) may not stand in one file.
@@ -75,15 +77,6 @@ def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
             )
     if not any(tensor.numel() for tensor in tensors.values()):
         raise ValueError("tensors must hold at least one number; got none")
-
-
-def _first_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Name -> the first name of the same tensor: same place in memory, shape, strides, dtype."""
-    first, names = {}, {}
-    for name, t in tensors.items():
-        same = (t.device, t.data_ptr(), t.shape, t.stride(), t.dtype)
-        names[name] = first.setdefault(same, name)
-    return names
 
 
 def _equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:

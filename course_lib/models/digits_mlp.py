@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.data.images import Digits
+from course_lib.models.training import train
 
 BATCH = 64
 
@@ -28,6 +29,17 @@ class DigitsMLP(nn.Sequential):
         super().__init__(
             nn.Linear(64, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
         )
+
+
+def small_student(seed: int) -> nn.Module:
+    """A network 64-12-10 for the same images, of 910 parameters: 2 % of `DigitsMLP`.
+
+    >>> sum(parameter.numel() for parameter in small_student(0).parameters())
+    910
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10))
 
 
 def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -66,14 +78,18 @@ def train_digits(
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
     prepare(optimizer)
-    batches = -(-len(data.train_images) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * batches)
-    model.train()
-    for _ in range(epochs):
-        order = torch.randperm(len(data.train_images), generator=generator)
-        for rows in order.to(data.train_images.device).split(BATCH):
-            optimizer.zero_grad()
-            loss(model, data.train_images[rows], data.train_labels[rows]).backward()
-            optimizer.step()
-            schedule.step()
+    count = epochs * -(-len(data.train_images) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=count)
+    batches = (rows for _ in range(epochs) for rows in _shuffled(data, generator))
+
+    def batch_loss(model: nn.Module, rows: Tensor) -> Tensor:
+        return loss(model, data.train_images[rows], data.train_labels[rows])
+
+    train(model, batches, batch_loss, [optimizer], [schedule])
     model.eval()
+
+
+def _shuffled(data: Digits, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """The numbers of all training images in a random order, BATCH at a time."""
+    order = torch.randperm(len(data.train_images), generator=generator)
+    return order.to(data.train_images.device).split(BATCH)

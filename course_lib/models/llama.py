@@ -185,6 +185,16 @@ class Llama(nn.Module):
         return [{} for _ in self.blocks]
 
 
+def initialize(model: Llama) -> None:
+    """Random weights, in place: N(0, 1/I), output projections smaller by √(2L), embedding 0.02."""
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2:
+            std = 0.02 if name == "embedding.weight" else parameter.shape[1] ** -0.5
+            if name.endswith(("output.weight", "down.weight")):
+                std /= (2 * model.config.layers) ** 0.5
+            nn.init.normal_(parameter, std=std)
+
+
 @torch.no_grad()
 def generate(model: Llama, tokens: Tensor, count: int, cached: bool = True) -> Tensor:
     """Append the `count` most likely next tokens, one at a time, to tokens (B, T).

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.data.batches import random_windows
+from course_lib.models.training import follow_rate, next_token_loss, train
 
 BATCH, LENGTH, RATE = 16, 32, 0.02
 
@@ -60,14 +61,8 @@ def train_briefly(model: nn.Module, tokens: Tensor, steps: int, seed: int = 0) -
     """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
-    losses = []
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = RATE * min(1, (step + 1) / 20, 2 * (steps - step) / steps)
-        inputs, targets = random_windows(tokens, BATCH, LENGTH, generator)
-        loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        losses.append(loss.detach())
-    return torch.stack(losses)
+    schedules = follow_rate(
+        [optimizer], lambda step: min(1, (step + 1) / 20, 2 * (steps - step) / steps)
+    )
+    batches = (random_windows(tokens, BATCH, LENGTH, generator) for _ in range(steps))
+    return train(model, batches, next_token_loss, [optimizer], schedules, longest=1.0)

@@ -18,47 +18,23 @@ import torch
 import torch.nn.functional as F
 from platformdirs import user_cache_path
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from course_lib.data.batches import consecutive_windows, random_windows
 from course_lib.data.text import bible_chapters, split
-from course_lib.models.llama import Llama
-from course_lib.models.muon import Muon
+from course_lib.models.llama import Llama, initialize
 from course_lib.models.pretrained import CHECKPOINTS, TINY
 from course_lib.models.tokenizer import train_tokenizer
+from course_lib.models.training import (
+    follow_rate,
+    make_optimizers,
+    next_token_loss,
+    rate_factor,
+)
+from course_lib.models.training import train as train_steps
 
 STEPS, BATCH, SAVE_EVERY = 4000, 8, 250
-MUON_RATE, ADAM_RATE = 0.02, 3e-3
-
-
-def initialize(model: Llama) -> None:
-    """Random weights, in place: N(0, 1/I), output projections smaller by √(2L), embedding 0.02."""
-    for name, parameter in model.named_parameters():
-        if parameter.dim() == 2:
-            std = 0.02 if name == "embedding.weight" else parameter.shape[1] ** -0.5
-            if name.endswith(("output.weight", "down.weight")):
-                std /= (2 * model.config.layers) ** 0.5
-            nn.init.normal_(parameter, std=std)
-
-
-def make_optimizers(model: Llama) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for the embedding and the norms."""
-    matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
-    others = [p for p in model.parameters() if all(p is not m for m in matrices)]
-    return [
-        Muon(matrices, lr=MUON_RATE),
-        torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0),
-    ]
-
-
-def rate_factor(step: int, steps: int) -> float:
-    """Share of the full learning rate: up over 20 steps, flat, then down over the last fifth.
-
-    >>> [round(rate_factor(step, 1000), 3) for step in (0, 19, 500, 900, 999)]
-    [0.05, 1.0, 1.0, 0.5, 0.005]
-    """
-    return min(1.0, (step + 1) / 20, (steps - step) / (0.2 * steps))
 
 
 def train(
@@ -76,20 +52,17 @@ def train(
     """
     generator = torch.Generator().manual_seed(seed)
     optimizers = make_optimizers(model)
-    start = _load_state(state_file, model, optimizers, generator) if state_file.exists() else 0
-    full_rates = [MUON_RATE, ADAM_RATE]
-    for step in track(range(start, steps), initial=start, total=steps):
-        for optimizer, rate in zip(optimizers, full_rates, strict=True):
-            optimizer.param_groups[0]["lr"] = rate * rate_factor(step, steps)
-        inputs, targets = random_windows(tokens, BATCH, model.config.context, generator)
-        loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
-        model.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-        if (step + 1) % SAVE_EVERY == 0:
-            _save_state(state_file, step + 1, model, optimizers, generator)
+    done = _load_state(state_file, model, optimizers, generator) if state_file.exists() else 0
+    while done < steps:
+        stop = min(steps, done + SAVE_EVERY)
+        schedules = follow_rate(optimizers, lambda k, done=done: rate_factor(done + k, steps))
+        batches = (
+            random_windows(tokens, BATCH, model.config.context, generator)
+            for _ in track(range(done, stop), initial=done, total=steps)
+        )
+        train_steps(model, batches, next_token_loss, optimizers, schedules, longest=1.0)
+        done = stop
+        _save_state(state_file, done, model, optimizers, generator)
 
 
 def _save_state(path: Path, step: int, model, optimizers, generator) -> None:

@@ -20,12 +20,13 @@ Axes: B batch, O outputs, I inputs.
 
 import copy
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from course_lib.models.parts import replace_modules
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1  # the paper's
 
@@ -147,7 +148,7 @@ def add_gates(
       (1): ReLU()
     )
     """
-    return _replace(model, nn.Linear, lambda layer: L0Linear(layer, gate, start))
+    return replace_modules(model, nn.Linear, lambda layer: L0Linear(layer, gate, start))
 
 
 def remove_gates(model: nn.Module) -> nn.Module:
@@ -159,7 +160,7 @@ def remove_gates(model: nn.Module) -> nn.Module:
       (1): ReLU()
     )
     """
-    return _replace(model, L0Linear, L0Linear.to_linear)
+    return replace_modules(model, L0Linear, L0Linear.to_linear)
 
 
 def expected_l0(model: nn.Module) -> Tensor:
@@ -176,15 +177,3 @@ def expected_l0(model: nn.Module) -> Tensor:
     if not layers:
         raise ValueError("model must have gates, from add_gates; it has none")
     return torch.stack([layer.expected_l0() for layer in layers]).sum()
-
-
-def _replace(model: nn.Module, kind: type, convert: Callable) -> nn.Module:
-    """A copy of the model with each layer of a kind replaced by what `convert` makes of it."""
-    model = copy.deepcopy(model)
-    if type(model) is kind:
-        return convert(model).train(model.training)
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if type(child) is kind:
-                setattr(parent, name, convert(child).train(child.training))
-    return model

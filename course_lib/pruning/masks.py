@@ -15,18 +15,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from course_lib.pruning.top_k import largest_masks
-
-
-def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights of linear and convolution layers by name, each once; no biases, no embeddings.
-
-    >>> list(prunable_weights(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))))
-    ['0.weight', '2.weight']
-    """
-    layers = (nn.Linear, nn.Conv1d, nn.Conv2d)
-    of_layers = {id(m.weight) for m in model.modules() if isinstance(m, layers)}
-    return {name: p for name, p in model.named_parameters() if id(p) in of_layers}
+from course_lib.models.parts import prunable_weights
+from course_lib.models.selection import largest_masks
 
 
 def magnitude_masks(

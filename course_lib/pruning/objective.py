@@ -22,6 +22,8 @@ and Boyd, 2014, "Proximal Algorithms".
 import torch
 from torch import Tensor
 
+from course_lib.models.selection import lowest_mask
+
 
 def l0(theta: Tensor) -> Tensor:
     """‖θ‖₀: how many entries are not zero; a 0-d integer tensor.
@@ -108,12 +110,7 @@ def largest_mask(theta: Tensor, k: int) -> Tensor:
     >>> largest_mask(torch.tensor([1.0, -3.0, 1.0, -1.0]), k=2)
     tensor([ True,  True, False, False])
     """
-    if not 0 <= k <= theta.numel():
-        raise ValueError(f"k must be from 0 to {theta.numel()}, the size of theta; got {k}")
-    order = theta.abs().flatten().argsort(descending=True, stable=True)
-    mask = torch.zeros_like(order, dtype=torch.bool)
-    mask[order[:k]] = True
-    return mask.view(theta.shape)  # (entries,) -> theta's shape
+    return lowest_mask(-theta.abs(), k)
 
 
 def project(theta: Tensor, k: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 A wide range clips nothing and rounds everything coarsely; a narrow one rounds finely and clips the
 outliers. Each function here takes rows of numbers and gives a range (low, high), each (R, 1), that
-`course_lib.quantization.linear.fit` makes into a grid:
+`course_lib.quantization.linear.fit_grid` makes into a grid:
 
     min-max         [min x, max x]                  clips nothing
     percentile      [x at 100 − p %, x at p %]      clips a fixed share
@@ -17,7 +17,7 @@ Axes: R rows sharing one range, C numbers in a row.
 import torch
 from torch import Tensor
 
-from course_lib.quantization.linear import Format, Grid, fake_quantize, fit
+from course_lib.quantization.linear import Format, Grid, fake_quantize, fit_grid
 from course_lib.quantization.rows import blocks, check_matrix, check_rows, is_fake
 
 Range = tuple[Tensor, Tensor]
@@ -114,23 +114,23 @@ def mse_range(rows: Tensor, format: Format, counts: Tensor | None = None) -> Ran
     3.04
     """
     low, high = minmax_range(rows)
-    grid = fit(low, high, format)
-    least = squared_error(rows, grid, counts)
+    grid = fit_grid(low, high, format)
+    least = rounding_error(rows, grid, counts)
     low, high = low.to(grid.scale), high.to(grid.scale)  # half precision would round γ low
     best = torch.ones_like(least)
     for k in range(1, CANDIDATES):
         share = 1 - k / CANDIDATES
-        error = squared_error(rows, fit(share * low, share * high, format), counts)
+        error = rounding_error(rows, fit_grid(share * low, share * high, format), counts)
         best = torch.where(error < least, share, best)
         least = torch.minimum(error, least)
     return best * low, best * high
 
 
-def squared_error(rows: Tensor, grid: Grid, counts: Tensor | None = None) -> Tensor:
+def rounding_error(rows: Tensor, grid: Grid, counts: Tensor | None = None) -> Tensor:
     """Σ (x − x̂)² of each row: (R, C) -> (R, 1). Args: as for `mse_range`.
 
-    >>> grid = fit(torch.tensor([[0.0]]), torch.tensor([[3.0]]), Format(2))
-    >>> squared_error(torch.tensor([[0.0, 1.5, 5.0]]), grid).tolist()
+    >>> grid = fit_grid(torch.tensor([[0.0]]), torch.tensor([[3.0]]), Format(2))
+    >>> rounding_error(torch.tensor([[0.0, 1.5, 5.0]]), grid).tolist()
     [[4.25]]
     """
     errors = torch.zeros_like(grid.scale)

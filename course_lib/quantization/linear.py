@@ -121,7 +121,7 @@ def fit_symmetric(low: Tensor, high: Tensor, bits: int) -> Grid:
     return Grid(scale, torch.zeros_like(scale, dtype=torch.int32), format)
 
 
-def fit(low: Tensor, high: Tensor, format: Format) -> Grid:
+def fit_grid(low: Tensor, high: Tensor, format: Format) -> Grid:
     """`fit_symmetric` or `fit_affine`, as the format says."""
     return (fit_symmetric if format.symmetric else fit_affine)(low, high, format.bits)
 

@@ -17,7 +17,6 @@ Axes: B batch, T tokens, N = B · T, L layers, H heads, F hidden units, P parts,
 I inputs, O outputs.
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -25,28 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.models.llama import Llama
-
-
-@torch.no_grad()
-def record_inputs(model: nn.Module, tokens: Tensor, modules: Sequence[nn.Module]) -> list[Tensor]:
-    """What each of some modules of a model is given while it reads `tokens`: (N, I) each.
-
-    >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
-    >>> [tuple(x.shape) for x in record_inputs(model, torch.ones(5, 2), [model[0], model[2]])]
-    [(5, 2), (5, 3)]
-    """
-    seen: dict[nn.Module, Tensor] = {}
-
-    def record(module: nn.Module, arguments: tuple) -> None:
-        seen[module] = arguments[0].flatten(0, -2)  # (B, T, I) -> (N, I)
-
-    hooks = [module.register_forward_pre_hook(record) for module in modules]
-    try:
-        model(tokens)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [seen[module] for module in modules]
+from course_lib.models.parts import record_inputs
 
 
 def layer_influence(model: Llama, tokens: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.models.llama import Llama
+from course_lib.models.selection import lowest_mask
 
 
 def lowest(scores: Tensor, share: float) -> Tensor:
@@ -30,10 +31,7 @@ def lowest(scores: Tensor, share: float) -> Tensor:
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share must be from 0 to 1; got {share}")
-    order = scores.flatten().argsort(stable=True)
-    chosen = torch.zeros_like(order, dtype=torch.bool)
-    chosen[order[: round(share * scores.numel())]] = True
-    return chosen.view(scores.shape)
+    return lowest_mask(scores, round(share * scores.numel()))
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""How many directions a matrix uses, and how many bits a set of codes needs.
+"""How many directions a matrix uses.
 
 A matrix (weights, or activations with a row for each token) stretches space by its singular values
 σ₁ ≥ σ₂ ≥ …; where few of them are large, few directions matter. Three counts of "few":
@@ -8,11 +8,10 @@ A matrix (weights, or activations with a row for each token) stretches space by 
     energy rank       the least k with σ₁² + … + σ_k² ≥ share · Σ σ²
 
 All three are 1 for a matrix of rank one and n for n equal singular values; only the matrix of zeros
-has 0. Entropy also tells what a coder saves: codes of b bits that occur with frequencies p need
-−Σ p log₂ p bits each, and no lossless code that treats them one by one needs less.
+has 0.
 
 Sources: Rudelson and Vershynin, 2007, "Sampling from Large Matrices" (stable rank); Roy and
-Vetterli, 2007, "The Effective Rank"; Shannon, 1948, "A Mathematical Theory of Communication".
+Vetterli, 2007, "The Effective Rank".
 
 Axes: O rows, I columns of a matrix.
 """
@@ -70,22 +69,3 @@ def energy_rank(matrix: Tensor, share: float) -> Tensor:
     energy = singular_values(matrix).square()
     missing = share * energy.sum() - energy.cumsum(0) + energy  # what the ones before leave to hold
     return (missing > 1e-6 * energy.sum()).sum()
-
-
-def code_entropy(codes: Tensor, levels: int) -> Tensor:
-    """Bits a code needs on average: −Σ p log₂ p over the codes' frequencies p.
-
-    Args:
-        codes: integers from 0 to levels − 1, of any shape.
-        levels: how many codes there are, such as 2**bits.
-
-    >>> float(code_entropy(torch.tensor([0, 0, 1, 2]), levels=16))
-    1.5
-    """
-    if codes.is_floating_point() or codes.numel() == 0:
-        raise ValueError(
-            f"codes must be integers, at least one; got {codes.dtype} of shape {tuple(codes.shape)}"
-        )
-    ones = torch.ones(codes.numel(), device=codes.device)
-    counts = torch.zeros(levels, device=codes.device).index_add(0, codes.flatten().long(), ones)
-    return torch.special.entr(counts / codes.numel()).sum() / torch.log(torch.tensor(2.0))

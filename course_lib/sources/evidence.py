@@ -27,7 +27,7 @@ def evidence(claim: str) -> str:
     return CHECKS[claim]()
 
 
-def examine(topic: str) -> Iterator[tuple[Claim, str]]:
+def evidence_on(topic: str) -> Iterator[tuple[Claim, str]]:
     """(claim, evidence) for each claim of a topic that is checked here, one check after another."""
     for claim in all_claims().values():
         if claim.topic == topic and claim.evidence == CHECKED:

@@ -19,12 +19,10 @@ class NoSuchExercise(LookupError):
 
 @cache
 def by_chapter() -> dict[str, list[Exercise]]:
-    """Chapter -> its exercises, from `CHAPTER` and `EXERCISES` of the modules beside the engine."""
-    found: dict[str, list[Exercise]] = {}
-    for info in pkgutil.iter_modules(exercises.__path__):
-        if not info.ispkg:
-            module = importlib.import_module(f"{exercises.__name__}.{info.name}")
-            found.setdefault(module.CHAPTER, []).extend(module.EXERCISES)
+    """Chapter -> its exercises, of the modules and folders here that name a CHAPTER."""
+    names = [info.name for info in pkgutil.iter_modules(exercises.__path__)]
+    modules = [importlib.import_module(f"{exercises.__name__}.{name}") for name in names]
+    found = {m.CHAPTER: list(m.EXERCISES) for m in modules if hasattr(m, "CHAPTER")}
     return dict(sorted(found.items()))
 
 

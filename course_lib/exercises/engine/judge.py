@@ -4,12 +4,18 @@ Nothing here sees or calls the learner's function: only what it returned.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
-from course_lib.exercises.engine.run import Outcome, run
+import torch
+
+from course_lib.exercises.engine.run import Outcome, is_stub, run
 from course_lib.exercises.engine.spec import Case, Exercise
-from course_lib.exercises.engine.values import bare, difference, short
+from course_lib.exercises.engine.state import standard_state
+from course_lib.exercises.engine.values import bare, difference, plain, short
 
 PASSED, FAILED, NOT_ATTEMPTED = "passed", "failed", "not attempted"
+ROUNDING = 100  # times the tolerance: nearer than this, a difference may be rounding
+SMALL = 12  # numbers of a tensor that is shown whole
 
 
 @dataclass(frozen=True)
@@ -26,17 +32,18 @@ class Verdict:
     misconception: str = ""
 
 
+@standard_state()
 def judge(
     exercise: Exercise, cases: list[Case], outcomes: list[Outcome], device: str = "cpu"
 ) -> Verdict:
     """The verdict on the outcomes of a function's calls.
 
-    >>> double = Exercise(lambda x: 2 * x, lambda: [Case("three", {"x": 3})], hints=())
+    >>> double = Exercise(lambda x: 2 * x, lambda seed: [Case("three", {"x": 3})], hints=())
     >>> judge(double, double.cases(), run(lambda x: x + x, double.cases())).status
     'passed'
     """
     total = len(cases)
-    if all(outcome.error == "NotImplementedError" for outcome in outcomes):
+    if all(map(is_stub, outcomes)):
         return Verdict(exercise.name, NOT_ATTEMPTED, 0, total)
     expected = run(exercise.reference, cases, exercise.seconds, device)
     problems = [_problem(exercise, *three) for three in zip(cases, outcomes, expected, strict=True)]
@@ -70,19 +77,70 @@ def _problem(exercise: Exercise, case: Case, yours: Outcome, expected: Outcome):
         return (("altered", f"your function changed its input {yours.altered[0]}; work on a copy"),)
     found = _difference(exercise, yours, expected) if exercise.compare else None
     broken = [] if expected.error else _broken(exercise, case, yours, unlike=found is not None)
-    if not found and not broken:
+    wrong_gradient = "" if found else _gradient_problem(exercise, yours, expected)
+    if not (found or broken or wrong_gradient):
         return ()
-    lines = [("yours", short(yours.value))]
+    lines = [*_given(case), ("yours", short(yours.value))]
     if found:
         lines.append(("expected", short(expected.value)))
         one_number = found == f"{short(yours.value)}, expected {short(expected.value)}"
         lines += [] if one_number else [("", found)]
+        if _difference(exercise, yours, expected, slack=ROUNDING) is None:
+            lines.append(("rounding", "all numbers agree to about three digits: round later"))
+    if wrong_gradient:
+        lines.append(("gradient", wrong_gradient))
     return (*lines, *(("must hold", text) for text in broken))
 
 
-def _difference(exercise: Exercise, yours: Outcome, expected: Outcome) -> str | None:
+def _gradient_problem(exercise: Exercise, yours: Outcome, expected: Outcome) -> str:
+    """What is wrong with the gradients of a value that is right; nothing where they are right."""
+    if not (exercise.compare and expected.gradients):
+        return ""
+    if not yours.gradients:
+        names = ", ".join(expected.gradients)
+        return (
+            f"none: your value is cut off from {names}, so nothing can learn from it "
+            "(.detach(), .item(), .data, float(…), torch.tensor(…) and no_grad cut)"
+        )
+    for name, wanted in expected.gradients.items():
+        mine = yours.gradients[name]
+        if found := difference(
+            mine, wanted, exercise.relative_tolerance, exercise.absolute_tolerance
+        ):
+            return f"the value is right, its gradient by {name} is not: {found}"
+    return ""
+
+
+def _given(case: Case) -> list[tuple[str, str]]:
+    """The tensors and lists of a case that are small enough to work it by hand."""
+    shown = []
+    for name, value in case.inputs.items():
+        if torch.is_tensor(value) and value.numel() <= SMALL:
+            text = _nested(value.detach().tolist())
+        elif isinstance(value, str | list | tuple) and len(repr(value)) <= 80:
+            text = short(plain(value))
+        else:
+            continue
+        if len(text) <= 80:
+            shown.append(("given" if not shown else "", f"{name} = {text}"))
+    return shown
+
+
+def _nested(value: Any) -> str:
+    """Numbers in nested lists, each as short as it can be."""
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_nested, value)) + "]"
+    return short(value)
+
+
+def _difference(
+    exercise: Exercise, yours: Outcome, expected: Outcome, slack: float = 1.0
+) -> str | None:
     return difference(
-        yours.value, expected.value, exercise.relative_tolerance, exercise.absolute_tolerance
+        yours.value,
+        expected.value,
+        slack * exercise.relative_tolerance,
+        slack * exercise.absolute_tolerance,
     )
 
 
@@ -115,7 +173,10 @@ def _misconception(exercise: Exercise, cases, outcomes, device):
 def _same(exercise: Exercise, one: Outcome, other: Outcome) -> bool:
     if (one.error, one.altered) != (other.error, other.altered):
         return False
-    return bool(one.error) or _difference(exercise, one, other) is None
+    if one.error:
+        return True
+    same_gradients = bool(one.gradients) == bool(other.gradients)
+    return same_gradients and _difference(exercise, one, other) is None
 
 
 def _describe(case: Case) -> str:

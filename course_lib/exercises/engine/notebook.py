@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-import torch
-
+from course_lib.device import best_device
 from course_lib.exercises.engine.catalogue import by_chapter, find
 from course_lib.exercises.engine.judge import PASSED, judge
 from course_lib.exercises.engine.progress import latest, record
@@ -39,7 +38,7 @@ def check(function: Callable) -> None:
     if function is exercise.reference:
         text = f"✘ {name} · not yours\n  That is the reference. Write the function yourself."
         return _show_error(CheckFailed(text, text))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device().type
     cases = exercise.cases()
     outcomes = _outcomes(function, cases, exercise.seconds, device)
     verdict = judge(exercise, cases, outcomes, device)

@@ -27,29 +27,45 @@ def record(verdict: Verdict) -> None:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     try:
-        progress_file().parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(progress_file(), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        path = progress_file()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(handle, (json.dumps(line) + "\n").encode())
+            torn = b"" if _ends_a_line(handle) else b"\n"
+            os.write(handle, torn + json.dumps(line).encode() + b"\n")
         finally:
             os.close(handle)
     except OSError:
         pass
 
 
+def _ends_a_line(handle: int) -> bool:
+    size = os.fstat(handle).st_size
+    if size == 0:
+        return True
+    os.lseek(handle, size - 1, os.SEEK_SET)
+    return os.read(handle, 1) == b"\n"
+
+
 def latest() -> dict[str, str]:
-    """Exercise -> "passed" once it ever passed, else its last status. Spoiled lines are skipped."""
+    """Exercise -> "passed" once it ever passed, else its last status. Spoiled lines are skipped.
+
+    The file is ASCII; zeros and byte order marks, which Windows' tools add, say nothing.
+    """
     status: dict[str, str] = {}
     try:
-        lines = progress_file().read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        data = progress_file().read_bytes()
+    except OSError:
         return status
-    for line in lines:
+    for mark in (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\0"):
+        data = data.replace(mark, b"")
+    for line in data.splitlines():
         try:
             entry = json.loads(line)
             name, now = entry["exercise"], entry["status"]
+            passed = status.get(name) == PASSED
         except (ValueError, KeyError, TypeError):
             continue
-        if status.get(name) != PASSED:
+        if not passed:
             status[name] = now
     return status

@@ -9,13 +9,17 @@ import traceback
 from collections.abc import Callable
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from course_lib.exercises.engine.spec import Case
+from course_lib.exercises.engine.state import standard_state
 from course_lib.exercises.engine.values import difference, plain
+
+STUB = "NotImplementedError"  # with no text and raised by the function itself: not attempted
 
 
 @dataclass(frozen=True)
@@ -27,23 +31,27 @@ class Outcome:
     message: str = ""  # the exception's text
     line: str = ""  # the learner's own line that raised it
     altered: tuple[str, ...] = ()  # inputs that the call changed
+    gradients: dict[str, Any] | None = None  # by input, plain; empty where the value is cut off
 
 
 class TimeLimit(BaseException):
     """Stops a call that does not return; no Exception, so that `except Exception` lets it by."""
 
 
+@standard_state()
 def run(
     function: Callable, cases: list[Case], seconds: float = 2.0, device: str = "cpu"
 ) -> list[Outcome]:
     """Call `function` on a copy of each case's inputs, moved to `device`, within `seconds` each.
 
     After one call that had to be stopped the rest are not tried. Warnings and other text on the
-    error stream are kept quiet: nbgrader takes them for a failure.
+    error stream are kept quiet: nbgrader takes them for a failure. Where an input requires a
+    gradient, the value is differentiated by it.
 
     >>> run(lambda x: x + 1, [Case("one", {"x": 1})])[0].value
     2
     """
+    _warm_up()
     outcomes: list[Outcome] = []
     for case in cases:
         stopped = outcomes and outcomes[-1].error == "TimeLimit"
@@ -51,22 +59,64 @@ def run(
     return outcomes
 
 
+@cache
+def _warm_up() -> None:
+    """PyTorch's first optimizer imports much; not within the time that an answer has."""
+    torch.optim.SGD([nn.Parameter(torch.zeros(1))])
+
+
 def _call(function: Callable, case: Case, seconds: float, device: str) -> Outcome:
     inputs = to_device(copy.deepcopy(case.inputs), device)
-    before = copy.deepcopy(inputs)
+    leaves = {k: x for k, x in inputs.items() if isinstance(x, Tensor) and x.requires_grad}
+    inputs |= {name: leaf.clone() for name, leaf in leaves.items()}  # a leaf cannot be written into
+    before = {name: plain(value) for name, value in inputs.items()}
     try:
         with redirect_stderr(io.StringIO()), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             with _time_limit(seconds):
-                value = plain(function(*inputs.values()))
+                returned = function(*inputs.values())
+                value, gradients = plain(returned), _gradients(returned, leaves)
     except TimeLimit:
         return Outcome(error="TimeLimit", message=f"no answer within {seconds:g} s")
     except Exception as error:
-        return Outcome(
-            error=type(error).__name__, message=str(error), line=_own_line(function, error)
-        )
-    altered = tuple(k for k in inputs if difference(plain(inputs[k]), plain(before[k])))
-    return Outcome(value=value, altered=altered)
+        return _failure(function, error)
+    altered = tuple(k for k in inputs if difference(plain(inputs[k]), before[k]))
+    return Outcome(value=value, altered=altered, gradients=gradients)
+
+
+def _failure(function: Callable, error: Exception) -> Outcome:
+    """What is kept of an error. Its text may be made by the learner's own class, and fail, too."""
+    try:
+        message = str(error)
+    except Exception:
+        message = ""
+    return Outcome(error=type(error).__name__, message=message, line=_own_line(function, error))
+
+
+def is_stub(outcome: Outcome) -> bool:
+    """Whether the function raised NotImplementedError itself and says nothing.
+
+    PyTorch raises the same error, with a text, where it has no kernel for a dtype.
+    """
+    return outcome.error == STUB and not outcome.message
+
+
+def _gradients(value: Any, leaves: dict[str, Tensor]) -> dict[str, Any] | None:
+    """By each leaf, of a fixed weighted sum of what was returned; {} where nothing flows back."""
+    if not leaves:
+        return None
+    items = value if isinstance(value, list | tuple) else [value]
+    outputs = [item for item in items if isinstance(item, Tensor) and item.requires_grad]
+    if not outputs:
+        return {}
+    weights = [
+        torch.arange(t.numel(), device=t.device).cos().to(t.dtype).view_as(t) for t in outputs
+    ]
+    found = torch.autograd.grad(outputs, leaves.values(), weights, allow_unused=True)
+    return {
+        name: plain(torch.zeros_like(leaf) if gradient is None else gradient)
+        for (name, leaf), gradient in zip(leaves.items(), found, strict=True)
+    }
 
 
 def to_device(value: Any, device: str) -> Any:

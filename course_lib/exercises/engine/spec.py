@@ -4,12 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from course_lib.exercises.engine.state import standard_state
+
 
 @dataclass(frozen=True)
 class Case:
     """One call of the learner's function.
 
-    `inputs` holds the arguments by name, in the order of the reference's parameters.
+    `inputs` holds the arguments by name, in the order of the reference's parameters. Where a tensor
+    among them requires a gradient, the returned value is differentiated by it.
     """
 
     label: str
@@ -46,18 +51,34 @@ class Misconception:
 class Exercise:
     """All that is known about one exercise; its name is the name of the function asked for.
 
+    `cases(seed)` makes the inputs: notebooks use seed 0, a grader its own. `differentiable` names
+    those by which the returned value will be differentiated: then its gradient is judged as well.
     Where many answers are right, `compare` is False: only the properties decide.
     """
 
     reference: Callable
-    cases: Callable[[], list[Case]]
+    cases: Callable[[int], list[Case]]
     hints: tuple[str, ...]
     misconceptions: tuple[Misconception, ...] = ()
     properties: tuple[Property, ...] = ()
+    differentiable: tuple[str, ...] = ()
     compare: bool = True
     relative_tolerance: float = 1e-5
     absolute_tolerance: float = 1e-6
     seconds: float = 2.0
+
+    def __post_init__(self):
+        make, wanted = self.cases, self.differentiable
+
+        @standard_state()
+        def cases(seed: int = 0) -> list[Case]:
+            made = make(seed)
+            for tensor in (case.inputs[name] for case in made for name in wanted):
+                if torch.is_tensor(tensor) and tensor.is_floating_point():
+                    tensor.requires_grad_()
+            return made
+
+        object.__setattr__(self, "cases", cases)
 
     @property
     def name(self) -> str:

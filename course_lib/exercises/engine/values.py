@@ -6,12 +6,14 @@ Whatever else comes back is only named, never asked.
 """
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+DEEPEST = 20  # lists within lists
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Array:
         return f"{self.kind} of {_dtype(self.data)}, shape {tuple(self.data.shape)}"
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, depth: int = 0) -> Any:
     """Copy a value into plain data: None, bool, int, float, str, Array, list, dict or Opaque.
 
     >>> plain((1, {"a": 2.5}))
@@ -43,21 +45,35 @@ def plain(value: Any) -> Any:
     """
     if value is None or type(value) in (bool, int, float, str):
         return value
-    if isinstance(value, np.bool_ | np.integer | np.floating):
+    if isinstance(value, np.bool_ | np.integer | np.floating) and value.itemsize <= 8:
         return value.item()
-    if isinstance(value, Tensor):
-        return Array(value.detach().cpu().clone(), "tensor", value.device.type)
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        return Array(torch.from_numpy(np.array(value)), "NumPy array", "cpu")
+    if type(value) in (Tensor, nn.Parameter):
+        return _array_of_tensor(value)
+    if type(value) is np.ndarray:
+        numbers = value.dtype.kind in "biuf" and value.dtype.itemsize <= 8
+        named = Opaque(f"NumPy array of {value.dtype}")
+        return Array(torch.from_numpy(np.array(value)), "NumPy array", "cpu") if numbers else named
+    if depth > DEEPEST:
+        return Opaque(type(value).__name__)
     if isinstance(value, nn.Module):
-        return {name: plain(tensor) for name, tensor in value.state_dict().items()}
+        return {name: plain(tensor, depth + 1) for name, tensor in value.state_dict().items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {f.name: plain(getattr(value, f.name), depth + 1) for f in fields(value)}
+    if isinstance(value, dict):  # the type's own methods: a learner's class may have others
+        return {str(key): plain(item, depth + 1) for key, item in dict.items(value)}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        base = list if isinstance(value, list) else tuple
+        return [plain(item, depth + 1) for item in base.__iter__(value)]
     return Opaque(type(value).__name__)
+
+
+def _array_of_tensor(value: Tensor) -> Array | Opaque:
+    """A tensor's numbers, where it has them one by one in memory."""
+    if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_nested:
+        kind = "meta" if value.is_meta else "quantized" if value.is_quantized else value.layout
+        return Opaque(f"tensor ({kind}".replace("torch.", "") + ")")
+    numbers = value.detach().resolve_conj().resolve_neg().cpu().clone()
+    return Array(numbers, "tensor", value.device.type)
 
 
 def bare(value: Any) -> Any:
@@ -88,7 +104,7 @@ def difference(yours: Any, expected: Any, rtol: float = 0.0, atol: float = 0.0) 
 
 def _difference(yours, expected, rtol, atol, place) -> tuple[str, str] | None:
     if type(expected) is float and type(yours) is int:
-        yours = float(yours)
+        yours = _as_float(yours)
     if type(yours) is not type(expected):
         return place, f"yours is {_name(yours)}, expected {_name(expected)}"
     if isinstance(expected, Array):
@@ -107,6 +123,13 @@ def _difference(yours, expected, rtol, atol, place) -> tuple[str, str] | None:
     else:
         agree = yours == expected
     return None if agree else (place, f"{short(yours)}, expected {short(expected)}")
+
+
+def _as_float(x: int) -> float:
+    try:
+        return float(x)
+    except OverflowError:
+        return float("inf") if x > 0 else float("-inf")
 
 
 def _dict_difference(yours, expected, rtol, atol, place) -> tuple[str, str] | None:
@@ -131,8 +154,10 @@ def _array_difference(yours: Array, expected: Array, rtol, atol, place):
             return place, f"yours is {word} {one}, expected {word} {other}"
     if wanted.dtype.is_floating_point:
         agree = torch.isclose(mine.double(), wanted.double(), rtol, atol, equal_nan=True)
+    elif wanted.dtype.is_complex:
+        agree = torch.isclose(mine, wanted, rtol, atol, equal_nan=True)
     else:
-        agree = mine == wanted
+        agree = torch.as_tensor(mine.numpy() == wanted.numpy())  # uint16 and its like, too
     if agree.all():
         return None
     where = tuple(int(i) for i in (~agree).nonzero()[0])
@@ -162,6 +187,8 @@ def short(value: Any) -> str:
 
 
 def _number(x: Any) -> str:
+    if type(x) is int and x.bit_length() > 256:
+        return f"an integer of {x.bit_length()} bits"
     return f"{x:.6g}" if type(x) is float else repr(x)
 
 

@@ -5,13 +5,12 @@ width, k tokens kept.
 """
 
 import copy
-from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.exercises.distillation import DISTILLATION_LOSS, kl
+from course_lib.exercises.distillation.losses import DISTILLATION_LOSS, kl
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
 
 
@@ -45,19 +44,12 @@ def repaired_training(
     return student
 
 
-@cache
-def _load_optimizers() -> None:
-    """PyTorch's first optimizer imports much; not within the time that an answer has."""
-    torch.optim.SGD([nn.Parameter(torch.zeros(1))])
-
-
-def _document_pairs() -> list[Case]:
+def _document_pairs(seed: int) -> list[Case]:
     torch.manual_seed(0)
     deep = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
     small = nn.Sequential(nn.Linear(6, 2), nn.ReLU(), nn.Linear(2, 3))
     dropping = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 3))
     names = ("student", "teacher", "x_train", "y_train", "x_validation", "steps", "rate")
-    _load_optimizers()
 
     def case(label, student, teacher, steps, rate):
         data = torch.randn(12, 6), torch.randn(12, 3), torch.randn(12, 6)
@@ -139,7 +131,7 @@ def token_distillation(student: Tensor, teacher: Tensor, targets: Tensor) -> Ten
     return (log_p.exp() * (log_p - log_q)).sum() / real.sum()
 
 
-def _padded() -> list[Case]:
+def _padded(seed: int) -> list[Case]:
     def case(label, *rows, seed=0, broken=None):
         targets = torch.tensor(rows)
         student, teacher = (_logits(*targets.shape, 6, seed=seed + i) for i in range(2))
@@ -220,7 +212,7 @@ def feature_loss(student: Tensor, teacher: Tensor, projection: Tensor) -> Tensor
     return (student @ projection.T - teacher).square().mean()
 
 
-def _features() -> list[Case]:
+def _features(seed: int) -> list[Case]:
     def case(label, d, e, seed):
         inputs = _logits(2, 3, d, seed=seed), _logits(2, 3, e, seed=seed + 1)
         projection = _logits(e, d, seed=seed + 2)
@@ -284,10 +276,10 @@ def reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
     return (log_q.exp() * (log_q - log_p)).sum(dim=1).mean()
 
 
-def _two_without_temperature() -> list[Case]:
+def _two_without_temperature(seed: int) -> list[Case]:
     return [
         Case(case.label, {name: case.inputs[name] for name in ("student", "teacher")})
-        for case in DISTILLATION_LOSS.cases()
+        for case in DISTILLATION_LOSS.cases(seed)
         if case.label != "temperature one"
     ]
 
@@ -349,7 +341,7 @@ def cached_kl(student: Tensor, log_probabilities: Tensor, tokens: Tensor) -> Ten
     return (top + p_rest * (p_rest.log() - log_q_rest)).mean()
 
 
-def _stored() -> list[Case]:
+def _stored(seed: int) -> list[Case]:
     def case(label, batch, classes, k, seed):
         log_p = _logits(batch, classes, seed=seed + 1).log_softmax(dim=1)
         values, tokens = log_p.topk(k, dim=1)
@@ -434,13 +426,4 @@ CACHED_KL = Exercise(
             "you took the student's first k tokens. Which k the teacher kept, `tokens` says.",
         ),
     ),
-)
-
-CHAPTER = "08_distillation"
-EXERCISES = (
-    REPAIRED_TRAINING,
-    CACHED_KL,
-    TOKEN_DISTILLATION,
-    REVERSE_KL,
-    FEATURE_LOSS,
 )

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from course_lib.data.images import digits
 from course_lib.distillation.losses import soft_target_loss
-from course_lib.distillation.training import fit
-from course_lib.exercises.distillation import small_student
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
-from course_lib.models.digits_mlp import DigitsMLP, train_digits
+from course_lib.models.digits_mlp import DigitsMLP, small_student, train_digits
+from course_lib.models.training import fit
 
 # -------------------------------------------------------------------------- taught_by_few
 
@@ -50,7 +49,7 @@ def _taught() -> Tensor:
         return teacher(data.train_images)
 
 
-def _few_digits() -> list[Case]:
+def _few_digits(seed: int) -> list[Case]:
     data = digits()
     inputs = {
         "students": [small_student(seed) for seed in range(5)],
@@ -151,6 +150,3 @@ TAUGHT_BY_FEW = Exercise(
         ),
     ),
 )
-
-CHAPTER = "08_distillation"
-EXERCISES = (TAUGHT_BY_FEW,)

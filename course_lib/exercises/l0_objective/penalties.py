@@ -36,7 +36,7 @@ def ridge_closed_form(features: Tensor, targets: Tensor, penalty: float) -> Tens
     return torch.linalg.solve(gram + penalty * eye, features.T @ targets)
 
 
-def _ridge_cases() -> list[Case]:
+def _ridge_cases(seed: int) -> list[Case]:
     labelled = {
         "no penalty": (X, Y, 0.0),
         "a small penalty": (X, Y, 0.5),
@@ -102,7 +102,7 @@ def minimise_l1(z: Tensor, penalty: float) -> Tensor:
     return z.sign() * (z.abs() - penalty / 2).clamp(min=0)
 
 
-def _thresholds() -> list[Case]:
+def _thresholds(seed: int) -> list[Case]:
     labelled = {
         "three numbers": (torch.tensor([1.0, -0.4, 0.2]), 0.5),
         "no penalty": (torch.tensor([1.0, -0.4, 0.2, 0.0]), 0.0),
@@ -161,7 +161,7 @@ def hard_threshold(weight: Tensor, threshold: float) -> Tensor:
     return torch.where(weight.abs() > threshold, weight, 0.0)
 
 
-def _weights_and_thresholds() -> list[Case]:
+def _weights_and_thresholds(seed: int) -> list[Case]:
     labelled = {
         "both signs, and a tie": (torch.tensor([[0.25, -0.25], [0.75, -0.5]]), 0.25),
         "a vector": (torch.tensor([2.0, -3.0, 0.5, 0.0]), 1.0),
@@ -233,7 +233,7 @@ def keep_largest(theta: Tensor, k: int) -> Tensor:
     return kept.reshape(theta.shape)
 
 
-def _projections() -> list[Case]:
+def _projections(seed: int) -> list[Case]:
     labelled = {
         "two of six": (torch.tensor([0.5, -3.0, 0.0, 2.0, -0.1, 1.0]), 2),
         "ties": (torch.tensor([1.0, -3.0, -1.0, 1.0, 0.5, 1.0]), 3),
@@ -323,7 +323,7 @@ def iht_step(features: Tensor, targets: Tensor, theta: Tensor, k: int) -> Tensor
     return project(theta - step * slope, k)
 
 
-def _steps() -> list[Case]:
+def _steps(seed: int) -> list[Case]:
     wide = _normal(6, 9, seed=7)
     labelled = {
         "from zero": (X, Y, torch.zeros(2), 1),
@@ -388,13 +388,4 @@ IHT_STEP = Exercise(
             "singular value is torch.linalg.matrix_norm(X, 2).",
         ),
     ),
-)
-
-CHAPTER = "02_l0_objective"
-EXERCISES = (
-    RIDGE_CLOSED_FORM,
-    MINIMISE_L1,
-    HARD_THRESHOLD,
-    KEEP_LARGEST,
-    IHT_STEP,
 )

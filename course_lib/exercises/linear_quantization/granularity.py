@@ -30,7 +30,7 @@ def quantize_per_channel(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     return (weight / scale).round().to(torch.int8), scale
 
 
-def _matrices() -> list[Case]:
+def _matrices(seed: int) -> list[Case]:
     dead_row = _weight(4, 8, seed=3)
     dead_row[1] = 0
     return [
@@ -99,7 +99,7 @@ def quantize_per_group(weight: Tensor, group: int, bits: int) -> tuple[Tensor, T
     return codes.reshape(weight.shape), scale.reshape(len(weight), -1)
 
 
-def _groups() -> list[Case]:
+def _groups(seed: int) -> list[Case]:
     outlier = _weight(3, 16, seed=4)
     outlier[1, 5] = 40
     return [
@@ -187,7 +187,7 @@ def search_clip(weight: Tensor, bits: int, shrink: Tensor) -> Tensor:
     return scales.gather(1, errors.argmin(dim=1, keepdim=True))
 
 
-def _clips() -> list[Case]:
+def _clips(seed: int) -> list[Case]:
     shrink = torch.linspace(0.3, 1, 15)
     heavy = _weight(5, 64, seed=5)
     heavy[:, 3] *= 6
@@ -266,11 +266,4 @@ SEARCH_CLIP = Exercise(
             "one shrink was chosen for the whole matrix. Each row has its own best.",
         ),
     ),
-)
-
-CHAPTER = "05_linear_quantization"
-EXERCISES = (
-    QUANTIZE_PER_CHANNEL,
-    QUANTIZE_PER_GROUP,
-    SEARCH_CLIP,
 )

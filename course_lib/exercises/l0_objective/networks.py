@@ -11,7 +11,8 @@ from course_lib.data.images import Digits, digits
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
 from course_lib.measure.quality import accuracy
 from course_lib.models.digits_mlp import DigitsMLP, train_digits
-from course_lib.pruning.masks import apply_masks, hold_masks, magnitude_masks, prunable_weights
+from course_lib.models.parts import prunable_weights
+from course_lib.pruning.masks import apply_masks, hold_masks, magnitude_masks
 
 
 def _normal(*shape: int, seed: int = 0) -> Tensor:
@@ -29,7 +30,7 @@ def masked_momentum_step(
     return (weight - rate * velocity) * mask, velocity
 
 
-def _optimizer_states() -> list[Case]:
+def _optimizer_states(seed: int) -> list[Case]:
     names = ("weight", "velocity", "gradient", "mask", "rate", "momentum")
     mask = torch.tensor([False, True])
     two, ones, zeros = torch.tensor([0.0, 2.0]), torch.ones(2), torch.zeros(2)
@@ -120,7 +121,7 @@ def expected_open_gates(log_alpha: Tensor, beta: float, gamma: float, zeta: floa
     return (log_alpha - beta * math.log(-gamma / zeta)).sigmoid().sum()
 
 
-def _gates() -> list[Case]:
+def _gates(seed: int) -> list[Case]:
     names = ("log_alpha", "beta", "gamma", "zeta")
     labelled = {
         "three gates": (torch.tensor([-5.0, 0.0, 5.0]), 2 / 3, -0.1, 1.1),
@@ -214,7 +215,7 @@ def _dense() -> tuple[list[nn.Module], Digits, float]:
     return models, data, _mean_accuracy([model.state_dict() for model in models])
 
 
-def _three_models() -> list[Case]:
+def _three_models(seed: int) -> list[Case]:
     models, data, _ = _dense()
     inputs = {"models": models, "images": data.train_images, "labels": data.train_labels}
     return [Case("three networks", inputs)]
@@ -290,11 +291,4 @@ SPARSIFY_DIGITS = Exercise(
             "is fine, sparsity is gone. Hold the masks in every step.",
         ),
     ),
-)
-
-CHAPTER = "02_l0_objective"
-EXERCISES = (
-    MASKED_MOMENTUM_STEP,
-    EXPECTED_OPEN_GATES,
-    SPARSIFY_DIGITS,
 )

@@ -1,4 +1,6 @@
-"""The k largest magnitudes of many tensors at once, without sorting or joining them.
+"""Which k entries: the largest magnitudes of many tensors at once, or the lowest scores of one.
+
+Magnitudes are selected without sorting or joining the tensors.
 
 The bits of positive floats, read as integers, are in the same order as the floats. So the k-th
 largest magnitude can be found digit by digit, 16 bits each (radix selection): count how often each
@@ -83,6 +85,27 @@ def largest_masks(tensors: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
             ties -= len(tied)
         masks[name] = mask.view(tensor.shape)  # (entries,) -> the tensor's shape
     return masks
+
+
+def lowest_mask(scores: Tensor, k: int) -> Tensor:
+    """True at the k lowest scores of a tensor; of equal ones, the first in the order of indices.
+
+    Args:
+        scores: of any shape, any sign, any dtype that can be sorted.
+        k: from 0 to the number of entries.
+
+    Returns:
+        A bool tensor of the scores' shape with exactly k True.
+
+    >>> lowest_mask(torch.tensor([[3.0, -1.0], [2.0, 4.0]]), k=2).tolist()
+    [[False, True], [True, False]]
+    """
+    if not 0 <= k <= scores.numel():
+        raise ValueError(f"k must be from 0 to {scores.numel()}, the number of scores; got {k}")
+    order = scores.detach().flatten().argsort(stable=True)
+    mask = torch.zeros_like(order, dtype=torch.bool)
+    mask[order[:k]] = True
+    return mask.view(scores.shape)  # (entries,) -> the scores' shape
 
 
 def _digit_counts(tensors: Mapping, integer: torch.dtype, shift: int, prefix: int | None) -> Tensor:

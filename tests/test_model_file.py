@@ -8,19 +8,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from course_lib.formats.linear import Scheme, decode_linear, encode_linear
+from course_lib.formats.model_file import every_linear, pack_model, quantize_model, unpack_model
 from course_lib.measure.size import size
 from course_lib.models.llama import Llama, LlamaConfig
 from course_lib.quantization.calibration import mse_range, percentile_range
-from course_lib.quantization.linear import Format, fit
-from course_lib.quantization.packed_model import (
-    Scheme,
-    every_linear,
-    pack_model,
-    pack_weight,
-    quantize_model,
-    unpack_model,
-    unpack_weight,
-)
+from course_lib.quantization.linear import Format, fit_grid
 from course_lib.quantization.rows import to_rows
 
 schemes = st.builds(
@@ -66,8 +59,8 @@ def read_bits(parts: dict[str, Tensor], shape: tuple[int, ...], bits: int) -> np
 @given(schemes, st.integers(1, 5), st.integers(0, 2**32 - 1))
 def test_parts_mean_what_the_text_says_bit_by_bit(scheme, outputs, seed):
     weight = torch.randn(outputs, 12, generator=torch.Generator().manual_seed(seed))
-    parts = pack_weight(weight, scheme)
-    values = unpack_weight(parts, weight.shape)
+    parts = encode_linear(weight, scheme)
+    values = decode_linear(parts, weight.shape)
     assert np.allclose(values, read_bits(parts, (outputs, 12), scheme.format.bits), rtol=1e-6)
     bytes_needed = scheme.format.bits * -(-weight.numel() // 8)
     assert parts["codes"].nbytes == bytes_needed
@@ -81,13 +74,13 @@ def test_each_number_becomes_the_nearest_level_that_the_file_gives_back(scheme, 
     """The levels are those of the scale as float16 holds it, and of the fitted zero-point."""
     weight = torch.randn(3, 12, generator=torch.Generator().manual_seed(seed))
     rows, format = to_rows(weight, scheme.granularity), scheme.format
-    grid = fit(*scheme.calibrate(rows, format), format)
-    parts = pack_weight(weight, scheme)
+    grid = fit_grid(*scheme.calibrate(rows, format), format)
+    parts = encode_linear(weight, scheme)
     scale = parts["scale"][:, None]  # (R,) -> (R, 1)
     assert torch.equal(scale, grid.scale.half())
     levels = (torch.arange(format.lowest, format.highest + 1) - grid.zero_point) * scale.double()
     nearest = (rows.double()[:, :, None] - levels[:, None, :]).abs().amin(dim=2)
-    values = to_rows(unpack_weight(parts, weight.shape), scheme.granularity)
+    values = to_rows(decode_linear(parts, weight.shape), scheme.granularity)
     torch.testing.assert_close((rows - values).double().abs(), nearest, rtol=0, atol=1e-5)
 
 
@@ -99,7 +92,7 @@ def test_each_number_becomes_the_nearest_level_that_the_file_gives_back(scheme, 
     ids=["all zero", "constant", "negative only", "one element", "tiny", "large"],
 )  # fmt: skip
 def test_nasty_weights_come_back_within_a_step(format, weight):
-    values = unpack_weight(pack_weight(weight, Scheme(format, "channel")), weight.shape)
+    values = decode_linear(encode_linear(weight, Scheme(format, "channel")), weight.shape)
     step = (weight.amax(1, True).clamp(min=0) - weight.amin(1, True).clamp(max=0)) / (
         2 ** (format.bits - format.symmetric) - 1
     )
@@ -111,19 +104,19 @@ def test_nasty_weights_come_back_within_a_step(format, weight):
 
 def test_a_convolution_comes_back_in_its_shape():
     weight = torch.randn(4, 3, 2, 2)
-    values = unpack_weight(pack_weight(weight, Scheme(Format(8), "channel")), weight.shape)
+    values = decode_linear(encode_linear(weight, Scheme(Format(8), "channel")), weight.shape)
     assert values.shape == weight.shape and (values - weight).abs().max() < 0.02
 
 
 def test_what_cannot_be_packed_is_refused():
     with pytest.raises(ValueError, match=r"bits must be from 2 to 8.*got 9"):
-        pack_weight(torch.randn(2, 8), Scheme(Format(9), "channel"))
+        encode_linear(torch.randn(2, 8), Scheme(Format(9), "channel"))
     with pytest.raises(ValueError, match="scale, in float16, must be finite; got 1"):
-        pack_weight(torch.tensor([[1e6, -1e6], [0.0, 1.0]]), Scheme(Format(2), "channel"))
+        encode_linear(torch.tensor([[1e6, -1e6], [0.0, 1.0]]), Scheme(Format(2), "channel"))
     with pytest.raises(ValueError, match="a group size must divide the 8 inputs"):
-        pack_weight(torch.randn(2, 8), Scheme(Format(4), 3))
+        encode_linear(torch.randn(2, 8), Scheme(Format(4), 3))
     with pytest.raises(ValueError, match="rows must be finite"):
-        pack_weight(torch.tensor([[torch.nan, 1.0]]), Scheme(Format(4), "tensor"))
+        encode_linear(torch.tensor([[torch.nan, 1.0]]), Scheme(Format(4), "tensor"))
 
 
 # ------------------------------------------------------------------ a model, and its file
@@ -204,7 +197,7 @@ def test_every_linear_is_every_linear():
 def test_other_weights_stay_as_they_are():
     model = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4))
     packed = pack_model(model, {"0.weight": SCHEMES["int8 per channel"]})
-    assert set(packed) == {"0.weight.codes", "0.weight.scale"} | (
+    assert set(packed) == {"0.weight:codes", "0.weight:scale"} | (
         set(model.state_dict()) - {"0.weight"}
     )
     assert packed["1.num_batches_tracked"].dtype == torch.int64
@@ -232,10 +225,25 @@ def test_a_tied_weight_is_stored_once_and_has_one_scheme():
 
 def test_what_does_not_fit_is_refused():
     model = nn.Linear(8, 4)
-    with pytest.raises(ValueError, match=r"must name tensors of the model; it has no \['w'\]"):
+    with pytest.raises(ValueError, match=r"must name tensors that there are; got \['w'\]"):
         pack_model(model, {"w": torch.float16})
     packed = pack_model(model, every_linear(model, SCHEMES["int8 per channel"]))
-    with pytest.raises(ValueError, match="packed must hold bias or bias.codes; it has neither"):
+    with pytest.raises(ValueError, match="packed must hold bias; it does not"):
         unpack_model({name: t for name, t in packed.items() if name != "bias"}, model)
     with pytest.raises(ValueError, match=r"weight must have shape \(8, 4\); got \(4, 8\)"):
         unpack_model({"weight": torch.zeros(4, 8), "bias": torch.zeros(8)}, nn.Linear(4, 8))
+
+
+def test_a_loader_refuses_what_nobody_here_wrote():
+    model = nn.Linear(8, 4)
+    packed = pack_model(model, every_linear(model, SCHEMES["int8 per channel"]))
+    with pytest.raises(ValueError, match="nothing but the model; it has other"):
+        unpack_model(packed | {"other:codes": torch.zeros(2)}, model)
+    with pytest.raises(ValueError, match=r"no form here has the parts .*'colour'"):
+        unpack_model(packed | {"weight:colour": torch.zeros(2)}, model)
+
+
+@pytest.mark.parametrize("foreign", [8, "int8", Format(8), None.__class__])
+def test_a_foreign_scheme_is_refused_by_name(foreign):
+    with pytest.raises(TypeError, match="scheme of weight must be Scheme, Sparse or a torch.dtype"):
+        pack_model(nn.Linear(8, 4), {"weight": foreign})

@@ -23,7 +23,7 @@ def quantize_linear(weight: Tensor, low: float, high: float, bits: int) -> Tenso
     return (position * levels).round().to(torch.uint8)
 
 
-def _ranges() -> list[Case]:
+def _ranges(seed: int) -> list[Case]:
     ends = torch.tensor([-1.0, -0.6, 0.07, 0.6, 1.0])
     beyond = torch.tensor([-2.0, -0.5, 0.1, 0.6, 1.4])
     cases = {
@@ -102,7 +102,7 @@ def dequantize_linear(codes: Tensor, low: float, high: float, bits: int) -> Tens
     return low + codes * (high - low) / (2**bits - 1)
 
 
-def _codes() -> list[Case]:
+def _codes(seed: int) -> list[Case]:
     every = torch.arange(8, dtype=torch.uint8)
     some = torch.tensor([[0, 3], [200, 255]], dtype=torch.uint8)
     return [
@@ -162,7 +162,7 @@ UINT8_CASES = {
 
 TO_UINT8 = Exercise(
     reference=to_uint8,
-    cases=lambda: [Case(k, {"weight": torch.tensor(v)}) for k, v in UINT8_CASES.items()],
+    cases=lambda seed: [Case(k, {"weight": torch.tensor(v)}) for k, v in UINT8_CASES.items()],
     hints=(
         "What does the source's round(W · 256) give for W = 1? What is that in eight bits?",
         "256 levels, named 0 to 255, have 255 steps between them.",
@@ -213,7 +213,7 @@ def _tensors() -> dict[str, Tensor]:
     }
 
 
-def _tensors_and_bits() -> list[Case]:
+def _tensors_and_bits(seed: int) -> list[Case]:
     widths = (8, 2, 4, 8, 8, 3)
     pairs = zip(_tensors().items(), widths, strict=True)
     return [Case(label, {"weight": w, "bits": bits}) for (label, w), bits in pairs]
@@ -329,13 +329,4 @@ FIT_SYMMETRIC = Exercise(
             "a tensor of zeros gets scale 0, or almost. Dividing by 0 gives NaN; take 1.",
         ),
     ),
-)
-
-CHAPTER = "05_linear_quantization"
-EXERCISES = (
-    QUANTIZE_LINEAR,
-    DEQUANTIZE_LINEAR,
-    TO_UINT8,
-    FIT_AFFINE,
-    FIT_SYMMETRIC,
 )

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from course_lib.pruning import top_k
+from course_lib.models import selection
+from course_lib.models.selection import INTEGERS, kth_largest, largest_masks
 from course_lib.pruning.objective import largest_mask
-from course_lib.pruning.top_k import INTEGERS, kth_largest, largest_masks
 
 any_floats = arrays.arrays(
     "float32",
@@ -45,7 +45,7 @@ def test_every_width_of_float(dtype):
 
 
 def test_more_numbers_than_a_block(monkeypatch):
-    monkeypatch.setattr(top_k, "BLOCK", 64)
+    monkeypatch.setattr(selection, "BLOCK", 64)
     weight = torch.randn(1000, generator=torch.Generator().manual_seed(0))
     assert largest_masks({"w": weight}, 100)["w"].equal(largest_mask(weight, 100))
 

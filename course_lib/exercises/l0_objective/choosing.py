@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
-from course_lib.exercises.l0_objective import regression
+from course_lib.exercises.l0_objective.penalties import regression
 from course_lib.pruning.cross_validation import cross_validation_errors, k_folds
 from course_lib.pruning.least_squares import ridge
 
@@ -32,7 +32,7 @@ def validation_errors(
     return torch.stack(rows).mean(dim=0)
 
 
-def _fold_cases() -> list[Case]:
+def _fold_cases(seed: int) -> list[Case]:
     labelled = {
         "three folds": (*regression(12, 3, seed=1), [0.1, 1.0, 30.0], k_folds(12, 3)),
         "folds of unequal size": (*regression(11, 4, seed=2), [0.0, 5.0], k_folds(11, 4, seed=1)),
@@ -124,7 +124,7 @@ def relative_magnitude(weight: Tensor) -> Tensor:
     return magnitude / magnitude.sum()
 
 
-def _weights() -> list[Case]:
+def _weights(seed: int) -> list[Case]:
     labelled = {
         "three weights": (torch.tensor([3.0, -4.0, 1.0]),),
         "all negative": (torch.tensor([-0.5, -1.5]),),
@@ -189,7 +189,7 @@ def kept_by_mean(weight: Tensor) -> int:
     return int((magnitude >= magnitude.mean()).sum())
 
 
-def _tensors() -> list[Case]:
+def _tensors(seed: int) -> list[Case]:
     labelled = {
         "three weights": (torch.tensor([3.0, -4.0, 1.0]),),
         "all equal": (torch.tensor([0.5, -0.5, 0.5, 0.5]),),
@@ -238,11 +238,4 @@ KEPT_BY_MEAN = Exercise(
             "that is the share of the weights that stay. k is their number.",
         ),
     ),
-)
-
-CHAPTER = "02_l0_objective"
-EXERCISES = (
-    VALIDATION_ERRORS,
-    RELATIVE_MAGNITUDE,
-    KEPT_BY_MEAN,
 )

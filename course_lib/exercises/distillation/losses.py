@@ -1,6 +1,6 @@
 """Exercises of 08_distillation: softened answers, the loss, and the gradients of one step.
 
-`small_student` and `kl` serve the lesson and the chapter's other modules, too.
+`kl` serves the chapter's other modules, too.
 
 Axes: B batch, C classes.
 """
@@ -11,13 +11,6 @@ from torch import Tensor, nn
 
 from course_lib.distillation.losses import soft_target_loss
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
-
-
-def small_student(seed: int) -> nn.Module:
-    """A network 64-12-10 of 910 parameters: 2 % of its teacher's."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10))
 
 
 def kl(student: Tensor, teacher: Tensor, t_student: float, t_teacher: float) -> Tensor:
@@ -39,7 +32,7 @@ def soften(logits: Tensor, temperature: float) -> Tensor:
     return (logits / temperature).softmax(dim=-1)
 
 
-def _some_logits() -> list[Case]:
+def _some_logits(seed: int) -> list[Case]:
     one = torch.tensor([4.0, 1.0, 0.0])
     cases = {
         "one example": (one, 1.0),
@@ -116,7 +109,7 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> T
     return temperature**2 * divergence.mean()
 
 
-def _two_logits() -> list[Case]:
+def _two_logits(seed: int) -> list[Case]:
     t, s = torch.tensor([[4.0, 1.0, 0.0]]), torch.tensor([[1.0, 2.0, 0.0]])
     cases = {
         "one example": (s, t, 4.0),
@@ -193,7 +186,7 @@ def hard_and_soft(
     return (1 - soft_share) * hard + soft_share * soft
 
 
-def _with_labels() -> list[Case]:
+def _with_labels(seed: int) -> list[Case]:
     t, s = torch.tensor([[4.0, 1.0, 0.0]]), torch.tensor([[1.0, 2.0, 0.0]])
     batch = (_logits(4, 5), _logits(4, 5, seed=1), torch.tensor([0, 4, 2, 2]))
     cases = {
@@ -274,7 +267,7 @@ def student_gradients(
     return torch.autograd.grad(loss, student.parameters())
 
 
-def _pairs() -> list[Case]:
+def _pairs(seed: int) -> list[Case]:
     torch.manual_seed(0)
     images = torch.randn(6, 4)
     shared = nn.Linear(4, 5)
@@ -350,12 +343,4 @@ STUDENT_GRADIENTS = Exercise(
             "classes is lost, and that is what it knows more than a label.",
         ),
     ),
-)
-
-CHAPTER = "08_distillation"
-EXERCISES = (
-    SOFTEN,
-    DISTILLATION_LOSS,
-    HARD_AND_SOFT,
-    STUDENT_GRADIENTS,
 )

@@ -28,7 +28,7 @@ def _nibbles() -> list[Tensor]:
 
 PACK_INT4 = Exercise(
     reference=pack_int4,
-    cases=lambda: [Case(f"{len(codes)} codes", {"codes": codes}) for codes in _nibbles()],
+    cases=lambda seed: [Case(f"{len(codes)} codes", {"codes": codes}) for codes in _nibbles()],
     hints=(
         "codes[0::2] are the first of each pair, codes[1::2] the second.",
         "Shift the second by four bits and put both together: first | (second << 4).",
@@ -69,7 +69,7 @@ PACK_INT4 = Exercise(
 
 UNPACK_INT4 = Exercise(
     reference=unpack_int4,
-    cases=lambda: [
+    cases=lambda seed: [
         Case(f"{len(c)} codes", {"packed": pack_int4(c), "count": len(c)}) for c in _nibbles()
     ],
     hints=(
@@ -98,10 +98,4 @@ UNPACK_INT4 = Exercise(
             "the high four bits were cut out but not shifted down: 3 became 48.",
         ),
     ),
-)
-
-CHAPTER = "05_linear_quantization"
-EXERCISES = (
-    PACK_INT4,
-    UNPACK_INT4,
 )

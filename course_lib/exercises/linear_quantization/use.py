@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
-from course_lib.exercises.linear_quantization_granularity import search_clip
+from course_lib.exercises.linear_quantization.granularity import search_clip
 from course_lib.models import pretrained
 
 # --------------------------------------------------------------------------- detect_grid
@@ -47,7 +47,7 @@ def _went_through(group: int, levels: int, seed: int, symmetric: bool = False) -
     return (((groups - low) / step).round() * step + low).view(16, 128)
 
 
-def _checkpoints() -> list[Case]:
+def _checkpoints(seed: int) -> list[Case]:
     pruned = _went_through(32, 16, 5)
     pruned[0, :32] = 0
     gaps = 1.55 + 0.4 * torch.rand(14, generator=torch.Generator().manual_seed(0))
@@ -154,7 +154,7 @@ def integer_linear(
     return sums * (x_scale * w_scale)
 
 
-def _integer_inputs() -> list[Case]:
+def _integer_inputs(seed: int) -> list[Case]:
     return [
         _coded("a zero-point of 0", 2, 3, 4, 0),
         _coded("a zero-point of 5", 2, 3, 8, 5),
@@ -259,7 +259,7 @@ def better_than_minmax(weight: Tensor) -> tuple[Tensor, Tensor]:
     return codes.take_along_dim(best[:, None], dim=2).squeeze(2), scales.take_along_dim(best, dim=1)
 
 
-def _real_layer() -> list[Case]:
+def _real_layer(seed: int) -> list[Case]:
     model, _ = pretrained.tiny()
     weight = model.blocks[1].mlp.down.weight.detach()[::4].clone()
     return [Case("the MLP's `down` of TinyLM's second block", {"weight": weight})]
@@ -338,11 +338,4 @@ BETTER_THAN_MINMAX = Exercise(
             "the finer grid gains: the best clip depends on the row, so measure it.",
         ),
     ),
-)
-
-CHAPTER = "05_linear_quantization"
-EXERCISES = (
-    DETECT_GRID,
-    INTEGER_LINEAR,
-    BETTER_THAN_MINMAX,
 )

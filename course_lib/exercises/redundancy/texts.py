@@ -30,7 +30,7 @@ def interpolated_bigram(pairs: Tensor, unigram: Tensor) -> Tensor:
     return torch.where(total > 0, mixed, unigram)
 
 
-def _counts() -> list[Case]:
+def _counts(seed: int) -> list[Case]:
     some = torch.tensor([[0, 3, 1], [2, 0, 0], [1, 1, 5]])
     once = torch.tensor([[0, 1, 0], [4, 0, 2], [1, 0, 0]])
     last = torch.tensor([[2, 1, 1], [0, 0, 0], [0, 1, 0]])
@@ -148,7 +148,7 @@ def keep_first(documents: list[str]) -> list[int]:
     return list(first.values())
 
 
-def _documents() -> list[Case]:
+def _documents(seed: int) -> list[Case]:
     mat = ["The cat sat on the mat", "the  cat sat on the mat", "the mat sat on the cat", "A dog"]
     inputs = {
         "case and white space": (mat,),
@@ -237,7 +237,7 @@ def shingle_jaccard(first: list[str], second: list[str], width: int) -> float:
     return len(a & b) / len(a | b)
 
 
-def _word_lists() -> list[Case]:
+def _word_lists(seed: int) -> list[Case]:
     cat = "the cat sat on the mat"
     said = "and he said and he said and he said unto them"
     texts = {
@@ -340,11 +340,4 @@ SHINGLE_JACCARD = Exercise(
             "early.",
         ),
     ),
-)
-
-CHAPTER = "01_redundancy"
-EXERCISES = (
-    INTERPOLATED_BIGRAM,
-    KEEP_FIRST,
-    SHINGLE_JACCARD,
 )

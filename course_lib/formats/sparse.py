@@ -1,6 +1,6 @@
-"""Store tensors with many zeros: the values that are not zero, and where they stand.
+"""Store a tensor with many zeros: the values that are not zero, and where they stand.
 
-Each tensor takes the form that makes the smallest file. N entries of b bytes, n not zero, take
+A tensor takes the form that makes the smallest file. N entries of b bytes, n not zero, take
 
     dense     every value                                                b N
     bitmap    a bit for each entry: zero or not                          b n + N / 8
@@ -8,13 +8,14 @@ Each tensor takes the form that makes the smallest file. N entries of b bytes, n
     indices   32-bit positions                                           (b + 4) n
 
 A gap holds at most 255; where the next non-zero is farther, a filler stands in between, which is
-stored as a value of zero. A tensor `w` becomes `w:values`, `w:bitmap` (or `:gaps`, `:indices`) and
-`w:shape`: plain tensors, so any file format can keep them, and the file's size counts all of it.
+stored as a value of zero. The parts are called `values` and `bitmap`, `gaps` or `indices`; a tensor
+whose smallest form is the dense one stays as it is. The shape is the model's to know.
 
 Source: Han, Mao, Dally, 2016, "Deep Compression" (relative indices with fillers).
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -24,53 +25,37 @@ LARGEST_GAP = 255
 HEADER = 72  # bytes, about, that a safetensors file spends on a tensor's name, shape and place
 
 
-def sparse_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each tensor in its smallest form, as plain tensors.
+@dataclass(frozen=True)
+class Sparse:
+    """The scheme of a tensor whose zeros are not to be stored."""
 
-    Args:
-        tensors: by name; a name may not hold a colon.
 
-    Returns:
-        For a dense form the tensor under its own name, else its parts under `name:part`.
+def encode_sparse(tensor: Tensor, scheme: Sparse = Sparse()) -> dict[str, Tensor]:
+    """The parts of the smallest form; `{"": tensor}` where that is the dense one.
 
     Raises:
-        ValueError: a name holds a colon, or a tensor has 2³¹ entries or more.
+        ValueError: the tensor has 2³¹ entries or more.
 
-    >>> {name: part.tolist() for name, part in sparse_tensors({"w": torch.eye(99)[:2]}).items()}
-    {'w:shape': [2, 99], 'w:values': [1.0, 1.0], 'w:gaps': [1, 100]}
+    >>> {name: part.tolist() for name, part in encode_sparse(torch.eye(99)[:2]).items()}
+    {'values': [1.0, 1.0], 'gaps': [1, 100]}
     """
-    stored = {}
-    for name, tensor in tensors.items():
-        if ":" in name:
-            raise ValueError(f"a tensor's name may not hold a colon; got {name!r}")
-        if tensor.numel() >= 2**31:
-            raise ValueError(f"a tensor must have fewer than 2**31 entries; {name!r} does not")
-        shape, flat = torch.tensor(tensor.shape, dtype=torch.int32), tensor.detach().flatten()
-        forms = [{"shape": shape, **encode(flat)} for encode in (_bitmap, _gaps, _indices)]
-        forms = [{f"{name}:{part}": t for part, t in form.items()} for form in forms]
-        stored |= min([{name: tensor}, *forms], key=_bytes)
-    return stored
+    if tensor.numel() >= 2**31:
+        raise ValueError(f"a tensor must have fewer than 2**31 entries; got {tensor.numel()}")
+    flat = tensor.detach().flatten()
+    forms = [{"": tensor}, _bitmap(flat), _gaps(flat), _indices(flat)]
+    return min(forms, key=_bytes)
 
 
-def dense_tensors(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that `sparse_tensors` stored, zeros filled in.
+def decode_sparse(parts: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
+    """The tensor of this shape that `encode_sparse` stored, zeros filled in.
 
-    Raises:
-        ValueError: a part of a tensor is missing.
-
-    >>> dense_tensors(sparse_tensors({"w": torch.eye(64)}))["w"].equal(torch.eye(64))
+    >>> decode_sparse(encode_sparse(torch.eye(64)), (64, 64)).equal(torch.eye(64))
     True
     """
-    dense = {name: tensor for name, tensor in stored.items() if ":" not in name}
-    for name in [part.removesuffix(":values") for part in stored if part.endswith(":values")]:
-        places = [place for place in DECODERS if f"{name}:{place}" in stored]
-        if not places or f"{name}:shape" not in stored:
-            raise ValueError(f"stored must hold {name}:shape and one of {tuple(DECODERS)}")
-        positions = DECODERS[places[0]](stored[f"{name}:{places[0]}"])
-        values = stored[f"{name}:values"]
-        dense[name] = values.new_zeros(stored[f"{name}:shape"].tolist())
-        dense[name].view(-1)[positions] = values
-    return dense
+    (place,) = parts.keys() & DECODERS.keys()
+    tensor = parts["values"].new_zeros(shape)
+    tensor.view(-1)[DECODERS[place](parts[place])] = parts["values"]
+    return tensor
 
 
 def _bytes(parts: Mapping[str, Tensor]) -> int:

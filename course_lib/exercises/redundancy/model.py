@@ -24,7 +24,7 @@ def effective_rank(matrix: Tensor) -> Tensor:
     return torch.special.entr(values / values.sum()).sum().exp()
 
 
-def _matrices() -> list[Case]:
+def _matrices(seed: int) -> list[Case]:
     generator = _generator()
     wide = torch.randn(4, 9, generator=generator)
     left, right = torch.randn(6, 2, generator=generator), torch.randn(2, 5, generator=generator)
@@ -136,7 +136,7 @@ def dead_units(batches: list[Tensor], tolerance: float) -> Tensor:
     return hidden.abs().amax(dim=0) <= tolerance * hidden.square().mean().sqrt()
 
 
-def _batches() -> list[Case]:
+def _batches(seed: int) -> list[Case]:
     generator = _generator()
     inputs = {
         "two batches after ReLU": (_hidden(generator, torch.relu), 0.0),
@@ -259,7 +259,7 @@ def merge_twins(incoming: Tensor, outgoing: Tensor, keep: int, drop: int) -> tup
     )
 
 
-def _layers() -> list[Case]:
+def _layers(seed: int) -> list[Case]:
     generator = _generator()
     names = ("incoming", "outgoing", "keep", "drop")
     settings = {
@@ -345,11 +345,4 @@ MERGE_TWINS = Exercise(
             "and also counted more: the product grows twice.",
         ),
     ),
-)
-
-CHAPTER = "01_redundancy"
-EXERCISES = (
-    EFFECTIVE_RANK,
-    DEAD_UNITS,
-    MERGE_TWINS,
 )

@@ -1,0 +1,1 @@
+"""A method's result as bytes, and back: tensors become named parts, parts become tensors."""

@@ -1,0 +1,183 @@
+"""A model's tensors as a file holds them, and the model that such a file gives back.
+
+Each tensor has a scheme that says how it is stored, or none: then it stays as it is. A tensor "w"
+becomes `w:part` for each part of its scheme's form, plain tensors that `measure.size` and
+safetensors can write. Loading needs no schemes: the parts' names tell the form, the model knows its
+shapes, and what nobody here wrote is refused.
+
+    Scheme         codes, scale, zero_point                    `linear`
+    Sparse         values and bitmap, gaps or indices          `sparse`
+    torch.dtype    the tensor itself, in that float type
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.formats.linear import Scheme, decode_linear, encode_linear
+from course_lib.formats.sparse import Sparse, decode_sparse, encode_sparse
+from course_lib.models.parts import first_names
+from course_lib.quantization.rows import check_finite
+
+AnyScheme = Scheme | Sparse | torch.dtype
+
+
+class Form(NamedTuple):
+    """How the tensors of one scheme are stored: which parts, made and read by whom."""
+
+    scheme: type
+    encode: Callable[[Tensor, object], dict[str, Tensor]]
+    decode: Callable[[Mapping[str, Tensor], torch.Size], Tensor]
+    parts: tuple[set[str], ...]  # each a set of names that stand together
+
+
+LINEAR = ({"codes", "scale"}, {"codes", "scale", "zero_point"})
+SPARSE = tuple({"values", place} for place in ("bitmap", "gaps", "indices"))
+FORMS = (
+    Form(Scheme, encode_linear, decode_linear, LINEAR),
+    Form(Sparse, encode_sparse, decode_sparse, SPARSE),
+)
+
+
+def every_linear(model: nn.Module, scheme: AnyScheme) -> dict[str, AnyScheme]:
+    """The weight of each nn.Linear -> the scheme. The embedding is left out: add it if it is meant.
+
+    >>> model = nn.ModuleDict({"embedding": nn.Embedding(9, 4), "up": nn.Linear(4, 8)})
+    >>> every_linear(model, torch.float16) | {"embedding.weight": torch.bfloat16}
+    {'up.weight': torch.float16, 'embedding.weight': torch.bfloat16}
+    """
+    linears = (name for name, part in model.named_modules() if isinstance(part, nn.Linear))
+    return {f"{name}.weight".removeprefix("."): scheme for name in linears}
+
+
+def pack_tensors(
+    tensors: Mapping[str, Tensor], schemes: Mapping[str, AnyScheme]
+) -> dict[str, Tensor]:
+    """The tensors as a file holds them; see the module's text for their names.
+
+    Args:
+        tensors: by name; a name may not hold a colon. One that has several names (tied weights) is
+            encoded once.
+        schemes: a tensor's name -> how to store it. Others stay.
+
+    Raises:
+        TypeError: a scheme of a kind that no form here knows.
+        ValueError: a name that there is not; a number beyond the float type; different schemes for
+            two names of one tensor; what the scheme's encoder refuses.
+
+    >>> packed = pack_tensors({"w": torch.eye(99)}, {"w": Sparse()})
+    >>> {name: tuple(part.shape) for name, part in packed.items()}
+    {'w:values': (99,), 'w:gaps': (99,)}
+    """
+    if unknown := schemes.keys() - tensors.keys():
+        raise ValueError(f"schemes must name tensors that there are; got {sorted(unknown)}")
+    packed, encoded = {}, {}
+    for name, first in first_names(tensors).items():
+        if ":" in name:
+            raise ValueError(f"a tensor's name may not hold a colon; got {name!r}")
+        if schemes.get(first) != schemes.get(name):
+            raise ValueError(f"schemes must be the same for tied tensors; {first} is {name}")
+        if first == name:
+            encoded[name] = _encode(name, tensors[name], schemes.get(name))
+        parts = encoded[first]
+        packed |= {f"{name}:{part}" if part else name: stored for part, stored in parts.items()}
+    return packed
+
+
+def _encode(name: str, tensor: Tensor, scheme: AnyScheme | None) -> dict[str, Tensor]:
+    """Part -> what is stored; the part of a tensor that is stored as it is has no name."""
+    if scheme is None:
+        return {"": tensor}
+    if isinstance(scheme, torch.dtype):
+        stored = tensor.to(scheme)
+        check_finite(stored, f"{name}, in {scheme},")
+        return {"": stored}
+    for form in FORMS:
+        if isinstance(scheme, form.scheme):
+            return form.encode(tensor, scheme)
+    known = ", ".join(form.scheme.__name__ for form in FORMS)
+    raise TypeError(f"the scheme of {name} must be {known} or a torch.dtype; got {scheme!r}")
+
+
+def unpack_tensors(packed: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that `packed` holds, decoded, in the order of `like`.
+
+    Args:
+        packed: from `pack_tensors`, or from a file that holds it.
+        like: tensors of the same names and shapes; their numbers do not matter.
+
+    Raises:
+        ValueError: packed lacks a tensor, has one more, has one of another shape, or holds parts
+            that no form here knows.
+
+    >>> tensors = {"w": torch.eye(99)}
+    >>> unpack_tensors(pack_tensors(tensors, {"w": Sparse()}), tensors)["w"].equal(tensors["w"])
+    True
+    """
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, stored in packed.items():
+        name, _, part = key.partition(":")
+        found.setdefault(name, {})[part] = stored
+    if missing := like.keys() - found.keys():
+        raise ValueError(f"packed must hold {', '.join(sorted(missing))}; it does not")
+    if more := found.keys() - like.keys():
+        raise ValueError(
+            f"packed must hold nothing but the model; it has {', '.join(sorted(more))}"
+        )
+    return {name: _decode(name, found[name], tensor.shape) for name, tensor in like.items()}
+
+
+def _decode(name: str, parts: dict[str, Tensor], shape: torch.Size) -> Tensor:
+    if parts.keys() == {""}:
+        stored = parts[""]
+    else:
+        forms = [form for form in FORMS if parts.keys() in form.parts]
+        if not forms:
+            raise ValueError(f"no form here has the parts {sorted(parts)}, which {name} has")
+        stored = forms[0].decode(parts, shape)
+    if stored.shape != shape:
+        raise ValueError(f"{name} must have shape {tuple(shape)}; got {tuple(stored.shape)}")
+    return stored
+
+
+def pack_model(model: nn.Module, schemes: Mapping[str, AnyScheme]) -> dict[str, Tensor]:
+    """`pack_tensors` of a model's tensors; the model is left as it is.
+
+    >>> from course_lib.quantization.linear import Format
+    >>> model = nn.Linear(32, 4)
+    >>> packed = pack_model(model, every_linear(model, Scheme(Format(4), granularity=8)))
+    >>> {name: tensor.nbytes for name, tensor in packed.items()}
+    {'weight:codes': 64, 'weight:scale': 32, 'weight:zero_point': 8, 'bias': 16}
+    """
+    return pack_tensors(model.state_dict(), schemes)
+
+
+def unpack_model(packed: Mapping[str, Tensor], model: nn.Module) -> nn.Module:
+    """A new model, shaped as `model`, with the weights that `packed` holds, decoded.
+
+    Raises:
+        ValueError: as `unpack_tensors`.
+    """
+    model = copy.deepcopy(model)
+    tensors = model.state_dict()  # the very tensors of the model
+    for name, stored in unpack_tensors(packed, tensors).items():
+        tensors[name].copy_(stored)
+    return model
+
+
+def quantize_model(model: nn.Module, schemes: Mapping[str, AnyScheme]) -> nn.Module:
+    """A new model with the weights that a packed file would give back: unpack(pack(model)).
+
+    Its weights are ordinary floats on the levels of their grids: it is as good as the file, and as
+    large and as fast as `model`. Args, Raises: as for `pack_tensors`.
+
+    >>> from course_lib.quantization.linear import Format
+    >>> model = nn.Linear(64, 2)
+    >>> small = quantize_model(model, every_linear(model, Scheme(Format(2), "channel")))
+    >>> [len(row.unique()) for row in small.weight]
+    [4, 4]
+    """
+    return unpack_model(pack_model(model, schemes), model)
