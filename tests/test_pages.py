@@ -9,6 +9,7 @@ from nbformat.v4 import new_markdown_cell
 from course_lib.classroom.files import NOTEBOOKS, PAGES, sources
 from course_lib.classroom.glossary import PAGE as GLOSSARY
 from course_lib.classroom.pages import SOURCES, link_pages, read_pages, reader_page, write_pages
+from course_lib.sources.claims import all_claims
 
 TEXTS = read_pages()
 FIVE = ["S0", "S1", "S2", "S3", "S4"]
@@ -50,6 +51,19 @@ def test_every_source_says_how_it_begins_who_wrote_it_and_what_is_in_it():
         assert rows == list(range(1, len(rows) + 1)) and len(rows) >= 5
         # Of the articles' own words only how they begin: no run of Chinese is a sentence.
         assert max(map(len, re.findall(r"[\u4e00-\u9fff]+", part))) <= 14
+
+
+def test_a_source_is_taken_up_where_the_page_says_and_nowhere_else():
+    """Chapter 00 names the sources and takes up none of them."""
+    prose = {path.stem[:2]: path.read_text("utf-8") for path in sources()[1:]}
+    for part in re.split(r"^## ", TEXTS[SOURCES], flags=re.MULTILINE)[1:]:
+        said = re.findall(r"chapter (\d\d)", part.partition("Taken up in")[2])
+        found = [chapter for chapter, text in prose.items() if re.search(rf"\b{part[:2]}\b", text)]
+        assert said == found, part[:2]
+
+
+def test_as_many_claims_as_the_page_says_are_judged():
+    assert f"{len(all_claims())} of their claims" in TEXTS[SOURCES]
 
 
 def test_every_lesson_links_its_sources_once_and_says_no_more_than_there_is():
