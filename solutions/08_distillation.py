@@ -486,7 +486,6 @@ few_images, few_labels = data.train_images[:200], data.train_labels[:200]
 watched_teacher = WithFeatures(teacher, "1")  # after the first ReLU, 300 wide
 with torch.no_grad():
     _, teacher_features = watched_teacher(data.train_images)
-watched_teacher.remove()
 
 
 def labels_alone(model, projection):

@@ -135,3 +135,23 @@ def test_bad_arguments():
         shingle_sets("a text, not a list of texts")
     with pytest.raises(ValueError, match="width must be at least 1"):
         shingle_sets(["a"], width=0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "हिन्दी में",
+        "की के का कु",
+        "ภาษา ที่ ทำ",
+        "ভৌতিক গল্প",
+        "శ్రీ రామ",
+        "ab\u030cc de\u0301f",
+        "می\u200cخواهم",
+    ],
+)
+def test_marks_belong_to_their_letters(text):
+    assert words(text) == [unicodedata.normalize("NFKC", w).casefold() for w in text.split()]
+
+
+def test_two_empty_rows_are_equal():
+    assert jaccard(csr_array((2, 5), dtype=np.int32), np.array([[0, 1]])).tolist() == [1.0]

@@ -17,8 +17,9 @@ Axes: R rows sharing one range, C numbers in a row.
 import torch
 from torch import Tensor
 
+from course_lib.models.finite import is_fake
 from course_lib.quantization.linear import Format, Grid, fake_quantize, fit_grid
-from course_lib.quantization.rows import blocks, check_matrix, check_rows, is_fake
+from course_lib.quantization.rows import blocks, check_matrix, check_rows
 
 Range = tuple[Tensor, Tensor]
 CANDIDATES = 80  # ranges that the MSE search tries
