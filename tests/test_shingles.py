@@ -1,9 +1,11 @@
+import unicodedata
 from itertools import combinations
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from course_lib.data.text import bible_verses
 from course_lib.redundancy.shingles import (
@@ -137,18 +139,18 @@ def test_bad_arguments():
         shingle_sets(["a"], width=0)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "हिन्दी में",
-        "की के का कु",
-        "ภาษา ที่ ทำ",
-        "ভৌতিক গল্প",
-        "శ్రీ రామ",
-        "ab\u030cc de\u0301f",
-        "می\u200cخواهم",
-    ],
-)
+TEXTS = {
+    "Hindi": "हिन्दी में",
+    "Hindi vowels": "की के का कु",
+    "Thai": "ภาษา ที่ ทำ",
+    "Bengali": "ভৌতিক গল্প",
+    "Telugu": "శ్రీ రామ",
+    "decomposed Latin": "ab\u030cc de\u0301f",
+    "Persian": "می\u200cخواهم",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_marks_belong_to_their_letters(text):
     assert words(text) == [unicodedata.normalize("NFKC", w).casefold() for w in text.split()]
 
