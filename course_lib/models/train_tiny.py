@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from platformdirs import user_cache_path
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -27,6 +26,7 @@ from course_lib.models.llama import Llama
 from course_lib.models.muon import Muon
 from course_lib.models.pretrained import CHECKPOINTS, TINY
 from course_lib.models.tokenizer import train_tokenizer
+from course_lib.places import cache_folder
 
 STEPS, BATCH, SAVE_EVERY = 4000, 8, 250
 MUON_RATE, ADAM_RATE = 0.02, 3e-3
@@ -133,7 +133,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = Llama(TINY)
     initialize(model)
-    state_file = user_cache_path("removing-redundancy") / "train_tiny.pt"
+    state_file = cache_folder() / "train_tiny.pt"
     train(model, torch.tensor(tokenizer.encode(train_text).ids), STEPS, state_file)
     loss = held_out_loss(model, torch.tensor(tokenizer.encode(held_out_text).ids))
     print(f"held-out loss: {loss:.4f} nats per token")
