@@ -44,8 +44,8 @@ lock:  ## renew requirements.lock: the newest that pyproject.toml allows, torch 
 	sed 's/+.*//' $(VENV)/new/list | LC_ALL=C sort -f > requirements.lock
 	rm -r $(VENV)/new
 
-clean:  ## remove the environment; your notebooks and your progress stay
-	rm -rf $(VENV)
+clean:  ## remove the environment and what was built; your notebooks and your progress stay
+	rm -rf $(VENV) build dist removing_redundancy.egg-info
 
 # Python may keep its compiled modules: without them each kernel takes seconds longer to start.
 unexport PYTHONDONTWRITEBYTECODE
