@@ -1,11 +1,12 @@
-import shutil
-
 import pytest
 import torch
 from hypothesis import settings
 from jupyterlab import SCREENSHOTS, lab_server
 
-from course_lib.classroom.files import NOTEBOOKS, sources
+from course_lib.classroom.files import SOLUTIONS, sources
+from course_lib.classroom.glossary import PAGE, glossary_page
+from course_lib.classroom.lesson import read_lessons
+from course_lib.classroom.student import student_notebook, write
 from course_lib.exercises.engine import progress
 from course_lib.models import pretrained
 
@@ -41,11 +42,12 @@ def seeded():
 
 @pytest.fixture(scope="module")
 def lab_folder(tmp_path_factory):
-    """Copies of the learner's notebooks."""
+    """The learner's notebooks, fresh from their sources: notebooks/ may hold a learner's own."""
     folder = tmp_path_factory.mktemp("lab")
-    for path in sources():
-        shutil.copy(NOTEBOOKS / f"{path.stem}.ipynb", folder)
-    shutil.copy(NOTEBOOKS / "GLOSSARY.md", folder)
+    for lesson in read_lessons():
+        write(folder / f"{lesson.path.stem}.ipynb", student_notebook(lesson))
+    glossary = (SOLUTIONS / PAGE).read_text("utf-8")
+    (folder / PAGE).write_text(glossary_page(glossary, sources()), "utf-8")
     SCREENSHOTS.mkdir(exist_ok=True)
     return folder
 
