@@ -34,7 +34,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 # own loops. On other processors than x86-64 most of these settings change nothing.
 ARITHMETICS: dict[str, dict[str, str]] = {
     "one thread": ONE_THREAD,
-    "two threads": {"OMP_NUM_THREADS": "2"},
+    "two threads": {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"},
     "AVX2": ONE_THREAD
     | {
         "ATEN_CPU_CAPABILITY": "avx2",
