@@ -1,7 +1,5 @@
 """What the claims' checks say is said on other processors too; `make portable` asks the lessons."""
 
-import platform
-
 import numpy as np
 import portable
 import pytest
@@ -9,7 +7,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_notebook, new_output, writes
 from perturb import perturbed
 
-X86 = platform.machine() in ("x86_64", "AMD64")
+FAST = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")  # of x86-64
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +25,8 @@ def test_a_check_says_the_same_with_other_last_bits(said, seed):
 def test_a_check_says_the_same_under_another_arithmetic(said, arithmetic):
     fingerprint, others = portable.claims_under(portable.ARITHMETICS[arithmetic])
     assert others == said
-    assert fingerprint != portable.fingerprint() or not X86, "that was no other arithmetic"
+    if FAST and arithmetic != "AVX2":  # which may be this processor's own
+        assert fingerprint != portable.fingerprint(), "that was no other arithmetic"
 
 
 def on_the_edge() -> int:
