@@ -21,6 +21,9 @@ lab: $(VENV)/.lab  ## set up and open the course in JupyterLab; ARGS="--no-brows
 test: $(VENV)/.test lint  ## set up and prove that everything works
 	OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
+portable: $(VENV)/.test  ## run claims and solved notebooks as other processors would; ARGS="05 13"
+	PATH="$(CURDIR)/$(BIN):$$PATH" python tests/portable.py $(ARGS)
+
 lint: $(VENV)/.test  ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

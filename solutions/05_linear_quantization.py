@@ -264,7 +264,7 @@ for bits in range(8, 1, -1):
     error = decode(code(layer, low, high, bits), low, high, bits) - layer
     measured, predicted = error.square().mean().item(), step**2 / 12
     ratios[bits] = measured / predicted
-    print(f"{bits:>4}  {step:8.3f}   {measured:15.6f}   {predicted:.6f}   {ratios[bits]:6.2f}")
+    print(f"{bits:>4}  {step:8.3f}   {measured:15.1e}    {predicted:.1e}   {ratios[bits]:6.2f}")
 power = layer.square().mean().item()
 print(f"mean square of the weights themselves: {power:.3f}")
 print("the four levels at 2 bits:", [round(low + q * step, 2) for q in range(4)])
@@ -379,7 +379,7 @@ for name, data in {"weights": layer, "SiLU output": gate}.items():
     affine = step * (((data / step).round() + zero).clamp(0, 15) - zero)
     error = [(values - data).square().mean().item() for values in (symmetric, affine)]
     gains[name] = error[0] / error[1]
-    print(f"{name:30}{error[0]:10.5f}{error[1]:10.5f}{gains[name]:8.1f}")
+    print(f"{name:30}{error[0]:10.2g}{error[1]:10.2g}{gains[name]:8.1f}")
 assert 1.2 < gains["weights"] < 1.5 and gains["SiLU output"] > 3
 assert (gate < 0).float().mean() > 0.5 and gate.min() > -0.28 and gate.max() > 19
 
@@ -450,7 +450,7 @@ by_share = {}
 for share in ("tensor", "channel", 128, 64, 32, 16):
     by_share[share] = relative_error(rounded(layer, 4, share)[0], layer)
     cost = 4 + 16 * len(to_rows(layer, share)) / layer.numel()
-    print(f"{share!s:18} {cost:13.2f}   {by_share[share]:13.1%}")
+    print(f"{share!s:18} {cost:13.3f}   {by_share[share]:13.1%}")
 assert by_share["tensor"] > 2.8 * by_share["channel"] and by_share["channel"] < 1.4 * by_share[64]
 
 # %% [markdown]
