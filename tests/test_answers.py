@@ -1,6 +1,6 @@
 """Whole answers as people type them: every right one passes its check, every wrong one does not.
 
-A file of tests/answers holds blocks: `### wrong|right EXERCISE what is special about it`, then code.
+A file of tests/answers holds blocks: `### wrong|right EXERCISE what is special about it` and code.
 """
 
 import copy
@@ -21,7 +21,7 @@ from course_lib.exercises.engine.run import run
 
 ANSWERS = Path(__file__).parent / "answers"
 SEEDS = (0, 1, 2)
-NAMES = dict(copy=copy, math=math, re=re, torch=torch, F=F, nn=nn, Tensor=Tensor)
+NAMES = {"copy": copy, "math": math, "re": re, "torch": torch, "F": F, "nn": nn, "Tensor": Tensor}
 
 
 def blocks() -> list:
