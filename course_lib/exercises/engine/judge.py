@@ -55,7 +55,7 @@ def judge(
         reached = map(_shown, [exercise] * total, cases, outcomes) if exercise.reached else ()
         return Verdict(exercise.name, PASSED, total, total, details=tuple(reached))
     first = failing[0]
-    known = _misconception(exercise, cases, outcomes, device)
+    known = _misconception(exercise, cases, outcomes, expected, device)
     return Verdict(
         exercise.name,
         FAILED,
@@ -175,22 +175,25 @@ def _broken(exercise: Exercise, case: Case, yours: Outcome, unlike: bool) -> lis
     return broken
 
 
-def _misconception(exercise: Exercise, cases, outcomes, device):
+def _misconception(exercise: Exercise, cases, outcomes, expected, device):
     """The known wrong answer that gives the very same outcome on every case, if there is one."""
     for known in exercise.misconceptions:
         same = run(known.function, cases, exercise.seconds, device)
-        if all(_same(exercise, *pair) for pair in zip(outcomes, same, strict=True)):
+        if all(_same(exercise, *three) for three in zip(outcomes, same, expected, strict=True)):
             return known
     return None
 
 
-def _same(exercise: Exercise, one: Outcome, other: Outcome) -> bool:
+def _same(exercise: Exercise, one: Outcome, other: Outcome, expected: Outcome) -> bool:
+    """Whether two wrong answers are one; where the value is right, their gradients decide."""
     if (one.error, one.altered) != (other.error, other.altered):
         return False
     if one.error:
         return True
-    same_gradients = bool(one.gradients) == bool(other.gradients)
-    return same_gradients and _difference(exercise, one, other) is None
+    if bool(one.gradients) != bool(other.gradients) or _difference(exercise, one, other):
+        return False
+    right = _difference(exercise, one, expected) is None
+    return not (right and _gradient_problem(exercise, one, other))
 
 
 def _describe(case: Case) -> str:
