@@ -5,8 +5,9 @@ import re
 from jupyterlab import IN_A_BROWSER, SCREENSHOTS, Lab, browser_page, lab_server
 
 from course_lib.classroom.files import sources
+from course_lib.classroom.learner import write
 from course_lib.classroom.lesson import grade_id, read_lesson
-from course_lib.classroom.student import student_notebook, write
+from course_lib.classroom.student import student_notebook
 
 FIRST = sources()[0]
 

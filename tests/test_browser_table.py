@@ -3,8 +3,9 @@
 from jupyterlab import IN_A_BROWSER, Lab, browser_page, lab_server
 
 from course_lib.classroom.files import find_source
+from course_lib.classroom.learner import write
 from course_lib.classroom.lesson import read_lesson
-from course_lib.classroom.student import student_notebook, write
+from course_lib.classroom.student import student_notebook
 
 NOTEBOOK = "13_reading_sources.ipynb"
 
