@@ -77,6 +77,19 @@ def blocks(rows: Tensor) -> Iterator[tuple[slice, slice]]:
             yield slice(top, top + height), slice(left, left + width)
 
 
+def row_blocks(rows: Tensor) -> Iterator[slice]:
+    """Slices of whole rows of about 2¹⁷ numbers, for a formula with a second buffer of that size.
+
+    >>> import torch
+    >>> [(i.start, i.stop) for i in row_blocks(torch.zeros(3, 2**16))]
+    [(0, 2), (2, 4)]
+    """
+    R, C = rows.shape
+    height = max(1, BLOCK // 2 // C) if rows.device.type == "cpu" else R
+    for top in range(0, R, height):
+        yield slice(top, top + height)
+
+
 def check_rows(rows: Tensor, name: str = "rows") -> None:
     """Raise unless `rows` is a matrix (R, C) of finite floats, and not empty.
 
