@@ -14,6 +14,7 @@ def line_of(text: str) -> int:
     return SOURCE[: SOURCE.index(text)].count("\n") + 1
 
 
+CHECK_1 = '# %% check="count_parameters"'
 BEGIN_2 = BEGIN + "    return losses"
 FIRST, SECOND = line_of(BEGIN), line_of(BEGIN_2)
 
@@ -39,6 +40,9 @@ FIRST, SECOND = line_of(BEGIN), line_of(BEGIN_2)
         (ANSWER, "# %%\n", line_of(CHECK), "a check without an exercise bits_per_byte above it"),
         (" points=3", "", line_of(CHECK), "needs points=1 or more"),
         ("check(bits_per_byte)", "check(1)", line_of(CHECK), "does not call check(bits_per_byte)"),
+        ("import check, hint", "import check", line_of(CHECK_1), "import check, hint`, on one"),
+        ("import check, hint", "import yours", line_of(CHECK_1), "a lesson with checks needs"),
+        ("import check, hint", "import check, hint as h", line_of(CHECK_1), "a lesson with checks"),
         ("# %% [markdown]", "import torch\n# %% [markdown]", 1, "text before the first `# %%`"),
     ],
 )
