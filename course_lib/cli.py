@@ -46,11 +46,11 @@ def doctor(_: argparse.Namespace) -> int:
 def check(arguments: argparse.Namespace) -> int:
     """run a notebook with nbval and say how each exercise stands"""
     from course_lib.classroom.check import NotANotebook, as_json, missing_checks, run_nbval, table
-    from course_lib.classroom.files import find_notebook
+    from course_lib.classroom.files import find_notebook, is_solved
 
     try:
         notebook = find_notebook(arguments.notebook)
-        results = run_nbval([notebook], junit=arguments.junit)
+        results = run_nbval([notebook], junit=arguments.junit, record=not is_solved(notebook))
         results += missing_checks(results, notebook)
     except (LookupError, NotANotebook) as error:
         return _complain(error)
