@@ -65,4 +65,6 @@ install:
 	@mkdir -p $(VENV)/share/jupyter/lab/settings
 	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false, "doNotDisturbMode": false}}' \
 		> $(VENV)/share/jupyter/lab/settings/overrides.json
+	@echo '{"disabledExtensions": {"@jupyter/nbgrader": true}}' \
+		> $(VENV)/share/jupyter/lab/settings/page_config.json
 	@touch $(STAMP) $(if $(filter site test,$(EXTRA)),$(VENV)/.lab) $(if $(filter test,$(EXTRA)),$(VENV)/.site)

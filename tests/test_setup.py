@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jupyterlab_server.config import get_page_config
 from packaging.requirements import Requirement
 from rattler import MatchSpec
 
@@ -78,6 +79,20 @@ def test_make_help_lists_every_target():
     text = (ROOT / "Makefile").read_text("utf-8")
     targets = set(re.findall(r"^([a-z]+):(?!=)", text, flags=re.M))
     assert targets - {"install"} == set(re.findall(r"^([a-z]+):.*##", text, flags=re.M))
+
+
+def test_the_graders_menus_are_off_for_learners(tmp_path):
+    """What `make` writes names an extension that is installed, and JupyterLab obeys it."""
+    text = (ROOT / "Makefile").read_text("utf-8")
+    folder = r"\$\(VENV\)/share/jupyter/lab/settings"
+    ((config, name),) = re.findall(rf"echo '(.*)' \\\n\t+> {folder}/(page_config.*)", text)
+    (tmp_path / name).write_text(config, "utf-8")
+    extensions = [str(Path(sys.prefix) / "share" / "jupyter" / "labextensions")]
+    page = get_page_config(extensions, app_settings_dir=str(tmp_path))
+    assert "@jupyter/nbgrader" in page["disabledExtensions"]
+    assert "@jupyter/nbgrader" in [
+        e["name"] for e in get_page_config(extensions)["federated_extensions"]
+    ]
 
 
 LOCKED = {"torch": "2.13.0", "numpy": "2.4.6", "nbgrader": "0.9.6"}
