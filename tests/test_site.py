@@ -9,11 +9,12 @@ from functools import partial
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import pytest
 from jupyterlab import CHROMIUM, browser_page
 
-from course_lib.classroom.files import ROOT, sources
+from course_lib.classroom.files import PAGES, ROOT, sources
 from course_lib.classroom.lesson import grade_id, is_collapsed, read_lesson
 
 LESSONS = [path.stem for path in sources()]
@@ -49,7 +50,8 @@ def test_every_lesson_and_the_search_are_there(book):
         page = (book / f"{name}.html").read_text("utf-8")
         assert f"{name[:2]} · " in page and "data:image/png;base64" in page
     index = (book / "searchindex.js").read_text("utf-8")
-    assert all(f'"{name}"' in index for name in [*LESSONS, "GLOSSARY"])
+    others = [*(Path(page).stem for page in PAGES), "other_libraries"]
+    assert all(f'"{name}"' in index for name in [*LESSONS, *others])
     assert '"perplex"' in index
 
 
@@ -94,13 +96,16 @@ def test_every_public_room_is_in_the_reference(book):
     assert rooms <= {page.stem for page in (book / "library").glob("*.html")}
 
 
-def test_links_into_the_glossary_lead_to_a_heading(book):
-    glossary = (book / "GLOSSARY.html").read_text("utf-8")
+@pytest.mark.parametrize(("page", "fewest"), list(zip(PAGES, (10, 1, 1), strict=True)))
+def test_links_into_a_page_lead_to_a_heading(book, page, fewest):
+    target = Path(page).with_suffix(".html").name
+    headings = (book / target).read_text("utf-8")
     for name in LESSONS:
-        page = (book / f"{name}.html").read_text("utf-8")
-        anchors = re.findall(r'href="GLOSSARY\.html#([^"]+)"', page)
-        assert len(anchors) >= 10
-        assert [one for one in anchors if f'id="{one}"' not in glossary] == []
+        anchors = re.findall(
+            rf'href="{re.escape(target)}#([^"]+)"', (book / f"{name}.html").read_text("utf-8")
+        )
+        assert len(anchors) >= fewest
+        assert [one for one in anchors if f'id="{one}"' not in headings] == []
 
 
 def test_docstrings_become_restructured_text():

@@ -7,7 +7,7 @@ between `### BEGIN SOLUTION` and `### END SOLUTION`. A later cell `# %% check="n
 A cell with `tags=["collapsed"]` imports, draws or asserts. Its code opens folded, and its first
 line is what stands there, so that line says what the cell is for.
 
-The first use of each term of the glossary beside the source becomes a link.
+The first mention of each term, paper and source becomes a link to its page beside the lesson.
 """
 
 import ast
@@ -21,7 +21,7 @@ import jupytext
 from nbformat import NotebookNode
 
 from course_lib.classroom.files import SOLUTIONS, sources
-from course_lib.classroom.glossary import PAGE, link_terms, read_glossary
+from course_lib.classroom.pages import link_pages, read_pages
 from course_lib.exercises.engine.catalogue import find
 
 COLLAPSED = "collapsed"  # the tag of a cell whose code opens folded
@@ -84,8 +84,7 @@ def read_lesson(path: Path) -> Lesson:
     notebook.metadata = NotebookNode(PYTHON)
     for cell in notebook.cells:
         cell.metadata = _metadata(cell.metadata)
-    if (path.parent / PAGE).exists():
-        link_terms(notebook.cells, read_glossary((path.parent / PAGE).read_text("utf-8")))
+    link_pages(notebook.cells, read_pages(path.parent))
     set_ids(notebook.cells)
     return Lesson(path, notebook, tuple(starts))
 
