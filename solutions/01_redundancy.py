@@ -921,6 +921,7 @@ figure, axes = new_figure(columns=2, height=3.2)
 for one, (name, values) in zip(axes, influence.items(), strict=True):
     one.plot(range(len(values)), values, "o", color=BLUE)
     one.set(xlabel=f"layer of {name}", ylabel="influence (1 − cosine)", yscale="log")
+    one.set(xticks=range(0, len(values), 1 + len(values) // 6), ylim=(0.01, 2))
 figure.suptitle("The first layers turn the stream around; the middle layers nudge it")
 smallest = int(influence["SmolLM2"].argmin())
 assert influence["SmolLM2"][2:24].min() > 0.02 and influence["SmolLM2"][2:24].max() < 0.08
