@@ -104,4 +104,7 @@ def loss_table() -> None:
 
 
 if __name__ == "__main__":
-    {"student": student_table, "loss": loss_table}[sys.argv[1]]()
+    tables = {"student": student_table, "loss": loss_table}
+    if len(sys.argv) != 2 or sys.argv[1] not in tables:
+        sys.exit(f"which table? python -m benchmarks.distillation {' | '.join(tables)}")
+    tables[sys.argv[1]]()
