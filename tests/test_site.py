@@ -15,7 +15,7 @@ import pytest
 from jupyterlab import CHROMIUM, browser_page
 
 from course_lib.classroom.files import PAGES, ROOT, sources
-from course_lib.classroom.lesson import grade_id, read_lesson
+from course_lib.classroom.lesson import grade_id, is_collapsed, read_lesson
 
 LESSONS = [path.stem for path in sources()]
 
@@ -66,12 +66,14 @@ def test_no_page_loads_anything_from_elsewhere(book):
 
 
 @pytest.mark.parametrize("name", LESSONS)
-def test_solutions_are_folded_and_checks_are_one_line(book, name):
+def test_solutions_and_side_work_are_folded_and_checks_are_one_line(book, name):
     page = (book / f"{name}.html").read_text("utf-8")
     cells = read_lesson(ROOT / "solutions" / f"{name}.py").notebook.cells
     ids = [grade_id(cell) for cell in cells if grade_id(cell)]
     answers = [one for one in ids if not one.startswith("check_")]
-    assert page.count("Show a solution") == len(answers) == page.count("tag_hide-input")
+    assert page.count("Show a solution") == len(answers)
+    assert page.count("Show the code") == sum(map(is_collapsed, cells))
+    assert page.count("tag_hide-input") == len(answers) + sum(map(is_collapsed, cells))
     assert page.count("NotImplementedError") >= len(answers)
     assert "BEGIN SOLUTION" not in page
     for one in answers:

@@ -5,6 +5,9 @@ between `### BEGIN SOLUTION` and `### END SOLUTION`. A later cell `# %% check="n
 `check(name)`. Both become nbgrader's metadata, so its tools can clear, lock and grade them.
 A lesson with checks imports what a verdict names: `check` and `hint`.
 
+A cell with `tags=["collapsed"]` imports, draws or asserts. Its code opens folded, and its first
+line is what stands there, so that line says what the cell is for.
+
 The first mention of each term, paper and source becomes a link to its page beside the lesson.
 """
 
@@ -23,6 +26,7 @@ from course_lib.classroom.files import SOLUTIONS, sources
 from course_lib.classroom.pages import link_pages, read_pages
 from course_lib.exercises.engine.catalogue import find
 
+COLLAPSED = "collapsed"  # the tag of a cell whose code opens folded
 EXERCISES = "course_lib.exercises"
 NAMED = ("check", "hint")  # what a check's cell and its verdict name
 OPTIONS = {"exercise", "check", "points", "tags", "cell_marker", "lines_to_next_cell"}
@@ -94,6 +98,11 @@ def grade_id(cell: NotebookNode) -> str:
     return cell.metadata.get("nbgrader", {}).get("grade_id", "")
 
 
+def is_collapsed(cell: NotebookNode) -> bool:
+    """Whether a cell's code opens folded."""
+    return COLLAPSED in cell.metadata.get("tags", [])
+
+
 def _problems(cells, starts, blocks) -> Iterator[tuple[int, str]]:
     """(line, message) for everything that is wrong with one lesson's cells."""
     open_at: dict[str, int] = {}  # exercise -> line, until its check stands
@@ -102,6 +111,8 @@ def _problems(cells, starts, blocks) -> Iterator[tuple[int, str]]:
         if unknown:
             yield start, f"unknown cell option {', '.join(sorted(unknown))}"
         name, checked = cell.metadata.get("exercise"), cell.metadata.get("check")
+        if is_collapsed(cell) and (name or checked or cell.cell_type != "code"):
+            yield start, "only code that is neither exercise nor check can be collapsed"
         yield from _marker_problems(start, block, bool(name))
         if name:
             yield from _answer_problems(name, start, cell.source)
@@ -169,6 +180,8 @@ def _check_problems(name: str, start: int, cell: NotebookNode) -> Iterator[tuple
 def _metadata(options: NotebookNode) -> NotebookNode:
     """A cell's metadata from what its `# %%` line says."""
     metadata = {"tags": options["tags"]} if "tags" in options else {}
+    if COLLAPSED in options.get("tags", []):
+        metadata["jupyter"] = {"source_hidden": True}
     answer = {"schema_version": 3, "solution": True, "grade": False, "locked": False, "task": False}
     check = {**answer, "solution": False, "grade": True, "locked": True}
     if "exercise" in options:
