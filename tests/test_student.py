@@ -102,6 +102,19 @@ def test_reset_clears_outputs_and_mends_a_broken_file(files, spoil):
     assert len(list(notebook.parent.glob("*.mine-*"))) == 1
 
 
+def test_reset_restores_metadata_that_an_editor_dropped_and_keeps_the_answers(files):
+    source, notebook = files
+    untouched = notebook.read_bytes()
+    without = nbformat.read(notebook, as_version=4)
+    for cell in without.cells:
+        cell.metadata = {}
+    nbformat.write(without, notebook)
+    assert "is restored" in reset(source, notebook)
+    assert notebook.read_bytes() == untouched
+    assert len(list(notebook.parent.glob("*.mine-*"))) == 1
+    assert "untouched" in reset(source, notebook)
+
+
 def test_reset_of_a_missing_notebook_restores_it(files):
     source, notebook = files
     notebook.unlink()

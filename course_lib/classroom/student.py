@@ -74,7 +74,8 @@ def reset(source: Path, notebook: Path) -> str:
     if not notebook.exists():
         write(notebook, fresh)
         return f"{notebook.name} was missing and is restored."
-    if _contents(_cells(notebook)) == _contents(fresh.cells):
+    cells = _cells(notebook)
+    if _contents(cells) == _contents(fresh.cells) and _marks(cells) == _marks(fresh.cells):
         return f"{notebook.name} is untouched: nothing to do."
     kept = keep(notebook)
     write(notebook, fresh)
@@ -90,6 +91,11 @@ def _cells(path: Path) -> list[NotebookNode]:
         return nbformat.read(path, as_version=4).cells
     except Exception:  # be it text, a list or half a file: nothing that this course wrote
         return []
+
+
+def _marks(cells: list[NotebookNode]) -> list[dict | None]:
+    """nbgrader's metadata of the cells, by which answers and checks are found; editors drop it."""
+    return [cell.metadata.get("nbgrader") for cell in cells]
 
 
 def _contents(cells: list[NotebookNode]) -> list[tuple]:
