@@ -9,14 +9,13 @@ import pytest
 import torch
 from mutants import mutants
 
-from course_lib.exercises.engine.catalogue import all_exercises, by_chapter
+from course_lib.exercises.engine.catalogue import all_exercises
 from course_lib.exercises.engine.judge import FAILED, NOT_ATTEMPTED, PASSED, judge
 from course_lib.exercises.engine.run import run
 from course_lib.exercises.engine.values import difference, plain
 
 EXERCISES = list(all_exercises().values())
 SEEDS = (0, 1, 2)  # notebooks use 0, graders their own
-NOT_SEEDED_YET = {"02_l0_objective", "05_linear_quantization", "08_distillation"}  # to be emptied
 SURVIVORS = tomllib.loads((Path(__file__).parent / "surviving_mutants.toml").read_text("utf-8"))
 REJECTED_AT_LEAST = 0.95
 each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.name)
@@ -44,13 +43,6 @@ def takes_floats(exercise) -> bool:
     return any(torch.is_tensor(v) and v.is_floating_point() for v in values)
 
 
-def unless_seeded(exercise):
-    """The exercise, expected to fail while its chapter's cases take no notice of the seed."""
-    waiting = {one.name for chapter in NOT_SEEDED_YET for one in by_chapter()[chapter]}
-    late = pytest.mark.xfail(reason="not seeded yet", strict=True)
-    return pytest.param(exercise, id=exercise.name, marks=late if exercise.name in waiting else ())
-
-
 @each_seed
 @each_exercise
 def test_the_reference_passes(exercise, seed):
@@ -69,13 +61,13 @@ def test_cases_are_equal_for_equal_seeds_and_name_the_parameters_in_order(exerci
     assert all(list(case.inputs) == parameters for case in first)
 
 
-@pytest.mark.parametrize("exercise", [unless_seeded(one) for one in EXERCISES])
+@each_exercise
 def test_another_seed_makes_other_inputs(exercise):
     inputs = [plain([case.inputs for case in cases_of(exercise, seed)]) for seed in SEEDS]
     assert all(difference(inputs[a], inputs[b]) for a, b in ((0, 1), (1, 2), (0, 2)))
 
 
-@pytest.mark.parametrize("exercise", [unless_seeded(one) for one in EXERCISES if one.compare])
+@pytest.mark.parametrize("exercise", [e for e in EXERCISES if e.compare], ids=lambda e: e.name)
 def test_remembered_outputs_fail_at_another_seed(exercise):
     """A table of the notebook's answers is no function. (An open task may accept an old answer.)"""
     remembered = run(exercise.reference, cases_of(exercise, 0), exercise.seconds)

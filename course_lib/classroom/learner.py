@@ -38,7 +38,7 @@ def write(path: Path, notebook: NotebookNode) -> None:
 
 
 def start(folder: Path) -> list[str]:
-    """Put the notebooks and the pages beside them into a folder; returns the names that were there before.
+    """Put notebooks and pages into a folder; returns the names of those that were there before.
 
     Raises:
         OSError: the folder cannot be made or written.
