@@ -144,7 +144,7 @@ def token_distillation(student: Tensor, teacher: Tensor, targets: Tensor) -> Ten
     nothing = torch.zeros_like(student)
     student, teacher = (logits.where(real[..., None], nothing) for logits in (student, teacher))
     log_q, log_p = student.log_softmax(dim=2), teacher.log_softmax(dim=2)
-    return (log_p.exp() * (log_p - log_q)).sum() / real.sum()
+    return torch.div((log_p.exp() * (log_p - log_q)).sum(), real.sum())
 
 
 def _padded(seed: int) -> list[Case]:
