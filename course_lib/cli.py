@@ -86,14 +86,15 @@ def reset(arguments: argparse.Namespace) -> int:
 
 def build(arguments: argparse.Namespace) -> int:
     """derive the notebooks of every lesson whose source changed, and run the solved ones"""
+    from course_lib.places import is_checkout
+
+    if not is_checkout():
+        return _complain("This is for authors, in a checkout of the course.")
     try:
         from course_lib.classroom.build import build as derive
         from course_lib.classroom.lesson import LessonError
-        from course_lib.places import is_checkout
     except ImportError:
         return _complain(CLASSROOM)
-    if not is_checkout():
-        return _complain("This is for authors, in a checkout of the course.")
     try:
         derive(force=arguments.force)
     except LessonError as error:
