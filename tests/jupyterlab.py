@@ -1,6 +1,7 @@
 """A real JupyterLab on this machine's loopback, driven in a real browser."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -50,6 +51,15 @@ CONTRAST_RATIO = """element => {
 }"""
 
 
+def write_page_config(config_folder: Path) -> None:
+    """What `make lab` switches off in JupyterLab, where a server with that folder reads it."""
+    text = (ROOT / "Makefile").read_text("utf-8")
+    place = r"\$\(VENV\)/etc/jupyter/(labconfig/page_config\.json)"
+    ((config, name),) = re.findall(rf"echo '(.*)' \\\n\t+> {place}", text)
+    (config_folder / name).parent.mkdir(parents=True)
+    (config_folder / name).write_text(config, "utf-8")
+
+
 @contextmanager
 def lab_server(folder: Path, home: Path, theme: str = "JupyterLab Light") -> Iterator[str]:
     """JupyterLab serving `folder`; yields its address. All that it writes goes below `home`."""
@@ -61,6 +71,7 @@ def lab_server(folder: Path, home: Path, theme: str = "JupyterLab Light") -> Ite
     quiet = '{"fetchNews": "false", "checkForUpdates": false}'
     (settings / "notification.jupyterlab-settings").write_text(quiet)
     (settings / "themes.jupyterlab-settings").write_text(f'{{"theme": "{theme}"}}')
+    write_page_config(home / "config")
     environment = os.environ | {
         "JUPYTER_CONFIG_DIR": str(home / "config"),
         "JUPYTER_DATA_DIR": str(home / "data"),

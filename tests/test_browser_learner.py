@@ -85,3 +85,15 @@ def test_a_term_leads_to_its_entry_in_the_glossary(lab_address):
         lab.page.screenshot(path=SCREENSHOTS / "glossary.png")
         assert 0 <= entry.bounding_box()["y"] < 900
         assert lab.console_errors == [] and lab.outside_requests == []
+
+
+def test_folded_cells_unfold_and_the_graders_menus_are_not_there(lab_address):
+    with browser_page() as page:
+        lab = Lab(page, lab_address)
+        lab.open(f"{FIRST.stem}.ipynb")
+        folded = lab.cell(IMPORTS)
+        assert not folded.locator(".cm-content").is_visible()
+        folded.locator(".jp-PlaceholderText").click()
+        assert "import torch" in folded.locator(".cm-content").inner_text()
+        for word in ("Nbgrader", "Validate", "Create Assignment"):
+            assert page.get_by_text(word, exact=True).count() == 0, word

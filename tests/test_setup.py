@@ -12,6 +12,7 @@ import pytest
 import resolve
 import which_torch
 import yaml
+from jupyterlab import write_page_config
 from jupyterlab_server.config import get_page_config
 from packaging.requirements import Requirement
 from rattler import MatchSpec
@@ -87,11 +88,7 @@ def test_make_help_lists_every_target():
 
 def test_the_graders_menus_are_off_for_learners(tmp_path, monkeypatch):
     """What `make` writes names an extension that is installed, and JupyterLab obeys it."""
-    text = (ROOT / "Makefile").read_text("utf-8")
-    place = r"\$\(VENV\)/etc/jupyter/(labconfig/page_config\.json)"
-    ((config, name),) = re.findall(rf"echo '(.*)' \\\n\t+> {place}", text)
-    (tmp_path / name).parent.mkdir()
-    (tmp_path / name).write_text(config, "utf-8")
+    write_page_config(tmp_path)
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
     page = get_page_config([str(Path(sys.prefix) / "share" / "jupyter" / "labextensions")])
     assert "@jupyter/nbgrader" in page["disabledExtensions"]
