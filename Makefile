@@ -65,4 +65,7 @@ install:
 	@mkdir -p $(VENV)/share/jupyter/lab/settings
 	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false, "doNotDisturbMode": false}}' \
 		> $(VENV)/share/jupyter/lab/settings/overrides.json
+	@mkdir -p $(VENV)/etc/jupyter/labconfig
+	@echo '{"disabledExtensions": {"@jupyter/nbgrader": true}}' \
+		> $(VENV)/etc/jupyter/labconfig/page_config.json
 	@touch $(STAMP) $(if $(filter site test,$(EXTRA)),$(VENV)/.lab) $(if $(filter test,$(EXTRA)),$(VENV)/.site)

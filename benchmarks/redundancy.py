@@ -6,19 +6,32 @@
 in which up to 5 % of the words are replaced. The truth is all pairs whose 3-shingle sets have a
 Jaccard similarity of at least 0.7, found exactly. Times are CPU seconds from text to pairs, the
 word splitter is the same for all, the sides take turns and the figure is the median.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.redundancy layers
+
+prints what chapter 01 stores about SmolLM2: the influence of its 30 layers, and its loss in nats a
+token with some of them removed, the least influential ones or random ones. Both on the first 512
+tokens that the Wikipedia sample foretells. It takes a few minutes.
 """
 
+import sys
 import zlib
 from collections.abc import Callable
 from hashlib import blake2b
 
 import numpy as np
+import torch
 from datasketch import MinHash, MinHashLSH
 
 from benchmarks.measuring import cpu_seconds
 from course_lib.data.text import bible_chapters
+from course_lib.measure.quality import token_losses
+from course_lib.measure.yardstick import wikipedia_sample
+from course_lib.models.pretrained import smollm2
 from course_lib.redundancy.duplicates import first_copies
+from course_lib.redundancy.layers import layer_influence
 from course_lib.redundancy.minhash import near_duplicates
+from course_lib.redundancy.removal import lowest, without_layers
 from course_lib.redundancy.shingles import shingle_sets, similar_pairs, words
 
 THRESHOLD, HASHES, REPEATS = 0.7, 128, 5
@@ -103,7 +116,27 @@ def exact_table(documents: list[str]) -> None:
     print(f"exact: {ours:.4f} s, BLAKE2b {peer:.4f} s, ratio {ours / peer:.3f} (goal ≤ 1.0)")
 
 
+def layers_table() -> None:
+    """Print SmolLM2's influence layer by layer, and its loss with layers removed."""
+    model, tokenizer = smollm2()
+    tokens = torch.tensor(tokenizer.encode(wikipedia_sample()).ids[:513])
+    influence = layer_influence(model, tokens[None, :-1])
+    print("influence", " ".join(f"{value:.3f}" for value in influence.tolist()))
+    seeded = [
+        torch.rand(len(influence), generator=torch.Generator().manual_seed(s)) for s in (0, 1)
+    ]
+    print("removed   least influential   random (seeds 0, 1)")
+    for removed in (0, 1, 2, 3, 4, 6, 8):
+        share = removed / len(influence)
+        smaller = [without_layers(model, lowest(scores, share)) for scores in (influence, *seeded)]
+        losses = [float(token_losses(one, tokens, length=512).mean()) for one in smaller]
+        print(f"{removed:>7}" + "".join(f"{loss:>12.3f}" for loss in losses), flush=True)
+
+
 if __name__ == "__main__":
-    collection = planted_documents()
-    near_duplicate_table(collection)
-    exact_table(collection)
+    if sys.argv[1:] == ["layers"]:
+        layers_table()
+    else:
+        collection = planted_documents()
+        near_duplicate_table(collection)
+        exact_table(collection)

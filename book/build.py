@@ -1,4 +1,4 @@
-"""`make site`: a web book of the solved notebooks, the glossary and the library's reference.
+"""`make site`: a web book of the solved notebooks, the pages beside them, the library's reference.
 
 Notebooks are shown with the outputs that are stored in them; nothing is run. The pages are laid out
 in build/site/pages, the book is written to build/site/html. Open index.html there: no server and no
@@ -17,7 +17,8 @@ from nbgrader.preprocessors import ClearSolutions
 from sphinx.cmd.build import build_main
 
 from course_lib.classroom.files import ROOT, SOLUTIONS
-from course_lib.classroom.glossary import PAGE, glossary_page
+from course_lib.classroom.lesson import is_collapsed
+from course_lib.classroom.pages import write_pages
 
 BOOK, LIBRARY = ROOT / "book", ROOT / "course_lib"
 LEFT_OUT = {"exercises"}  # of the reference: every answer is in it
@@ -45,9 +46,8 @@ def lay_out(pages: Path) -> None:
     """Write every page, and MathJax, where Sphinx will find them."""
     shutil.copytree(BOOK, pages, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "README.png", pages)
-    glossary = (SOLUTIONS / PAGE).read_text("utf-8")
     lessons = sorted(SOLUTIONS.glob("[0-9][0-9]_*.ipynb"))
-    (pages / PAGE).write_text(glossary_page(glossary, lessons), "utf-8")
+    write_pages(pages, lessons)
     for path in lessons:
         nbformat.write(for_reading(nbformat.read(path, as_version=4)), pages / path.name)
     (pages / "library").mkdir()
@@ -59,7 +59,7 @@ def lay_out(pages: Path) -> None:
 
 
 def for_reading(notebook: NotebookNode) -> NotebookNode:
-    """A solved notebook as a page: tasks as learners see them, solutions folded, checks short."""
+    """A solved notebook as a page: tasks as learners see them; solutions and side work folded."""
     notebook = deepcopy(notebook)
     tasks, _ = ClearSolutions().preprocess(deepcopy(notebook), {})
     cells = []
@@ -68,17 +68,24 @@ def for_reading(notebook: NotebookNode) -> NotebookNode:
         tags = list(cell.metadata.get("tags", []))
         if grading.get("solution"):
             cells.append(_task(task))
-            tags.append("hide-input")
-            prompts = {"show": "Show a solution", "hide": "Hide the solution"}
-            cell.metadata["mystnb"] = {f"code_prompt_{k}": text for k, text in prompts.items()}
+            _fold(cell, tags, "a solution", "the solution")
             lines = cell.source.split("\n")
             cell.source = "\n".join(line for line in lines if not line.strip().startswith("### "))
         elif grading.get("grade"):
             tags.append("remove-input")
+        elif is_collapsed(cell):
+            _fold(cell, tags, "the code", "the code")
         cell.metadata["tags"] = tags
         cells.append(cell)
     notebook.cells = cells
     return notebook
+
+
+def _fold(cell: NotebookNode, tags: list[str], closed: str, opened: str) -> None:
+    """In place: the cell's code folds behind "Show …" and "Hide …"."""
+    tags.append("hide-input")
+    prompts = {"code_prompt_show": f"Show {closed}", "code_prompt_hide": f"Hide {opened}"}
+    cell.metadata["mystnb"] = prompts
 
 
 def _task(cell: NotebookNode) -> NotebookNode:

@@ -18,7 +18,7 @@ nb_merge_streams = True
 nb_number_source_lines = False
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
-myst_heading_slug_func = "course_lib.classroom.glossary.heading_anchor"
+myst_heading_slug_func = "course_lib.classroom.links.heading_anchor"
 myst_dmath_double_inline = True
 
 autodoc_inherit_docstrings = False

@@ -103,8 +103,8 @@ explore(draw_temperature, T=([1, 2, 4, 8], 2))
 # %% [markdown]
 # The label says *one* of these. The teacher says: people can be spoken to, and here is a list of them;
 # the rest of the dictionary cannot stand here. A student with few examples would have to read
-# many verses to find that out by itself. In a talk of 2014 Hinton, Vinyals and Dean called it **dark
-# knowledge**; their paper (2015) speaks of soft targets.
+# many verses to find that out by itself. In a talk of 2014 its authors called it **dark knowledge**; the
+# paper (Hinton, Vinyals, Dean, 2015) speaks of soft targets.
 #
 # ## Exercise 1: soften
 #

@@ -13,8 +13,17 @@
 #
 # The point is not that five articles have errors. The point is that you can find them, alone, in a
 # minute each, and that next time it may be a famous paper, or your own.
+#
+# * **Afterwards you can** restate a claim, find the smallest computation that could refute it, run it,
+#   and give a verdict that says no more than you know.
+# * **You need** chapter 00. Chapters 01, 02, 05 and 08 explain most of the methods that are judged here;
+#   where one is new to you, read its claims as a stranger would. That is practice, too.
+# * **Time:** about three hours.
+# * **Core:** the three first readings, your six guesses, the claim on a real model, Exercises 1 to 3 and
+#   5. **Extra:** Exercises 4 and 6; all checks by topic, which you may leaf through; the glossary.
 
-# %%
+# %% tags=["collapsed"]
+# Imports, and the table of claims
 from copy import deepcopy
 from textwrap import fill
 
@@ -22,15 +31,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from course_lib.data.text import bible_chapters, split
 from course_lib.device import best_device
 from course_lib.exercises import check, hint, yours
-from course_lib.measure.quality import quality
+from course_lib.measure.yardstick import tiny_quality
 from course_lib.models import pretrained
 from course_lib.plots.claims import draw_verdicts, explore_table
 from course_lib.plots.figure import BLUE, GREEN, RED, Picture, new_figure
 from course_lib.plots.predict import predict
 from course_lib.pruning.masks import apply_masks, magnitude_masks
+from course_lib.quantization.rounded import rounded
 from course_lib.sources.claims import (
     CHECKED,
     DOCUMENTS,
@@ -65,10 +74,13 @@ predict("Of the 129 claims, how many are wrong?", [5, 15, 30, 45, 60, 75], verdi
 
 # %%
 print(", ".join(f"{verdict} {number}" for verdict, number in verdicts.items()))
-assert sum(verdicts.values()) == 129 and verdicts["wrong"] == 45 and verdicts["holds"] == 4
+
+# %% tags=["collapsed"]
+# Does it hold here?
+assert sum(verdicts.values()) == 129 and verdicts["wrong"] == 45 and verdicts["holds"] == 3
 
 # %% [markdown]
-# Only four hold just as they stand. Most of what is right is right under a condition that nobody
+# Only three hold just as they stand. Most of what is right is right under a condition that nobody
 # states. Now by document. (A claim that stands in two documents counts for both.)
 
 # %%
@@ -76,6 +88,9 @@ by_document = {
     document: count_verdicts(c for c in claims.values() if document in c.sources)
     for document in DOCUMENTS
 }
+
+# %% tags=["collapsed"]
+# Figure: verdicts by document
 figure, (axes,) = new_figure(height=3.4)
 draw_verdicts(axes, by_document)
 axes.set_title("Nearly half of what S2 and S3 claim is wrong. S0, S1 and S4 do better")
@@ -97,7 +112,8 @@ Picture(
 # Here are all of them. Choose a document, a topic, a verdict. (By keyboard, Space opens a list.
 # Without widgets you see the whole table; it scrolls.)
 
-# %%
+# %% tags=["collapsed"]
+# All claims as a table to choose from
 rows = [
     {
         "id": claim.id,
@@ -148,6 +164,9 @@ a = frequency(labels)
 signs = [int(np.sign(np.sin(np.pi * a / 10**i))) for i in range(1, 7)]
 print(f"a = {a:,}: signs {signs}")
 print(evidence("C40"))
+
+# %% tags=["collapsed"]
+# Does it hold here?
 assert signs == labels
 
 # %% [markdown]
@@ -178,7 +197,6 @@ def importance(p: np.ndarray, penalty: float = 0.01) -> float:
 
 for p in (np.array([1e6]), np.array([1e-6]), np.array([3.0, -4.0, 12.0])):
     print(f"I({p.tolist()}) = {importance(p):.4f}")
-    assert np.isclose(importance(p), 0.01)
 
 # %% [markdown]
 # *Verdict:* **wrong.** $\lVert\lambda p\rVert = \lambda\lVert p\rVert$, and the length cancels. Every
@@ -246,16 +264,17 @@ print(evidence("C06"))
 #
 # ## Your turn: guess six verdicts
 #
-# Write one of the four verdicts behind each claim, before you run the cell below.
+# Write one of the four verdicts behind each claim, before you run the cell below. (Five of them can be
+# computed. One you have to look up.)
 
 # %%
 guesses = {
     "C02": "?",
     "C22": "?",
     "C37": "?",
-    "C62": "?",
     "C85": "?",
     "C112": "?",
+    "C122": "?",
 }
 for claim in guesses:
     print(f"{claim:>4} {'/'.join(claims[claim].sources)}: {claims[claim].says}")
@@ -263,9 +282,13 @@ for claim in guesses:
 # %%
 for name, guess in guesses.items():
     print(f"{name:>4} you: {guess:<9} verdict: {claims[name].verdict}")
-    print(fill(f"→ {evidence(name)}", 78, initial_indent="     ", subsequent_indent="       "))
+    found = evidence(name) if claims[name].evidence == CHECKED else claims[name].correct
+    print(fill(f"→ {found}", 78, initial_indent="     ", subsequent_indent="       "))
 hits = sum(claims[name].verdict == guess for name, guess in guesses.items())
 print(f"{hits} of {len(guesses)}")
+
+# %% tags=["collapsed"]
+# Does it hold here?
 assert {claims[name].verdict for name in guesses} == set(VERDICTS)
 
 # %% [markdown]
@@ -275,28 +298,17 @@ assert {claims[name].verdict for name in guesses} == set(VERDICTS)
 # "larger" (§3.3); in general pruning costs little, compression and quantization may cost more (§9.3).
 # Many people believe it, for rounding *every* weight sounds worse than dropping the small ones.
 #
-# To compare, both need the same size. To make a matrix $r$ times smaller than 32 bits, either round
-# each weight to $32/r$ bits (one even grid a row, as in chapter 00), or keep the largest $1/r$ of the
-# weights. We give pruning two advantages: it need not pay for the positions of the weights that stay,
-# and it may choose the better of two thresholds, one for each layer or one for all. Both treat the same
-# matrices, the embedding too. (Rounding does not pay for its scales either: one a row, a sixth of a bit
-# for a weight in most rows.)
+# To compare, both need the same size. TinyLM's file holds 16 bits a weight. To make a matrix $r$ times
+# smaller than that, either round each weight to $16/r$ bits (one even grid a row, as in chapter 00), or
+# keep the largest $1/r$ of the weights. We give pruning two advantages: it need not pay for the positions
+# of the weights that stay, and it may choose the better of two thresholds, one for each layer or one for
+# all. Both treat the same matrices, the embedding too. (Rounding does not pay for its scales either: one
+# a row, a sixth of a bit for a weight in most rows.)
 #
-# **Guess:** which is better, in bits per byte of held-out text, at 2, 4, 8 and 16 times smaller?
+# **Guess:** which is better, in bits per byte of held-out text, at 2, 4 and 8 times smaller?
 
 
 # %%
-@torch.no_grad()
-def rounded(model: nn.Module, bits: int) -> nn.Module:
-    """A copy of the model, every matrix rounded to 2**bits − 1 levels a row."""
-    copy = deepcopy(model)
-    for matrix in copy.parameters():
-        if matrix.dim() == 2:
-            step = matrix.abs().amax(dim=1, keepdim=True) / (2 ** (bits - 1) - 1)
-            matrix.copy_(step * (matrix / step).round())
-    return copy
-
-
 def pruned_to(model: nn.Module, share: float, per_layer: bool) -> nn.Module:
     """A copy of the model that keeps this share of the weights of all its matrices."""
     copy = deepcopy(model)
@@ -305,47 +317,47 @@ def pruned_to(model: nn.Module, share: float, per_layer: bool) -> nn.Module:
     return copy
 
 
+def measure(model: nn.Module) -> float:
+    """Bits per byte of the course's held-out text."""
+    return tiny_quality(model, tokenizer).bits_per_byte
+
+
 tiny, tokenizer = pretrained.tiny()
 tiny.to(device)
-sample = split(bible_chapters("kjv"))[1][:12_000]
-
-
-def measure(model: nn.Module) -> float:
-    """Bits per byte of the sample."""
-    return quality(model, tokenizer, sample).bits_per_byte
-
 
 dense = measure(tiny)
-times_smaller = (2, 4, 8, 16)
-quantized = [measure(rounded(tiny, 32 // r)) for r in times_smaller]
+times_smaller = (2, 4, 8)
+quantized = [measure(rounded(tiny, 16 // r)) for r in times_smaller]
 pruned = [
     min(measure(pruned_to(tiny, 1 / r, per_layer)) for per_layer in (True, False))
     for r in times_smaller
 ]
 for r, q, p in zip(times_smaller, quantized, pruned, strict=True):
-    print(f"{r:>2} times smaller: {32 // r:>2} bits {q:.2f}   1/{r} of the weights {p:.2f}")
+    print(f"{r} times smaller: {16 // r} bits {q:.2f}   1/{r} of the weights {p:.2f}")
 
-# %%
+# %% tags=["collapsed"]
+# Figure: rounding against pruning at the same size
 figure, (axes,) = new_figure(height=3.8)
-axes.plot(times_smaller, quantized, "o-", color=BLUE, label="rounded to 32/r bits")
+axes.plot(times_smaller, quantized, "o-", color=BLUE, label="rounded to 16/r bits")
 axes.plot(times_smaller, pruned, "s-", color=RED, label="largest 1/r of the weights kept")
-axes.axhline(dense, color=GREEN, linestyle="--", label="32 bits, all weights")
+axes.axhline(dense, color=GREEN, linestyle="--", label="16 bits, all weights")
 axes.set_xscale("log", base=2)
 axes.set_xticks(times_smaller, [str(r) for r in times_smaller])
 axes.set(xlabel="times smaller, r", ylabel="bits per byte (lower is better)", ylim=(0, None))
-axes.set_title("Up to 8 times smaller, quantization is better. At 16 the order turns")
+axes.set_title("Up to 4 times smaller, quantization is better. At 8 the order turns")
 axes.legend(frameon=False, loc="lower right")
-assert all(q < p - 0.1 for q, p in zip(quantized[:3], pruned[:3], strict=True))
-assert quantized[2] < 1.1 * dense and pruned[3] < quantized[3] - 0.3
+assert all(q < p - 0.1 for q, p in zip(quantized[:2], pruned[:2], strict=True))
+assert 1.03 < quantized[1] / dense < 1.04 and pruned[1] > 2 * dense
+assert pruned[2] < quantized[2] - 0.3 and pruned[2] > 2 * dense
 
 Picture(
     figure,
-    "Lines: rounded weights stay near the dense model up to 8 times smaller and then collapse; "
-    "pruned ones are worse from the start, and better only at 16 times, where both are useless.",
+    "Lines: rounded weights stay near the dense model up to 4 times smaller and then collapse; "
+    "pruned ones are worse from the start, and better only at 8 times, where both are useless.",
 )
 
 # %% [markdown]
-# *Verdict:* **wrong** as a general rule. At 4 bits nearly nothing is lost, and pruned to the same
+# *Verdict:* **wrong** as a general rule. At 4 bits the model loses 3 %, and pruned to the same
 # size the model is ruined. At 2 bits the order turns, but there both have failed. This is TinyLM,
 # without training afterwards. Kuzmin, Nagel, van Baalen, Behboodi, Blankevoort, 2023, "Pruning vs
 # Quantization: Which is Better?", compared many models, with training too: quantization is ahead
@@ -358,7 +370,7 @@ Picture(
 # ## All checks, by topic
 #
 # Each check is a small function that draws its numbers from a seed, computes, asserts the verdict
-# and says what it found. This cell defines how they are shown. (The other 43 claims needed TensorFlow, a
+# and says what it found. (They are in the folder `course_lib/sources/checks/`.) This cell defines how they are shown. (The other 43 claims needed TensorFlow, a
 # stopwatch, longer training or a library. They are in the table above only.)
 
 
@@ -401,10 +413,10 @@ show("sparsification")
 # ### Exercise 2: a weight is not a probability
 #
 # S2 §4.1.3 keeps "$p$ with probability $p$": one letter for the weight and for its chance. Give each
-# its own. Let $\pi$ (`keep`) be the probability of keeping, and $u$ (`uniform`) a number drawn evenly
+# its own. Let $q$ (`keep`) be the probability of keeping, and $u$ (`uniform`) a number drawn evenly
 # between 0 and 1 for each weight $w$:
 #
-# $$w \;\to\; \begin{cases} w / \pi & u < \pi \\ 0 & \text{otherwise.}\end{cases}$$
+# $$w \;\to\; \begin{cases} w / q & u < q \\ 0 & \text{otherwise.}\end{cases}$$
 #
 # The division makes the mean come out as $w$. That is dropout on weights, DropConnect (Wan et al.,
 # 2013). Raise a `ValueError` unless `0 < keep <= 1`.
@@ -437,9 +449,9 @@ show("low rank and codebooks")
 # **only** the signs, one bit each, and one scale $s_i$ for each row $i$. Which scale makes
 # $\sum_j (w_{ij} - s_i \operatorname{sign} w_{ij})^2$ least? Set its derivative to zero:
 #
-# $$s_i = \frac1n \sum_{j=1}^n |w_{ij}| ,$$
+# $$s_i = \frac1m \sum_{j=1}^m |w_{ij}| ,$$
 #
-# with $n$ weights in a row. This is the code of XNOR-Net (Rastegari, Ordonez, Redmon, Farhadi, 2016),
+# with $m$ weights in a row. This is the code of XNOR-Net (Rastegari, Ordonez, Redmon, Farhadi, 2016),
 # the paper that S3 cites under a wrong title. Zero gets the sign +1, since one bit has no third value.
 
 
@@ -470,6 +482,9 @@ lost = {
 }
 for name, share in lost.items():
     print(f"{name:<24} squared error {share:.0%} of the weights' energy")
+
+# %% tags=["collapsed"]
+# Does it hold here?
 one_bit, as_printed = lost.values()
 assert 0.3 < one_bit < 0.4 and as_printed > 5 * one_bit and as_printed > 1
 
@@ -587,6 +602,9 @@ for name, count, claimed in zip(("embedding", "LSTM", "dense"), by_hand, in_prin
 print(
     f"{'total':<10} {sum(by_hand):>9,}   printed {1_288_880:>9,}, rows add up to {sum(in_print):,}"
 )
+
+# %% tags=["collapsed"]
+# Does it hold here?
 assert sum(by_hand) == 260_874 and sum(in_print) == 257_536
 
 # %% [markdown]
@@ -613,6 +631,9 @@ questions = {
 }
 for question, found in questions.items():
     print(f"{question:<44} {len(found)}: {', '.join(found)}")
+
+# %% tags=["collapsed"]
+# Does it hold here?
 all_found = {name for found in questions.values() for name in found}
 not_right = [c for c in claims.values() if c.verdict in ("wrong", "imprecise")]
 assert all_found <= {c.id for c in not_right} and 0.3 < len(all_found) / len(not_right) < 0.36
@@ -664,13 +685,20 @@ assert all_found <= {c.id for c in not_right} and 0.3 < len(all_found) / len(not
 # ## In numbers
 
 # %%
+# How many claims, and the claim on a real model
 evidences = [claim.evidence for claim in claims.values()]
 checked = evidences.count(CHECKED)
 print(f"claims: {len(claims)}; " + ", ".join(f"{k} {v}" for k, v in verdicts.items()))
+print(f"checked by a function in this chapter: {checked}; ", end="")
 print(
-    f"checked by a function in this chapter: {checked}; run elsewhere: {evidences.count('run elsewhere')}; looked up: {evidences.count('looked up')}"
+    f"run elsewhere: {evidences.count('run elsewhere')}; looked up: {evidences.count('looked up')}"
 )
 print(
-    f"4 bits or an eighth of the weights: {quantized[2]:.2f} or {pruned[2]:.2f} bits per byte, dense {dense:.2f}"
+    f"4 bits or a quarter of the weights: {quantized[1]:.2f} or {pruned[1]:.2f} bits per byte, ",
+    end="",
 )
-assert checked == 86 and verdicts == {"holds": 4, "holds if": 37, "imprecise": 43, "wrong": 45}
+print(f"dense {dense:.2f}")
+
+# %% tags=["collapsed"]
+# Does it hold here?
+assert checked == 86 and verdicts == {"holds": 3, "holds if": 38, "imprecise": 43, "wrong": 45}

@@ -5,7 +5,7 @@ import torch
 from hypothesis import settings
 from jupyterlab import SCREENSHOTS, lab_server
 
-from course_lib.classroom.files import NOTEBOOKS, sources
+from course_lib.classroom.files import NOTEBOOKS, PAGES, sources
 from course_lib.exercises.engine import progress
 from course_lib.models import pretrained
 
@@ -45,7 +45,8 @@ def lab_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
     for path in sources():
         shutil.copy(NOTEBOOKS / f"{path.stem}.ipynb", folder)
-    shutil.copy(NOTEBOOKS / "GLOSSARY.md", folder)
+    for name in PAGES:
+        shutil.copy(NOTEBOOKS / name, folder)
     SCREENSHOTS.mkdir(exist_ok=True)
     return folder
 

@@ -159,10 +159,9 @@ class Lab:
                 return
 
     def cells(self, text: str):
-        """The code cells whose source contains `text`."""
-        return self.page.locator(
-            ".jp-CodeCell", has=self.page.locator(".cm-content", has_text=text)
-        )
+        """The code cells whose source contains `text`; of a folded cell its first line is there."""
+        source = self.page.locator(".cm-content, .jp-PlaceholderText", has_text=text)
+        return self.page.locator(".jp-CodeCell", has=source)
 
     def cell(self, text: str):
         """The first code cell whose source contains `text`."""
@@ -192,7 +191,9 @@ class Lab:
         self._wait_until_idle(60)
 
     def run(self, cell) -> str:
-        """Run a cell as it stands and return the text of its output."""
+        """Run a cell as it stands, unfolded first, and return the text of its output."""
+        if (folded := cell.locator(".jp-InputPlaceholder .jp-PlaceholderText")).count():
+            folded.click()
         editor = cell.locator(".cm-content")
         editor.scroll_into_view_if_needed()
         editor.click()

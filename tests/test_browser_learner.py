@@ -9,6 +9,7 @@ from course_lib.classroom.files import NOTEBOOKS, sources
 from course_lib.classroom.lesson import grade_id, read_lesson
 
 FIRST = sources()[0]
+IMPORTS = "# Imports"  # the first line of its folded cell
 
 pytestmark = IN_A_BROWSER
 
@@ -19,7 +20,7 @@ def test_a_wrong_answer_a_hint_the_right_answer_and_progress(lab_address):
     with browser_page() as page:
         lab = Lab(page, lab_address)
         lab.open(f"{FIRST.stem}.ipynb")
-        lab.run(lab.cell("from course_lib.exercises import"))
+        lab.run(lab.cell(IMPORTS))
         exercise, check = lab.cell("def count_parameters("), lab.cell("check(count_parameters)")
         wrong = "def count_parameters(model):\n    return len(list(model.parameters()))"
         lab.replace(exercise, f'{wrong}\n\nhint("count_parameters")')
@@ -38,7 +39,7 @@ def test_what_a_learner_may_break_ends_in_a_sentence(lab_folder, lab_address):
     with browser_page() as page:
         lab = Lab(page, lab_address)
         lab.open("my homework.ipynb")
-        lab.run(lab.cell("from course_lib.exercises import"))
+        lab.run(lab.cell(IMPORTS))
         exercise, check = lab.cell("def count_parameters("), lab.cell("check(count_parameters)")
         renamed = "def count_params(model):  # def count_parameters(\n    return 0\n\n"
         lab.replace(exercise, f"{renamed}check(count_params)")
@@ -64,7 +65,7 @@ def test_a_dark_theme_stays_readable(lab_folder, tmp_path):
     ):
         lab = Lab(page, address)
         lab.open(f"{FIRST.stem}.ipynb")
-        lab.run(lab.cell("from course_lib.exercises import"))
+        lab.run(lab.cell(IMPORTS))
         asks = 'predict("How many bits?", [2, 4], 4, Picture(new_figure()[0], "nothing"))'
         lab.replace(lab.cell("def count_parameters("), asks)
         page.screenshot(path=SCREENSHOTS / "dark.png")

@@ -5,6 +5,7 @@ from toy_lesson import SOURCE, write_lesson
 
 from course_lib.classroom.files import find_notebook, find_source
 from course_lib.classroom.lesson import LessonError, grade_id, read_lesson, read_lessons
+from course_lib.classroom.student import student_notebook
 
 BEGIN, END = "    ### BEGIN SOLUTION\n", "    ### END SOLUTION\n"
 ANSWER, CHECK = '# %% exercise="bits_per_byte"\n', '# %% check="bits_per_byte" points=3\n'
@@ -39,6 +40,9 @@ FIRST, SECOND = line_of(BEGIN), line_of(BEGIN_2)
         (ANSWER, "# %%\n", line_of(CHECK), "a check without an exercise bits_per_byte above it"),
         (" points=3", "", line_of(CHECK), "needs points=1 or more"),
         ("check(bits_per_byte)", "check(1)", line_of(CHECK), "does not call check(bits_per_byte)"),
+        (ANSWER, ANSWER[:-1] + ' tags=["collapsed"]\n', line_of(ANSWER), "can be collapsed"),
+        (CHECK, CHECK[:-1] + ' tags=["collapsed"]\n', line_of(CHECK), "can be collapsed"),
+        ("# %% [markdown]", '# %% [markdown] tags=["collapsed"]', 1, "can be collapsed"),
         ("# %% [markdown]", "import torch\n# %% [markdown]", 1, "text before the first `# %%`"),
     ],
 )
@@ -91,6 +95,17 @@ def test_metadata_is_nbgraders_and_nothing_else(tmp_path):
         {"tags": ["nbval-ignore-output"]}
     ]
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
+
+
+def test_a_collapsed_cell_opens_folded_in_both_notebooks(tmp_path):
+    source = SOURCE.replace("# %%\nprint", '# %% tags=["collapsed", "x"]\nprint', 1)
+    lesson = read_lesson(write_lesson(tmp_path, source))
+    for notebook in (lesson.notebook, student_notebook(lesson)):
+        folded = [c for c in notebook.cells if c.metadata.get("jupyter")]
+        assert [c.source for c in folded] == ['print("two lines\\nof text")']
+        assert folded[0].metadata == {
+            "tags": ["collapsed", "x"], "jupyter": {"source_hidden": True},
+        }  # fmt: skip
 
 
 def test_ids_come_from_the_cells_own_source(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jupyterlab_server.config import get_page_config
 from packaging.requirements import Requirement
 from rattler import MatchSpec
 
@@ -78,6 +79,19 @@ def test_make_help_lists_every_target():
     text = (ROOT / "Makefile").read_text("utf-8")
     targets = set(re.findall(r"^([a-z]+):(?!=)", text, flags=re.M))
     assert targets - {"install"} == set(re.findall(r"^([a-z]+):.*##", text, flags=re.M))
+
+
+def test_the_graders_menus_are_off_for_learners(tmp_path, monkeypatch):
+    """What `make` writes names an extension that is installed, and JupyterLab obeys it."""
+    text = (ROOT / "Makefile").read_text("utf-8")
+    place = r"\$\(VENV\)/etc/jupyter/(labconfig/page_config\.json)"
+    ((config, name),) = re.findall(rf"echo '(.*)' \\\n\t+> {place}", text)
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text(config, "utf-8")
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
+    page = get_page_config([str(Path(sys.prefix) / "share" / "jupyter" / "labextensions")])
+    assert "@jupyter/nbgrader" in page["disabledExtensions"]
+    assert "@jupyter/nbgrader" in [one["name"] for one in page["federated_extensions"]]
 
 
 LOCKED = {"torch": "2.13.0", "numpy": "2.4.6", "nbgrader": "0.9.6"}

@@ -9,12 +9,13 @@ from functools import partial
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import pytest
 from jupyterlab import CHROMIUM, browser_page
 
-from course_lib.classroom.files import ROOT, sources
-from course_lib.classroom.lesson import grade_id, read_lesson
+from course_lib.classroom.files import PAGES, ROOT, sources
+from course_lib.classroom.lesson import grade_id, is_collapsed, read_lesson
 
 LESSONS = [path.stem for path in sources()]
 
@@ -49,7 +50,8 @@ def test_every_lesson_and_the_search_are_there(book):
         page = (book / f"{name}.html").read_text("utf-8")
         assert f"{name[:2]} · " in page and "data:image/png;base64" in page
     index = (book / "searchindex.js").read_text("utf-8")
-    assert all(f'"{name}"' in index for name in [*LESSONS, "GLOSSARY"])
+    others = [*(Path(page).stem for page in PAGES), "other_libraries"]
+    assert all(f'"{name}"' in index for name in [*LESSONS, *others])
     assert '"perplex"' in index
 
 
@@ -64,12 +66,14 @@ def test_no_page_loads_anything_from_elsewhere(book):
 
 
 @pytest.mark.parametrize("name", LESSONS)
-def test_solutions_are_folded_and_checks_are_one_line(book, name):
+def test_solutions_and_side_work_are_folded_and_checks_are_one_line(book, name):
     page = (book / f"{name}.html").read_text("utf-8")
     cells = read_lesson(ROOT / "solutions" / f"{name}.py").notebook.cells
     ids = [grade_id(cell) for cell in cells if grade_id(cell)]
     answers = [one for one in ids if not one.startswith("check_")]
-    assert page.count("Show a solution") == len(answers) == page.count("tag_hide-input")
+    assert page.count("Show a solution") == len(answers)
+    assert page.count("Show the code") == sum(map(is_collapsed, cells))
+    assert page.count("tag_hide-input") == len(answers) + sum(map(is_collapsed, cells))
     assert page.count("NotImplementedError") >= len(answers)
     assert "BEGIN SOLUTION" not in page
     for one in answers:
@@ -92,13 +96,16 @@ def test_every_public_room_is_in_the_reference(book):
     assert rooms <= {page.stem for page in (book / "library").glob("*.html")}
 
 
-def test_links_into_the_glossary_lead_to_a_heading(book):
-    glossary = (book / "GLOSSARY.html").read_text("utf-8")
+@pytest.mark.parametrize(("page", "fewest"), list(zip(PAGES, (10, 1, 1), strict=True)))
+def test_links_into_a_page_lead_to_a_heading(book, page, fewest):
+    target = Path(page).with_suffix(".html").name
+    headings = (book / target).read_text("utf-8")
     for name in LESSONS:
-        page = (book / f"{name}.html").read_text("utf-8")
-        anchors = re.findall(r'href="GLOSSARY\.html#([^"]+)"', page)
-        assert len(anchors) >= 10
-        assert [one for one in anchors if f'id="{one}"' not in glossary] == []
+        anchors = re.findall(
+            rf'href="{re.escape(target)}#([^"]+)"', (book / f"{name}.html").read_text("utf-8")
+        )
+        assert len(anchors) >= fewest
+        assert [one for one in anchors if f'id="{one}"' not in headings] == []
 
 
 def test_docstrings_become_restructured_text():

@@ -3,7 +3,8 @@
 solutions/NN_topic.py -> solutions/NN_topic.ipynb   run, with outputs: nbval compares with them
                       -> notebooks/NN_topic.ipynb   what a learner opens: no solutions, no outputs
 
-README.png is the last figure of the first lesson, notebooks/GLOSSARY.md the glossary with links.
+README.png is the last figure of the first lesson; beside the learner's notebooks lie the pages that
+lessons link to: glossary, sources and bibliography.
 
 Only a lesson whose code differs from its solved notebook's is run; where prose alone differs, the
 outputs are kept. That a change in course_lib alters what a lesson prints is not seen here; nbval
@@ -26,8 +27,8 @@ from nbformat import NotebookNode
 from nbgrader.preprocessors import ClearOutput
 
 from course_lib.classroom.files import NOTEBOOKS, SOLUTIONS, sources
-from course_lib.classroom.glossary import PAGE, glossary_page
 from course_lib.classroom.lesson import Lesson, LessonError, read_lessons
+from course_lib.classroom.pages import write_pages
 from course_lib.classroom.student import is_touched, keep, student_notebook, write
 
 CELL_SECONDS = 300
@@ -60,9 +61,7 @@ def build(solutions: Path = SOLUTIONS, notebooks: Path = NOTEBOOKS, force: bool 
             done += f"; notebooks/{name} had been edited: kept as {keep(notebooks / name).name}"
         write(notebooks / name, student_notebook(lesson))
         print(f"{lesson.path.stem:<32}{done}", flush=True)
-    if (solutions / PAGE).exists():
-        text = glossary_page((solutions / PAGE).read_text("utf-8"), sources(solutions))
-        (notebooks / PAGE).write_text(text, "utf-8", newline="\n")
+    write_pages(notebooks, sources(solutions), solutions)
     figures = pictures(lessons[0].path.with_suffix(".ipynb")) if lessons else []
     if figures:
         (solutions.parent / "README.png").write_bytes(figures[-1])

@@ -16,21 +16,16 @@ bold.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from nbformat import NotebookNode
 
+from course_lib.classroom.links import flexible, heading_anchor, link_first
+
 PAGE = "GLOSSARY.md"
-LINK = re.compile(r"\]\(GLOSSARY\.md#([^)]+)\)")
 ENTRY = re.compile(
     r"^## (?P<name>.+)\n\n\*\*(?P<chinese>.+?)\*\* · chapter (?P<chapter>\d\d)"
     r"(?: · also: (?P<also>.+?))?(?: · as: (?P<forms>.+))?\n\n(?P<definition>(?:.+\n?)+)",
     re.MULTILINE,
-)
-# Where no link may stand: code, mathematics, headings, links, titles of papers.
-UNTOUCHED = (
-    r"```.*?```|`[^`]+`|\$\$.*?\$\$|\$(?:[^$\n]|\n(?!\n))+\$|^#[^\n]*"
-    r"|!?\[[^\]]*\]\([^)]*\)|\"(?:[^\"\n]|\n(?!\n))*\"|<[^>\n]+>"
 )
 
 
@@ -48,15 +43,6 @@ class Term:
     def anchor(self) -> str:
         """The part of a link to it behind the #."""
         return heading_anchor(self.name)
-
-
-def heading_anchor(heading: str) -> str:
-    """The anchor of a heading as JupyterLab names it; the web book does so, too.
-
-    >>> heading_anchor("L0 pseudo-norm")
-    'L0-pseudo-norm'
-    """
-    return heading.replace(" ", "-")
 
 
 def read_glossary(text: str) -> list[Term]:
@@ -85,45 +71,14 @@ def read_glossary(text: str) -> list[Term]:
     return terms
 
 
-def glossary_page(text: str, lessons: Iterable[Path]) -> str:
-    """The glossary as a page beside the lessons' notebooks, linked to the chapters that exist."""
-    notebooks = {path.stem[:2]: f"{path.stem}.ipynb" for path in lessons}
-
-    def link(found: re.Match) -> str:
-        notebook, also = notebooks.get(found[1]), found[2].partition(" · as: ")[0]
-        chapter = f"[chapter {found[1]}]({notebook})" if notebook else f"chapter {found[1]}"
-        return f"· {chapter}{also}"
-
-    return re.sub(r"· chapter (\d\d)(.*)", link, text)
-
-
 def link_terms(cells: Iterable[NotebookNode], terms: Iterable[Term]) -> set[str]:
     """In place: link each term where these cells first use it; returns the anchors linked to."""
-    anchors = {form.lower(): term.anchor for term in terms for form in term.forms}
-    forms = "|".join(_flexible(form) for form in sorted(anchors, key=len, reverse=True))
-    pattern = re.compile(
-        rf"{UNTOUCHED}|(?<![\w-])(?P<form>{forms})(?:s|es)?(?![\w-])",
-        re.IGNORECASE | re.DOTALL | re.MULTILINE,
+    forms = [(form, term.anchor) for term in terms for form in term.forms]
+    forms.sort(key=lambda pair: len(pair[0]), reverse=True)  # the longer one wins
+    return link_first(
+        cells, PAGE, [(anchor, rf"(?i:{flexible(form)})(?:s|es)?") for form, anchor in forms]
     )
-    cells = [cell for cell in cells if cell.cell_type == "markdown"]
-    linked = {found for cell in cells for found in LINK.findall(cell.source)}
-
-    def link(found: re.Match) -> str:
-        anchor = found["form"] and anchors[" ".join(found["form"].lower().split())]
-        if not anchor or anchor in linked:
-            return found[0]
-        linked.add(anchor)
-        return f"[{found[0]}]({PAGE}#{anchor})"
-
-    for cell in cells:
-        cell.source = pattern.sub(link, cell.source)
-    return linked
 
 
 def _listed(name: str, *lists: str | None) -> list[str]:
     return [name, *(form.strip() for some in lists if some for form in some.split(","))]
-
-
-def _flexible(form: str) -> str:
-    """A form as a pattern that may be broken into two lines."""
-    return re.escape(form).replace(r"\ ", r"\s+")

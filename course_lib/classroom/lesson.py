@@ -4,7 +4,10 @@ An answer cell begins with `# %% exercise="name"` and defines the function `name
 between `### BEGIN SOLUTION` and `### END SOLUTION`. A later cell `# %% check="name" points=2` calls
 `check(name)`. Both become nbgrader's metadata, so its tools can clear, lock and grade them.
 
-The first use of each term of the glossary beside the source becomes a link.
+A cell with `tags=["collapsed"]` imports, draws or asserts. Its code opens folded, and its first
+line is what stands there, so that line says what the cell is for.
+
+The first mention of each term, paper and source becomes a link to its page beside the lesson.
 """
 
 import ast
@@ -18,9 +21,10 @@ import jupytext
 from nbformat import NotebookNode
 
 from course_lib.classroom.files import SOLUTIONS, sources
-from course_lib.classroom.glossary import PAGE, link_terms, read_glossary
+from course_lib.classroom.pages import link_pages, read_pages
 from course_lib.exercises.engine.catalogue import find
 
+COLLAPSED = "collapsed"  # the tag of a cell whose code opens folded
 OPTIONS = {"exercise", "check", "points", "tags", "cell_marker", "lines_to_next_cell"}
 PYTHON = {
     "kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"},
@@ -80,8 +84,7 @@ def read_lesson(path: Path) -> Lesson:
     notebook.metadata = NotebookNode(PYTHON)
     for cell in notebook.cells:
         cell.metadata = _metadata(cell.metadata)
-    if (path.parent / PAGE).exists():
-        link_terms(notebook.cells, read_glossary((path.parent / PAGE).read_text("utf-8")))
+    link_pages(notebook.cells, read_pages(path.parent))
     set_ids(notebook.cells)
     return Lesson(path, notebook, tuple(starts))
 
@@ -89,6 +92,11 @@ def read_lesson(path: Path) -> Lesson:
 def grade_id(cell: NotebookNode) -> str:
     """The name under which nbgrader knows an answer cell or a check, else nothing."""
     return cell.metadata.get("nbgrader", {}).get("grade_id", "")
+
+
+def is_collapsed(cell: NotebookNode) -> bool:
+    """Whether a cell's code opens folded."""
+    return COLLAPSED in cell.metadata.get("tags", [])
 
 
 def _problems(cells, starts, blocks) -> Iterator[tuple[int, str]]:
@@ -99,6 +107,8 @@ def _problems(cells, starts, blocks) -> Iterator[tuple[int, str]]:
         if unknown:
             yield start, f"unknown cell option {', '.join(sorted(unknown))}"
         name, checked = cell.metadata.get("exercise"), cell.metadata.get("check")
+        if is_collapsed(cell) and (name or checked or cell.cell_type != "code"):
+            yield start, "only code that is neither exercise nor check can be collapsed"
         yield from _marker_problems(start, block, bool(name))
         if name:
             yield from _answer_problems(name, start, cell.source)
@@ -154,6 +164,8 @@ def _check_problems(name: str, start: int, cell: NotebookNode) -> Iterator[tuple
 def _metadata(options: NotebookNode) -> NotebookNode:
     """A cell's metadata from what its `# %%` line says."""
     metadata = {"tags": options["tags"]} if "tags" in options else {}
+    if COLLAPSED in options.get("tags", []):
+        metadata["jupyter"] = {"source_hidden": True}
     answer = {"schema_version": 3, "solution": True, "grade": False, "locked": False, "task": False}
     check = {**answer, "solution": False, "grade": True, "locked": True}
     if "exercise" in options:
