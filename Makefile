@@ -1,13 +1,16 @@
 # `make` alone lists the targets. Set-up happens by itself, and only when a lock file has changed.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+# The newest Python that fits; asked to run, since some commands of that name only point elsewhere.
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 python; do \
+	$$p -c '$(FITS)' 2>/dev/null && { echo $$p; exit; }; done; echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := pyproject.toml requirements.lock data.lock
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint notebooks site lock clean install
+.PHONY: help lab test lint notebooks site wheel lock clean install
 
 help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z]+:.*##/ {printf "%-12s%s\n", $$1, $$2}' Makefile
@@ -17,6 +20,9 @@ lab: $(VENV)/.lab  ## set up and open the course in JupyterLab; ARGS="--no-brows
 
 test: $(VENV)/.test lint  ## set up and prove that everything works
 	OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -q -n 2 --dist loadfile $(ARGS)
+
+portable: $(VENV)/.test  ## run claims and solved notebooks as other processors would; ARGS="05 13"
+	PATH="$(CURDIR)/$(BIN):$$PATH" python tests/portable.py $(ARGS)
 
 lint: $(VENV)/.test  ## check style
 	$(BIN)/ruff check .
@@ -28,15 +34,21 @@ notebooks: $(VENV)/.test  ## derive both notebooks of every lesson that changed,
 site: $(VENV)/.site  ## build the course as a web book: build/site/html/index.html
 	PATH="$(CURDIR)/$(BIN):$$PATH" python book/build.py
 
+wheel:  ## build dist/*.whl, the course for `pip install`, from what is committed
+	rm -rf build/wheel && mkdir -p build/wheel
+	git archive HEAD | tar -x -C build/wheel
+	$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist build/wheel
+
+# Of the oldest Python: what it can install, the newer ones can, too. tools/resolve.py asks.
 lock:  ## renew requirements.lock: the newest that pyproject.toml allows, torch as it was
-	$(PYTHON) -m venv --clear $(VENV)/new
+	python3.11 -m venv --clear $(VENV)/new
 	$(VENV)/new/bin/python -m pip install --quiet --no-compile "$$(grep ^torch== requirements.lock)" -e '.[test]'
 	$(VENV)/new/bin/python -m pip list --format=freeze --exclude-editable --exclude pip > $(VENV)/new/list
 	sed 's/+.*//' $(VENV)/new/list | LC_ALL=C sort -f > requirements.lock
 	rm -r $(VENV)/new
 
-clean:  ## remove the environment; your notebooks and your progress stay
-	rm -rf $(VENV)
+clean:  ## remove the environment and what was built; your notebooks and your progress stay
+	rm -rf $(VENV) build dist removing_redundancy.egg-info
 
 # Python may keep its compiled modules: without them each kernel takes seconds longer to start.
 unexport PYTHONDONTWRITEBYTECODE
@@ -56,10 +68,11 @@ $(VENV)/.test: $(LOCKS)
 	@$(MAKE) --no-print-directory install EXTRA=test STAMP=$@
 
 install:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
-		|| { echo "This course needs Python 3.11; $(PYTHON) is another. Try: make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -c '$(FITS)' || { echo "This course needs Python 3.11 to 3.14;" \
+		"$(PYTHON) is another or not there. Try: make PYTHON=/path/to/python3.13"; exit 1; }
 	@echo "setting up $(VENV) ($(EXTRA)) …"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python tools/which_torch.py
 	@$(INSTALL) -c requirements.lock -e '.[$(EXTRA)]'
 	@$(INSTALL) --no-deps -r data.lock
 	@mkdir -p $(VENV)/share/jupyter/lab/settings

@@ -8,7 +8,7 @@ The first prints the table that 08_distillation quotes, the second the same for 
 the beginning of the Bible alone. Equal time is equal CPU time on one thread.
 """
 
-import argparse
+import sys
 import time
 from collections.abc import Callable
 
@@ -116,6 +116,6 @@ if __name__ == "__main__":
         "beginning": lambda: student_table(apart=1),
         "loss": loss_table,
     }
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("table", choices=tables)
-    tables[parser.parse_args().table]()
+    if len(sys.argv) != 2 or sys.argv[1] not in tables:
+        sys.exit(f"which table? python -m benchmarks.distillation {' | '.join(tables)}")
+    tables[sys.argv[1]]()

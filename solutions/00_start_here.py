@@ -166,7 +166,11 @@ assert count(models["TinyLM"][0]) == 1_967_808
 
 # %% exercise="packed_bytes"
 def packed_bytes(tensors: dict[str, torch.Tensor], bits: dict[str, int]) -> int:
-    """Bytes of all tensors when tensor `name` keeps bits[name] bits a number."""
+    """Bytes of all tensors when tensor `name` keeps bits[name] bits a number.
+
+    Each tensor begins with a fresh byte. Without an entry in `bits` it stays as it is, whatever
+    its dtype; 0 bits keep nothing of it.
+    """
     ### BEGIN SOLUTION
     total = 0
     for name, tensor in tensors.items():
@@ -313,7 +317,7 @@ explore(draw_expectation, tokens_read=(range(1, len(encoded.ids)), 8))
 def bits_per_byte(losses: torch.Tensor, text: str) -> torch.Tensor:
     """Bits that the model needs for each byte of `text`: a 0-d tensor, in the dtype of `losses`.
 
-    losses: the loss of each token, in nats.
+    losses: the loss of each token, in nats. text: any letters; its bytes are those of UTF-8.
     """
     ### BEGIN SOLUTION
     return losses.sum() / math.log(2) / len(text.encode("utf-8"))

@@ -81,7 +81,7 @@ assert len(train_tokens) == 1_101_192
 def interpolated_bigram(pairs: torch.Tensor, unigram: torch.Tensor) -> torch.Tensor:
     """p(w | v) after Witten and Bell, row v for each token v: (V, V), float32.
 
-    pairs: (V, V), how often w (column) followed v (row). unigram: (V,), p(w).
+    pairs: (V, V), int64, how often w (column) followed v (row). unigram: (V,), float32, p(w).
     """
     ### BEGIN SOLUTION
     total = pairs.sum(dim=1, keepdim=True)
@@ -191,7 +191,11 @@ predict(
 
 # %% exercise="keep_first"
 def keep_first(documents: list[str]) -> list[int]:
-    """Indices of the first copy of each text, where case and white space do not matter."""
+    """Indices of the first copy of each text, where case and white space do not matter.
+
+    A run of white space (whatever str.split() splits at) is as good as one blank, and none
+    counts at the ends of a text. Case is what str.casefold() takes away. All else is kept.
+    """
     ### BEGIN SOLUTION
     first: dict[str, int] = {}
     for index, text in enumerate(documents):
@@ -238,7 +242,11 @@ assert removed["letter by letter"] == 268 and removed["punctuation too"] == 309
 
 # %% exercise="shingle_jaccard"
 def shingle_jaccard(first: list[str], second: list[str], width: int) -> float:
-    """|A ∩ B| / |A ∪ B| of the sets of runs of `width` words (each text has at least that many)."""
+    """|A ∩ B| / |A ∪ B| of the sets of runs of `width` words.
+
+    first, second: words as they are, at least `width` of them. A run is equal to another if all
+    its words are, in their order.
+    """
     ### BEGIN SOLUTION
     a = {tuple(first[i : i + width]) for i in range(len(first) - width + 1)}
     b = {tuple(second[i : i + width]) for i in range(len(second) - width + 1)}
@@ -325,7 +333,8 @@ def minhash_signature(
 ) -> torch.Tensor:
     """The minimum over the shingles of (factor · x + shift) mod prime, for each of K hashes: (K,).
 
-    shingles: (S,) numbers from 0 to prime − 1. factors, shifts: (K,). All int64.
+    shingles: (S,) numbers from 0 to prime − 1. factors, shifts: (K,), below prime, too. All int64,
+    and prime is below 2³¹, so that no product is too large.
     """
     ### BEGIN SOLUTION
     hashed = (factors[:, None] * shingles + shifts[:, None]) % prime
@@ -408,7 +417,10 @@ Picture(figure, "Estimated against true similarity: points along the diagonal, w
 
 # %% exercise="band_probability"
 def band_probability(similarity: torch.Tensor, bands: int, rows: int) -> torch.Tensor:
-    """How likely at least one of `bands` bands of `rows` positions is equal throughout."""
+    """How likely at least one of `bands` bands of `rows` positions is equal throughout.
+
+    similarity: of any shape, from 0 to 1. The result has its shape and dtype.
+    """
     ### BEGIN SOLUTION
     return 1 - (1 - similarity**rows) ** bands
     ### END SOLUTION
@@ -660,7 +672,10 @@ Picture(
 
 # %% exercise="effective_rank"
 def effective_rank(matrix: torch.Tensor) -> torch.Tensor:
-    """exp of the entropy (in nats) of the singular values, taken as shares of their sum."""
+    """exp of the entropy (in nats) of the singular values, taken as shares of their sum.
+
+    matrix: (O, I), not all zeros, however large or small. Returns a 0-d tensor of its dtype.
+    """
     ### BEGIN SOLUTION
     values = torch.linalg.svdvals(matrix)
     return torch.special.entr(values / values.sum()).sum().exp()
@@ -751,7 +766,8 @@ assert entropies[:, 1].min() < 2.2 and (entropies[:, 1] < entropies[:, 0]).all()
 def dead_units(batches: list[torch.Tensor], tolerance: float) -> torch.Tensor:
     """True for each unit whose largest |h| over all batches is at most tolerance · RMS: (F,).
 
-    batches: values after the activation, (N, F) each. RMS: root mean square of all of them.
+    batches: values after the activation, (N, F) each, N need not be equal. RMS: root mean square
+    of all values of all batches; where it is 0, all units are dead.
     """
     ### BEGIN SOLUTION
     hidden = torch.cat(batches)
@@ -781,8 +797,8 @@ def merge_twins(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(incoming, outgoing) without unit `drop`, and the same outgoing · relu(incoming · x) as ever.
 
-    incoming (F, I), outgoing (O, F), and incoming[drop] = c · incoming[keep] for some c > 0.
-    All other rows of `incoming` stay as they are.
+    incoming (F, I), outgoing (O, F), and incoming[drop] = c · incoming[keep] for some c > 0; some
+    of its numbers may be 0, but not all. All other rows of `incoming` stay as they are.
     """
     ### BEGIN SOLUTION
     c = incoming[drop].norm() / incoming[keep].norm()

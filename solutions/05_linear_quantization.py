@@ -40,7 +40,7 @@ import torch.nn.functional as F
 
 from course_lib.data.text import bible_chapters, split
 from course_lib.device import best_device
-from course_lib.exercises import check, yours
+from course_lib.exercises import check, hint, yours
 from course_lib.formats.linear import Scheme
 from course_lib.formats.model_file import every_linear, pack_model, unpack_model
 from course_lib.measure.latency import latency, seconds
@@ -201,7 +201,10 @@ print(
 
 # %% exercise="quantize_linear"
 def quantize_linear(weight: torch.Tensor, low: float, high: float, bits: int) -> torch.Tensor:
-    """Codes 0 … 2**bits − 1 of `weight` on an even grid from `low` to `high`, in uint8."""
+    """Codes 0 … 2**bits − 1 of `weight` on an even grid from `low` to `high`, in uint8.
+
+    Reckon in weight's dtype; low < high, and bits are from 1 to 8.
+    """
     ### BEGIN SOLUTION
     levels = 2**bits - 1
     position = (weight.clamp(low, high) - low) / (high - low)
@@ -215,7 +218,7 @@ check(quantize_linear)
 
 # %% exercise="dequantize_linear"
 def dequantize_linear(codes: torch.Tensor, low: float, high: float, bits: int) -> torch.Tensor:
-    """The float32 weights that codes stand for: 0 for `low`, 2**bits − 1 for `high`."""
+    """The float32 weights that uint8 codes stand for: 0 for `low`, 2**bits − 1 for `high`."""
     ### BEGIN SOLUTION
     return low + codes * (high - low) / (2**bits - 1)
     ### END SOLUTION
@@ -227,9 +230,9 @@ check(dequantize_linear)
 
 # %% exercise="to_uint8"
 def to_uint8(weight: torch.Tensor) -> torch.Tensor:
-    """Codes 0 … 255 of weights from 0 to 1, so that codes / 255 is as near as can be."""
+    """uint8 codes of weights from 0 to 1: codes / 255 is as near as weight's dtype can tell."""
     ### BEGIN SOLUTION
-    return (weight.clamp(0, 1) * 255).round().to(torch.uint8)
+    return (weight * 255).round().to(torch.uint8)
     ### END SOLUTION
 
 
@@ -271,7 +274,7 @@ for bits in range(8, 1, -1):
     measured, predicted = error.square().mean().item(), step**2 / 12
     ratios[bits] = measured / predicted
     print(
-        f"{bits:>4}  {step:8.3f}   {step / width:9.1f}   {measured:15.6f}   {predicted:.6f}"
+        f"{bits:>4}  {step:8.3f}   {step / width:9.1f}   {measured:15.1e}    {predicted:.1e}"
         f"   {ratios[bits]:6.2f}"
     )
 print(f"width of the hill {width:.2f}, its square {width**2:.3f}")
@@ -335,8 +338,10 @@ assert at_two < 1e-6 < (decode(code(thirds, 0, 1, 3), 0, 1, 3) - thirds).abs().m
 
 # %% exercise="fit_affine"
 def fit_affine(weight: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(scale, zero_point), 0-dim in float32 and int32, of the smallest even grid of 2**bits levels
-    that reaches all weights and holds zero exactly. Scale 1 if all weights are zero.
+    """(scale, zero_point), 0-dim in weight's dtype and in int32, of an even grid of 2**bits levels.
+
+    The zero-point is the code of zero, rounded. The scale is (high − low) / (2**bits − 1) of the
+    shortest range that holds all weights and zero, and 1 if all weights are zero.
     """
     ### BEGIN SOLUTION
     low, high = weight.min().clamp(max=0), weight.max().clamp(min=0)
@@ -354,7 +359,7 @@ check(fit_affine)
 def fit_symmetric(weight: torch.Tensor, bits: int) -> torch.Tensor:
     """The scale with which codes −m … m, m = 2**(bits−1) − 1, just reach the largest |weight|.
 
-    Scale 1 if all weights are zero.
+    0-dim, in weight's dtype; scale 1 if all weights are zero.
     """
     ### BEGIN SOLUTION
     scale = weight.abs().max() / (2 ** (bits - 1) - 1)
@@ -382,7 +387,7 @@ for name, data in {"weights": layer, "SiLU output": gate}.items():
     affine = step * (((data / step).round() + zero).clamp(0, 15) - zero)
     error = [(values - data).square().mean().item() for values in (symmetric, affine)]
     gains[name] = error[0] / error[1]
-    print(f"{name:30}{error[0]:10.5f}{error[1]:10.5f}{gains[name]:8.1f}")
+    print(f"{name:30}{error[0]:10.2g}{error[1]:10.2g}{gains[name]:8.1f}")
 
 # %% [markdown]
 # Data that reach far to one side only waste half of a symmetric grid: one bit, a factor of nearly four.
@@ -454,7 +459,7 @@ by_share = {}
 for share in ("tensor", "channel", 128, 64, 32, 16):
     by_share[share] = relative_error(on_grid(layer, 4, share), layer)
     cost = 4 + 16 * len(to_rows(layer, share)) / layer.numel()
-    print(f"{share!s:18} {cost:13.2f}   {by_share[share]:13.1%}")
+    print(f"{share!s:18} {cost:13.3f}   {by_share[share]:13.1%}")
 
 planted = layer.clone()
 planted[5, 7] = 10 * layer.abs().max()
@@ -492,7 +497,7 @@ for share in ("tensor", "channel", 64):
 def quantize_per_channel(weight: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(codes (O, I) in int8, scales (O, 1)): symmetric, one scale for each output channel.
 
-    A row of zeros gets scale 1.
+    The scales are in weight's dtype; a row of zeros gets scale 1.
     """
     ### BEGIN SOLUTION
     largest = 2 ** (bits - 1) - 1
@@ -510,7 +515,11 @@ check(quantize_per_channel)
 def quantize_per_group(
     weight: torch.Tensor, group: int, bits: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(codes (O, I) in int8, scales (O, I / group)): one scale for `group` neighbours in a row."""
+    """(codes (O, I) in int8, scales (O, I / group)): one scale for `group` neighbours in a row.
+
+    Symmetric; scales in weight's dtype, and 1 for a group of zeros. A `group` that does not divide
+    a row is a ValueError.
+    """
     ### BEGIN SOLUTION
     if weight.shape[1] % group:
         raise ValueError(f"group must divide a row of {weight.shape[1]} numbers; got {group}")
@@ -613,8 +622,10 @@ for bits, lowest in ((2, 0.1), (3, 0.7), (4, 0.97), (8, 0.97)):
 
 # %% exercise="search_clip"
 def search_clip(weight: torch.Tensor, bits: int, shrink: torch.Tensor) -> torch.Tensor:
-    """Scales (O, 1) of symmetric grids: they end at the share of max|row|, out of the candidates
-    `shrink`, that leaves the row the least mean squared error.
+    """Scales (O, 1) of symmetric grids, in weight's dtype; no row is all zeros.
+
+    A grid ends at the share of max|row|, out of the candidates `shrink` (in any order), that
+    leaves the row the least mean squared error.
     """
     ### BEGIN SOLUTION
     largest = 2 ** (bits - 1) - 1
@@ -706,7 +717,7 @@ for name, rule in rules.items():
 
 # %% exercise="pack_int4"
 def pack_int4(codes: torch.Tensor) -> torch.Tensor:
-    """Codes 0 … 15 (N,) two to a byte, the first in the low four bits; an odd end gets a 0."""
+    """Codes 0 … 15 (N,), uint8, two to a byte, the first in the low four bits; odd ends get a 0."""
     ### BEGIN SOLUTION
     if len(codes) % 2:
         codes = torch.cat([codes, codes.new_zeros(1)])
@@ -720,7 +731,7 @@ check(pack_int4)
 
 # %% exercise="unpack_int4"
 def unpack_int4(packed: torch.Tensor, count: int) -> torch.Tensor:
-    """The `count` codes 0 … 15 that pack_int4 put into bytes."""
+    """The `count` uint8 codes 0 … 15 that pack_int4 put into bytes; zeros at the end count, too."""
     ### BEGIN SOLUTION
     pairs = torch.stack([packed & 15, packed >> 4], dim=1)  # (N/2, 2)
     return pairs.flatten()[:count]
@@ -1156,10 +1167,10 @@ def integer_linear(
     w_codes: torch.Tensor,
     w_scale: torch.Tensor,
 ) -> torch.Tensor:
-    """x · wᵀ in float32 from int8 codes: x = x_scale (x_codes − x_zero_point), w = w_scale w_codes.
+    """x · wᵀ from int8 codes: x = x_scale (x_codes − x_zero_point), w = w_scale w_codes.
 
-    x_codes (B, I), w_codes (O, I), w_scale (O,), the rest one number each. Only the last step may
-    use floats: sums of products are exact integers.
+    x_codes (B, I), w_codes (O, I), w_scale (O,), the rest one number each. The result has the
+    scales' dtype. Only the last step may use floats: sums of products are exact integers.
     """
     ### BEGIN SOLUTION
     products = x_codes.int()[:, None, :] * w_codes  # (B, O, I) in int32
@@ -1221,26 +1232,29 @@ for name, way in ways.items():
 #
 # The input is a real layer, every fourth row of the `down` matrix of TinyLM's second block. You have three
 # bits: codes from −4 to 3, and one scale for each row. The symmetric min–max grid leaves a certain
-# mean squared error. **Leave at most 42 % of it.**
+# mean squared error. **Leave at most 38 % of it.**
 #
 # There is no formula to find here, and no single right answer: your codes and scales are multiplied,
-# compared with the weight, and that is the result. Clipping alone gets you to 45 %.
+# compared with the weight, and that is the result. Exercise 8's clipping leaves 45 %. With the eighth
+# code, −4, its scales leave 40 %, and one scale for the whole matrix, well chosen, does as well. A
+# search among all positive scales leaves 39 %. For the rest you need an idea. No codes and scales can
+# leave less than 37 %.
 
 
 # %% exercise="better_than_minmax"
 def better_than_minmax(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(codes (O, I) from −4 to 3, scales (O, 1)) with codes · scales as near to `weight` as can be.
 
-    Asked for: at most 42 % of the mean squared error of the symmetric min–max grid of 3 bits.
+    Asked for: at most 38 % of the mean squared error of the symmetric min–max grid of 3 bits.
     """
     ### BEGIN SOLUTION
     shares = [sign * k / 50 for k in range(4, 17) for sign in (1, -1)]
-    size = weight.abs().amax(dim=1)  # (O,)
+    size = torch.amax(weight.abs(), dim=1)  # (O,)
     scales = torch.stack([share * size for share in shares], dim=1)  # (O, candidates)
     tried = scales[:, None, :]  # (O, 1, candidates)
     codes = (weight[:, :, None] / tried).round().clamp(-4, 3)  # (O, I, candidates)
-    error = (codes * tried - weight[:, :, None]).norm(dim=1)  # (O, candidates)
-    best = error.argmin(dim=1, keepdim=True)  # (O, 1)
+    error = torch.linalg.vector_norm(codes * tried - weight[:, :, None], dim=1)  # (O, candidates)
+    best = torch.argmin(error, dim=1, keepdim=True)  # (O, 1)
     return codes.take_along_dim(best[:, None], dim=2).squeeze(2), scales.take_along_dim(best, dim=1)
     ### END SOLUTION
 
@@ -1267,11 +1281,11 @@ SmolLM2, {STORED_FILE / 1e6:.1f} MB and perplexity {STORED_DENSE:.1f} in float16
   4 bits per tensor       {STORED[4, "tensor"][1] / 1e6:.1f} MB   five million
 rounding error             step²/12, within 4 % down to 3 bits
 best end of the ruler      {ends[8][0]:.0%} of the largest weight at 8 bits, {ends[4][0]:.0%} at 4
-invented, 3 bits           {left:.0%} of min–max's error is left""")
+invented, 3 bits           {left:.1%} of min–max's error is left; the least possible is 37.1 %""")
 assert difference < 1e-5 and loss < 0.05
 assert speed["dequantize, then multiply"][0] > 1
 assert "int8 kernel" not in speed or min(speed["int8 kernel"]) < 1
-assert left <= 0.42 and measured[8, "channel"][0] < 1.01 * dense
+assert left <= 0.38 and measured[8, "channel"][0] < 1.01 * dense
 
 # %% [markdown]
 # How many bits does a weight need? **Eight**, if you do nothing but give each channel a scale: one per

@@ -113,7 +113,7 @@ explore(draw_temperature, T=([1, 2, 4, 8], 2))
 
 # %% exercise="soften"
 def soften(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """softmax(logits / T) over the last axis, (…, C)."""
+    """softmax(logits / T) over the last axis, (…, C), in the logits' dtype."""
     ### BEGIN SOLUTION
     return (logits / temperature).softmax(dim=-1)
     ### END SOLUTION
@@ -246,7 +246,10 @@ Picture(
 def distillation_loss(
     student: torch.Tensor, teacher: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """T² · KL(softmax(teacher / T) ‖ softmax(student / T)) of logits (B, C), mean over B."""
+    """T² · KL(softmax(teacher / T) ‖ softmax(student / T)) of logits (B, C), mean over B.
+
+    In the logits' dtype; finite even where one of the two is certain (a probability of 0).
+    """
     ### BEGIN SOLUTION
     log_q = (student / temperature).log_softmax(dim=1)
     log_p = (teacher / temperature).log_softmax(dim=1)
@@ -270,7 +273,10 @@ def hard_and_soft(
     temperature: float,
     soft_share: float,
 ) -> torch.Tensor:
-    """(1 − soft_share) · cross-entropy + soft_share · T² · KL at temperature T, logits (B, C)."""
+    """(1 − soft_share) · cross-entropy + soft_share · T² · KL at temperature T, logits (B, C).
+
+    KL(teacher ‖ student) as in distillation_loss, both terms a mean over B, in the logits' dtype.
+    """
     ### BEGIN SOLUTION
     hard = F.cross_entropy(student, labels)
     log_q = (student / temperature).log_softmax(dim=1)
@@ -505,7 +511,6 @@ few_images, few_labels = data.train_images[:200], data.train_labels[:200]
 watched_teacher = WithFeatures(teacher, "1")  # after the first ReLU, 300 wide
 with torch.no_grad():
     _, teacher_features = watched_teacher(data.train_images)
-watched_teacher.remove()
 
 
 def labels_alone(model, projection):
@@ -763,6 +768,7 @@ def cached_kl(
 
     student: logits (B, C).
     log_probabilities, tokens: ln p of the teacher's k likeliest tokens, and which; (B, k).
+    The k hold less than all of the probability, and come in any order. In the logits' dtype.
     """
     ### BEGIN SOLUTION
     log_q = student.log_softmax(dim=1)
@@ -808,7 +814,11 @@ assert 0.75 * whole < through_cache < whole
 def token_distillation(
     student: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
-    """KL(teacher ‖ student) of logits (B, T, C), mean over all tokens whose target is not −100."""
+    """KL(teacher ‖ student) of logits (B, T, C), mean over all tokens whose target is not −100.
+
+    At T = 1, in the logits' dtype. Logits of padding may be anything, NaN too, in both models: they
+    reach neither the value nor the gradient. At least one token is real.
+    """
     ### BEGIN SOLUTION
     real = targets != -100
     nothing = torch.zeros_like(student)
@@ -872,7 +882,10 @@ Picture(figure, "A teacher with two bumps; forward KL fits one broad bump over b
 
 # %% exercise="reverse_kl"
 def reverse_kl(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """KL(student ‖ teacher) of logits (B, C) at T = 1, mean over B: the student weighs."""
+    """KL(student ‖ teacher) of logits (B, C) at T = 1, mean over B: the student weighs.
+
+    In the logits' dtype; finite even where one of the two is certain (a probability of 0).
+    """
     ### BEGIN SOLUTION
     log_q, log_p = student.log_softmax(dim=1), teacher.log_softmax(dim=1)
     return (log_q.exp() * (log_q - log_p)).sum(dim=1).mean()
@@ -898,7 +911,8 @@ def feature_loss(
 ) -> torch.Tensor:
     """Mean squared difference of the projected student (B, T, D) and the teacher (B, T, E).
 
-    projection: (E, D), the weight of an nn.Linear(D, E, bias=False).
+    projection: (E, D), the weight of an nn.Linear(D, E, bias=False). It learns with the student.
+    The mean is over all B · T · E numbers, in the features' dtype.
     """
     ### BEGIN SOLUTION
     return (student @ projection.T - teacher).square().mean()

@@ -1,11 +1,13 @@
-import shutil
-
 import pytest
 import torch
 from hypothesis import settings
 from jupyterlab import SCREENSHOTS, lab_server
 
-from course_lib.classroom.files import NOTEBOOKS, PAGES, sources
+from course_lib.classroom.files import sources
+from course_lib.classroom.learner import write
+from course_lib.classroom.lesson import read_lessons
+from course_lib.classroom.pages import write_pages
+from course_lib.classroom.student import student_notebook
 from course_lib.exercises.engine import progress
 from course_lib.models import pretrained
 
@@ -41,12 +43,11 @@ def seeded():
 
 @pytest.fixture(scope="module")
 def lab_folder(tmp_path_factory):
-    """Copies of the learner's notebooks."""
+    """The learner's notebooks, fresh from their sources: notebooks/ may hold a learner's own."""
     folder = tmp_path_factory.mktemp("lab")
-    for path in sources():
-        shutil.copy(NOTEBOOKS / f"{path.stem}.ipynb", folder)
-    for name in PAGES:
-        shutil.copy(NOTEBOOKS / name, folder)
+    for lesson in read_lessons():
+        write(folder / f"{lesson.path.stem}.ipynb", student_notebook(lesson))
+    write_pages(folder, sources())
     SCREENSHOTS.mkdir(exist_ok=True)
     return folder
 

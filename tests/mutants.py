@@ -71,6 +71,9 @@ def mutants(function: Callable, differentiable: bool = False) -> Iterator[tuple[
     plain = {a.arg for a in definition.args.args if a.annotation and _is_plain(a.annotation)}
     for argument in definition.args.args:
         argument.annotation = None
+    for node in definition.body:  # largest = 2 ** (bits - 1) - 1 is as plain as bits
+        if isinstance(node, ast.Assign) and _names(node.value) <= plain | MODULES:
+            plain |= _names(node.targets[0])
     places = [node for statement in definition.body for node in _walk(statement)]
     for number, node in enumerate(places):
         for change, replacement in _changes(node, plain):
@@ -114,6 +117,10 @@ def _walk(node: ast.AST) -> Iterator[ast.AST]:
                 yield from _walk(child)
 
 
+def _names(node: ast.expr) -> set[str]:
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
 def _is_plain(annotation: ast.expr) -> bool:
     return ast.unparse(annotation) in ("int", "float", "str")
 
@@ -153,8 +160,7 @@ def _changes(node: ast.AST, plain: set[str]) -> Iterator[tuple[str, ast.AST]]:
 
 def _denominator_changes(node: ast.BinOp, changed, plain) -> Iterator[tuple[str, ast.AST]]:
     """What people add to be safe: an epsilon in a denominator, or a least value for it."""
-    names = {n.id for n in ast.walk(node.right) if isinstance(n, ast.Name)}
-    if names - plain - MODULES - {"len"}:
+    if _names(node.right) - plain - MODULES - {"len"}:
         epsilon = ast.Constant(1e-8)
         yield changed(right=ast.BinOp(node.right, ast.Add(), epsilon))
         least = ast.Call(ast.Name("_at_least", ast.Load()), [ast.Constant(1e-6), node.right], [])

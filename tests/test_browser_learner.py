@@ -1,12 +1,13 @@
 """What a learner does in JupyterLab: answers, breaks things, reads in the dark, looks a term up."""
 
 import re
-import shutil
 
 from jupyterlab import IN_A_BROWSER, SCREENSHOTS, Lab, browser_page, lab_server
 
-from course_lib.classroom.files import NOTEBOOKS, sources
+from course_lib.classroom.files import sources
+from course_lib.classroom.learner import write
 from course_lib.classroom.lesson import grade_id, read_lesson
+from course_lib.classroom.student import student_notebook
 
 FIRST = sources()[0]
 IMPORTS = "# Imports"  # the first line of its folded cell
@@ -35,7 +36,7 @@ def test_a_wrong_answer_a_hint_the_right_answer_and_progress(lab_address):
 
 
 def test_what_a_learner_may_break_ends_in_a_sentence(lab_folder, lab_address):
-    shutil.copy(NOTEBOOKS / f"{FIRST.stem}.ipynb", lab_folder / "my homework.ipynb")
+    write(lab_folder / "my homework.ipynb", student_notebook(read_lesson(FIRST)))
     with browser_page() as page:
         lab = Lab(page, lab_address)
         lab.open("my homework.ipynb")

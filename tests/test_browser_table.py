@@ -1,10 +1,11 @@
 """The table of claims in a real browser: filtered by keyboard."""
 
-import shutil
-
 from jupyterlab import IN_A_BROWSER, Lab, browser_page, lab_server
 
-from course_lib.classroom.files import NOTEBOOKS
+from course_lib.classroom.files import find_source
+from course_lib.classroom.learner import write
+from course_lib.classroom.lesson import read_lesson
+from course_lib.classroom.student import student_notebook
 
 NOTEBOOK = "13_reading_sources.ipynb"
 
@@ -14,7 +15,7 @@ pytestmark = IN_A_BROWSER
 def test_choosing_a_document_and_a_verdict_filters_the_claims(tmp_path):
     folder = tmp_path / "lab"
     folder.mkdir()
-    shutil.copy(NOTEBOOKS / NOTEBOOK, folder)
+    write(folder / NOTEBOOK, student_notebook(read_lesson(find_source(NOTEBOOK))))
     with lab_server(folder, tmp_path / "home") as address, browser_page() as page:
         lab = Lab(page, address)
         lab.open(NOTEBOOK)

@@ -124,7 +124,7 @@ def test_a_build_says_nothing_about_the_learners_progress(built):
 
 def test_a_check_that_fails_stops_the_build_though_its_cell_goes_on(tmp_path):
     start, wrong = SOURCE.index("# %% exercise="), SOURCE.replace("return sum(", "return 1 + sum(")
-    source = "# %%\nfrom course_lib.exercises import check\n\n" + wrong[start:]
+    source = "# %%\nfrom course_lib.exercises import check, hint\n\n" + wrong[start:]
     with pytest.raises(LessonError) as caught:
         run_lesson(read_lesson(write_lesson(tmp_path, source)))
     line = source[: source.index("# %% check")].count("\n") + 1

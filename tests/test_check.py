@@ -64,7 +64,7 @@ def test_the_table_gives_verdict_and_diagnosis(checked):
     header, first, second, other, _, count = table(checked[1]).split("\n")
     assert header.split() == ["exercise", "verdict", "diagnosis"]
     assert first.split() == ["count_parameters", "passed"]
-    assert second.split(maxsplit=1)[1].startswith("0 of 5 cases  Likely cause: that is nats per")
+    assert second.split(maxsplit=1)[1].startswith("2 of 13 cases  Likely cause: that is nats per")
     assert other.startswith("[10] # NBVAL_SKIP ") and "error" in other
     assert other.endswith("NameError: name 'numbers' is not defined")
     assert count == "1 of 2 exercises passed"
@@ -93,7 +93,7 @@ def test_json_holds_the_whole_verdict(checked):
     found = json.loads(as_json(checked[1]))
     assert found["passed"] is False
     assert [one["verdict"] for one in found["cells"]] == [
-        "passed", "0 of 5 cases", "error", "error",
+        "passed", "2 of 13 cases", "error", "error",
     ]  # fmt: skip
 
     assert 'hint("bits_per_byte") says more' in found["cells"][1]["text"]

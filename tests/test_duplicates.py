@@ -51,12 +51,12 @@ def test_clusters_are_those_of_union_find(data):
 
 
 def plain_repeated(tokens, length):
-    repeated, seen = [False] * len(tokens), set()
+    """The first occurrence must have ended before a repeat of it begins."""
+    repeated, first = [False] * len(tokens), {}
     for i in range(len(tokens) - length + 1):
         window = tuple(tokens[i : i + length])
-        if window in seen:
+        if first.setdefault(window, i) + length <= i:
             repeated[i : i + length] = [True] * length
-        seen.add(window)
     return repeated
 
 
@@ -64,6 +64,11 @@ def plain_repeated(tokens, length):
 def test_repeated_tokens_are_those_of_the_definition(tokens, length):
     found = repeated_tokens(np.array(tokens, dtype=np.int64), length)
     assert found.tolist() == plain_repeated(tokens, length)
+
+
+def test_a_run_that_overlaps_itself_keeps_one_copy():
+    tokens = np.array([1, 1, 1, 1, 2])
+    assert tokens[~repeated_tokens(tokens, length=2)].tolist() == [1, 1, 2]
 
 
 def test_a_planted_passage_is_found_and_nothing_else():

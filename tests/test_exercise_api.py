@@ -1,5 +1,7 @@
 """check, hint, yours and progress, as a learner calls them outside a notebook."""
 
+import ast
+import inspect
 import signal
 
 import pytest
@@ -11,6 +13,8 @@ from course_lib.exercises import progress as show_progress
 from course_lib.exercises.engine import notebook, progress
 from course_lib.exercises.engine.catalogue import all_exercises, by_chapter
 from course_lib.exercises.start_here import COUNT_PARAMETERS
+
+TOTAL = len(COUNT_PARAMETERS.cases())
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +39,7 @@ def test_the_learners_function_is_used_once_it_passes_and_no_longer_when_it_fail
         check(named(lambda model: 0))
     assert yours("count_parameters") is COUNT_PARAMETERS.reference
     assert capsys.readouterr().out.splitlines() == [
-        "✔ count_parameters · 6 of 6 cases",
+        f"✔ count_parameters · {TOTAL} of {TOTAL} cases",
         "using yours: count_parameters",
         "using the reference: count_parameters",
     ]
@@ -82,7 +86,7 @@ def test_an_interrupted_check_leaves_everything_usable(capsys):
     assert signal.getsignal(signal.SIGALRM) is alarm
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
     check(named(COUNT_PARAMETERS.reference))
-    assert "6 of 6" in capsys.readouterr().out
+    assert f"{TOTAL} of {TOTAL}" in capsys.readouterr().out
 
 
 def test_each_call_gives_one_more_hint_and_the_last_stays(capsys):
@@ -116,8 +120,19 @@ def test_exercises_are_listed_in_the_order_of_their_lessons():
     assert listed == {chapter: names for chapter, names in met.items() if names}
 
 
+def test_an_exercise_is_described_alike_in_lesson_and_module():
+    """A learner reads the lesson's docstring; graders and maintainers the module's."""
+    lessons = [ast.parse(path.read_text("utf-8")) for path in sources()]
+    functions = [f for tree in lessons for f in tree.body if isinstance(f, ast.FunctionDef)]
+    told = {f.name: ast.get_docstring(f) for f in functions if f.name in all_exercises()}
+    assert told == {
+        name: inspect.getdoc(one.reference) for name, one in all_exercises().items() if name in told
+    }
+    assert len(told) == len(all_exercises())
+
+
 def test_the_error_shows_as_its_text_alone():
     with pytest.raises(CheckFailed) as caught:
         check(named(lambda model: 0))
     rendered = "\n".join(caught.value._render_traceback_())
-    assert "Traceback" not in rendered and "✘ count_parameters · 1 of 6 cases" in rendered
+    assert "Traceback" not in rendered and f"✘ count_parameters · 1 of {TOTAL} cases" in rendered

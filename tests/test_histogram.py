@@ -204,3 +204,12 @@ def test_bad_rows_are_refused(find):
 def test_more_levels_than_bins_are_refused():
     with pytest.raises(ValueError, match="format must have at most 11 bits.*got 12"):
         kl_range(torch.ones(1, 3), Format(12))
+
+
+@pytest.mark.parametrize("zeros", [0.5, 0.99])
+def test_zeros_do_not_count_for_the_kl_range(zeros):
+    """After ReLU most numbers are zero; the range is that of the others."""
+    others = torch.randn(1, 20_000).abs()
+    padded = torch.cat([others, torch.zeros(1, int(20_000 * zeros / (1 - zeros)))], dim=1)
+    assert kl_range(padded, Format(8))[1] == kl_range(others, Format(8))[1]
+    assert kl_range(torch.zeros(1, 9), Format(8))[1] == 0

@@ -49,6 +49,23 @@ def test_a_wrong_answer_shows_case_yours_expected_difference_cause_and_property(
     )
 
 
+def test_an_open_task_says_what_was_reached_and_what_is_asked():
+    exercise = Exercise(
+        reference=halve,
+        cases=lambda seed: [Case("four numbers", {"x": torch.arange(4.0), "by": 2})],
+        hints=(),
+        compare=False,
+        properties=(Property("the sum is at most 3", lambda i, v: bool(v.sum() <= 3)),),
+        reached=lambda i, v: f"sum {v.sum().item():g} (asked: at most 3)",
+    )
+    passed = words(verdict_on(halve, exercise))
+    assert passed == "✔ halve · 1 of 1 cases\n    reached   sum 3 (asked: at most 3)"
+    failed = verdict_on(lambda x, by: x, exercise)
+    assert ("reached", "sum 6 (asked: at most 3)") in failed.details
+    assert ("must hold", "the sum is at most 3") in failed.details
+    assert ("yours", "'three'") in verdict_on(lambda x, by: "three", exercise).details
+
+
 def test_an_expected_error_that_does_not_come_is_named():
     verdict = verdict_on(lambda x, by: x / 2)
     assert (verdict.passed, verdict.case) == (1, "bad input · by = 0")

@@ -15,6 +15,7 @@ def line_of(text: str) -> int:
     return SOURCE[: SOURCE.index(text)].count("\n") + 1
 
 
+CHECK_1 = '# %% check="count_parameters"'
 BEGIN_2 = BEGIN + "    return losses"
 FIRST, SECOND = line_of(BEGIN), line_of(BEGIN_2)
 
@@ -43,6 +44,9 @@ FIRST, SECOND = line_of(BEGIN), line_of(BEGIN_2)
         (ANSWER, ANSWER[:-1] + ' tags=["collapsed"]\n', line_of(ANSWER), "can be collapsed"),
         (CHECK, CHECK[:-1] + ' tags=["collapsed"]\n', line_of(CHECK), "can be collapsed"),
         ("# %% [markdown]", '# %% [markdown] tags=["collapsed"]', 1, "can be collapsed"),
+        ("import check, hint", "import check", line_of(CHECK_1), "import check, hint`, on one"),
+        ("import check, hint", "import yours", line_of(CHECK_1), "a lesson with checks needs"),
+        ("import check, hint", "import check, hint as h", line_of(CHECK_1), "a lesson with checks"),
         ("# %% [markdown]", "import torch\n# %% [markdown]", 1, "text before the first `# %%`"),
     ],
 )

@@ -208,3 +208,13 @@ def test_cubic_density_is_the_papers_schedule():
 def test_bad_input_is_refused(call, says):
     with pytest.raises(ValueError, match=says):
         call({"w": torch.ones(2)})
+
+
+def test_a_frozen_layer_leaves_the_optimizers_state_as_it_is():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    optimizer = torch.optim.Adam(model[0].parameters())
+    weights = prunable_weights(model)
+    hold_masks(optimizer, weights, magnitude_masks(weights, 0.5))
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    assert optimizer.state_dict()["state"].keys() == {0, 1}

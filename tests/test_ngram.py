@@ -81,3 +81,11 @@ def test_a_new_token_is_unlikely_but_possible():
 def test_bad_arguments(tokens, order):
     with pytest.raises(ValueError, match="tokens must have shape"):
         fit_ngram(torch.tensor(tokens, dtype=torch.long), order, V)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32], ids=str)
+def test_tokens_of_any_integer_type(dtype):
+    tokens = torch.arange(200) * 7 % 50
+    wide, small = (fit_ngram(t, 3, 50) for t in (tokens, tokens.to(dtype)))
+    found = token_probabilities(small, tokens.to(dtype))
+    assert found.equal(token_probabilities(wide, tokens))

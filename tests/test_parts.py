@@ -1,10 +1,13 @@
 """What all methods ask a model for: weights by kind, inputs, a walk, one module for another."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from course_lib.models.parts import (
+    WithFeatures,
     first_names,
     linear_weights,
     prunable_weights,
@@ -96,3 +99,36 @@ def test_hooks_are_gone_after_an_error():
     with pytest.raises(RuntimeError):
         record_inputs(model, torch.ones(3, 5), [model[0]])
     assert not model[0]._forward_pre_hooks
+
+
+def test_a_weight_that_an_embedding_shares_is_the_embeddings():
+    model = nn.ModuleDict({"embedding": nn.Embedding(5, 3), "head": nn.Linear(3, 5)})
+    model.head.weight = model.embedding.weight
+    assert list(prunable_weights(model)) == []
+
+
+def test_a_computed_weight_is_named():
+    model = nn.Sequential(nn.Linear(3, 3), nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)))
+    with pytest.raises(ValueError, match="the weight of 1 must be a parameter; it is computed"):
+        prunable_weights(model)
+
+
+def test_what_is_recorded_is_what_the_module_was_given():
+    """An in-place layer changes it afterwards."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True), nn.Linear(4, 2))
+    x = torch.randn(50, 4)
+    (found,) = record_inputs(model, x, [model[1]])
+    assert found.equal(model[0](x)) and (found < 0).any()
+    output, features = WithFeatures(model, "0")(x)
+    assert features.equal(model[0](x)) and output.equal(model(x))
+
+
+def test_features_keep_nothing_and_survive_a_copy():
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    watched = WithFeatures(model, "0")
+    twin = copy.deepcopy(watched)
+    model(torch.ones(1, 2))
+    assert watched(torch.ones(1, 2))[1].equal(twin(torch.ones(1, 2))[1])
+    assert not model[0]._forward_hooks
+    with pytest.raises(AttributeError):
+        WithFeatures(model, "no such layer")

@@ -66,5 +66,5 @@ def test_permuted_queries_and_keys_would_be_noticed(smollm2, monkeypatch):
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setattr("course_lib.data.packages.find_spec", lambda name: None)
     assert not pretrained.has_smollm2()
-    with pytest.raises(FileNotFoundError, match="data.lock"):
+    with pytest.raises(FileNotFoundError, match="course data"):
         pretrained.smollm2()

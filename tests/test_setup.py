@@ -1,5 +1,7 @@
-"""The two commands: what they install, and what `course doctor` says about it."""
+"""The two commands and the wheel: what they install, and what `course doctor` says about it."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -7,6 +9,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import resolve
+import which_torch
 import yaml
 from jupyterlab_server.config import get_page_config
 from packaging.requirements import Requirement
@@ -55,7 +59,7 @@ def test_conda_gets_the_same_versions():
     dependencies = yaml.safe_load(text)["dependencies"]
     specs = [MatchSpec(item, strict=True) for item in dependencies if isinstance(item, str)]
     pinned = {spec.name.normalized: str(spec.version).strip("=.*") for spec in specs}
-    assert pinned.pop("python") == "3.11"
+    assert pinned.pop("python") == ">=3.11,<3.15"
     assert pinned.pop("pip") == "None"  # any pip will do
     names = {CONDA_NAMES.get(r.name, r.name): r.name for r in direct("classroom")}
     assert {names[name]: version for name, version in pinned.items()} == {
@@ -66,7 +70,7 @@ def test_conda_gets_the_same_versions():
 def test_what_carries_models_and_texts_is_pinned_with_a_hash():
     text = (ROOT / "data.lock").read_text("utf-8").replace("\\\n", "")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    assert len(lines) == 4
+    assert len(lines) == 3
     assert all(re.fullmatch(r"\S+==\S+(\s+--hash=sha256:[0-9a-f]{64})+", line) for line in lines)
 
 
@@ -92,6 +96,40 @@ def test_the_graders_menus_are_off_for_learners(tmp_path, monkeypatch):
     page = get_page_config([str(Path(sys.prefix) / "share" / "jupyter" / "labextensions")])
     assert "@jupyter/nbgrader" in page["disabledExtensions"]
     assert "@jupyter/nbgrader" in [one["name"] for one in page["federated_extensions"]]
+
+
+def test_whoever_has_torch_or_a_gpu_is_told_nothing_before_set_up():
+    script = ROOT / "tools" / "which_torch.py"
+    done = subprocess.run([sys.executable, script], capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_which_torch_names_the_line_that_gets_the_small_build():
+    said = which_torch.announcement({"torch": "2.13.0", "nvidia-cudnn-cu13": "9"})
+    assert "CUDA build" in said and said.endswith(f"{which_torch.CPU_INDEX} make lab")
+    assert which_torch.CPU_INDEX in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_a_development_container_is_set_up_by_make():
+    text = (ROOT / ".devcontainer" / "devcontainer.json").read_text("utf-8")
+    container = json.loads(text)
+    assert container["image"].rpartition(":")[2] in resolve.PYTHONS
+    word, target = container["postCreateCommand"].split()
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert word == "make" and f"\n{target.replace('.venv', '$(VENV)')}: $(LOCKS)\n" in makefile
+    python = container["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"]
+    assert Path(python).parent.parent == Path(target).parent
+
+
+def test_binder_installs_what_the_lock_pins():
+    lines = (ROOT / ".binder" / "requirements.txt").read_text("utf-8").splitlines()
+    options = dict(line.split() for line in lines if not line.startswith("#"))
+    assert (ROOT / ".binder" / options["-c"]).resolve() == ROOT / "requirements.lock"
+    assert options["-e"].removeprefix(".[").removesuffix("]") in PROJECT["optional-dependencies"]
+    runtime = (ROOT / ".binder" / "runtime.txt").read_text("utf-8").strip()
+    assert runtime.removeprefix("python-") in resolve.PYTHONS
+    assert (ROOT / ".binder" / "postBuild").read_text("utf-8").endswith("\ncourse data\n")
+    assert os.access(ROOT / ".binder" / "postBuild", os.X_OK)
 
 
 LOCKED = {"torch": "2.13.0", "numpy": "2.4.6", "nbgrader": "0.9.6"}
@@ -135,17 +173,31 @@ def test_doctor_reports_where_torch_is_missing():
 def test_doctor_names_an_absent_model():
     needed = doctor.file_finding("a text", "no_such_package", "text.py", optional=False)
     optional = doctor.file_finding("a model", "no_such_package", "x.gguf", optional=True)
-    assert not needed.ok and needed.vital and "data.lock" in needed.remedy
+    assert not needed.ok and needed.vital and needed.remedy == "course data"
     assert not optional.ok and not optional.vital and "go on without it" in optional.detail
 
 
-def test_doctor_refuses_another_python():
-    assert doctor.python_finding((3, 11)).ok
-    assert not doctor.python_finding((3, 10)).ok
+@pytest.mark.parametrize("minor", range(10, 16))
+def test_doctor_accepts_the_pythons_that_were_tried(minor):
+    finding = doctor.python_finding((3, minor))
+    assert finding.ok == (11 <= minor <= 14)
+    assert "Python 3.11 to 3.14" in finding.remedy
+
+
+def test_every_place_names_the_same_pythons():
+    minors = range(doctor.OLDEST[1], doctor.NEWEST[1] + 1)
+    assert PROJECT["requires-python"] == f">=3.{minors[0]}"
+    named = [line.rpartition(" ")[2] for line in PROJECT["classifiers"]]
+    assert named == list(resolve.PYTHONS) == [f"3.{minor}" for minor in minors]
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert f"{doctor.OLDEST} <= sys.version_info[:2] <= {doctor.NEWEST}" in makefile
+    for minor in minors:
+        assert f" python3.{minor} " in makefile
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert f"Python 3.{minors[0]} to 3.{minors[-1]}" in readme
 
 
 def test_doctor_says_where_progress_is_kept(tmp_path, monkeypatch):
-    assert progress_file() == doctor.PROGRESS
     finding = doctor.progress_finding(tmp_path / "new" / "progress.jsonl")
     assert finding.ok and finding.detail.endswith("progress.jsonl")
     monkeypatch.setattr(doctor.os, "access", lambda *_: False)
@@ -164,4 +216,5 @@ def test_doctor_exits_with_1_only_if_the_course_cannot_run(vital, status, monkey
 def test_doctor_on_this_machine():
     findings = {finding.name: finding for finding in doctor.examine()}
     assert findings["packages"].ok, findings["packages"].detail
+    assert findings["progress"].detail == str(progress_file())
     assert findings["King James Bible"].ok and findings["device"].ok

@@ -1,9 +1,11 @@
+import unicodedata
 from itertools import combinations
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from course_lib.data.text import bible_verses
 from course_lib.redundancy.shingles import (
@@ -135,3 +137,23 @@ def test_bad_arguments():
         shingle_sets("a text, not a list of texts")
     with pytest.raises(ValueError, match="width must be at least 1"):
         shingle_sets(["a"], width=0)
+
+
+TEXTS = {
+    "Hindi": "हिन्दी में",
+    "Hindi vowels": "की के का कु",
+    "Thai": "ภาษา ที่ ทำ",
+    "Bengali": "ভৌতিক গল্প",
+    "Telugu": "శ్రీ రామ",
+    "decomposed Latin": "ab\u030cc de\u0301f",
+    "Persian": "می\u200cخواهم",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_marks_belong_to_their_letters(text):
+    assert words(text) == [unicodedata.normalize("NFKC", w).casefold() for w in text.split()]
+
+
+def test_two_empty_rows_are_equal():
+    assert jaccard(csr_array((2, 5), dtype=np.int32), np.array([[0, 1]])).tolist() == [1.0]

@@ -1,14 +1,14 @@
-"""What a learner opens, and that nothing a learner wrote is ever lost."""
+"""What a learner opens, made from a lesson; whether somebody wrote into it."""
 
 import json
-import re
 
 import nbformat
 import pytest
 from toy_lesson import write_lesson
 
+from course_lib.classroom.learner import write
 from course_lib.classroom.lesson import read_lesson
-from course_lib.classroom.student import is_touched, keep, reset, student_notebook, write
+from course_lib.classroom.student import is_touched, student_notebook
 
 
 @pytest.fixture
@@ -70,46 +70,3 @@ def test_an_edit_anywhere_is_noticed(files, cell):
 def test_a_file_that_is_no_notebook_counts_as_touched(files, text):
     files[1].write_text(text)
     assert is_touched(files[1])
-
-
-def test_reset_restores_and_keeps(files):
-    source, notebook = files
-    untouched = notebook.read_bytes()
-    edit(notebook, "bits_per_byte", "my = 'answer'")
-    mine = notebook.read_bytes()
-    message = reset(source, notebook)
-    assert notebook.read_bytes() == untouched
-    (kept,) = notebook.parent.glob("*.mine-*")
-    assert kept.read_bytes() == mine and kept.name in message
-    assert re.fullmatch(r"00_toy\.mine-\d{8}-\d{6}\.ipynb", kept.name)
-
-
-def test_reset_of_an_untouched_notebook_does_nothing(files):
-    source, notebook = files
-    before = notebook.stat().st_mtime_ns
-    assert "untouched" in reset(source, notebook)
-    assert notebook.stat().st_mtime_ns == before
-    assert list(notebook.parent.iterdir()) == [notebook]
-
-
-@pytest.mark.parametrize("spoil", [saved_by_jupyterlab, lambda path: path.write_text("{")])
-def test_reset_clears_outputs_and_mends_a_broken_file(files, spoil):
-    source, notebook = files
-    untouched = notebook.read_bytes()
-    spoil(notebook)
-    reset(source, notebook)
-    assert notebook.read_bytes() == untouched
-    assert len(list(notebook.parent.glob("*.mine-*"))) == 1
-
-
-def test_reset_of_a_missing_notebook_restores_it(files):
-    source, notebook = files
-    notebook.unlink()
-    assert "was missing" in reset(source, notebook)
-    assert not is_touched(notebook)
-
-
-def test_nothing_is_overwritten_within_one_second(files):
-    _, notebook = files
-    kept = [keep(notebook) for _ in range(3)]
-    assert len(set(kept)) == 3 and all(path.exists() for path in kept)

@@ -91,3 +91,11 @@ def test_every_parameter_has_exactly_one_optimizer():
     owned = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(owned) == sorted(id(parameter) for parameter in model.parameters())
     assert rate_factor(500, 1000) == 1
+
+
+def test_a_frozen_part_of_a_model_in_training_stays_frozen():
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+    model[1].eval()
+    before = model[1].running_mean.clone()
+    train(model, batches(3), squares, [torch.optim.SGD(model.parameters())])
+    assert model[1].running_mean.equal(before)

@@ -13,7 +13,7 @@ SOURCE = '''\
 import matplotlib.pyplot as plt
 from ipywidgets import IntSlider
 
-from course_lib.exercises import check
+from course_lib.exercises import check, hint
 
 # %%
 print("two lines\\nof text")

@@ -27,9 +27,10 @@ from nbformat import NotebookNode
 from nbgrader.preprocessors import ClearOutput
 
 from course_lib.classroom.files import NOTEBOOKS, SOLUTIONS, sources
+from course_lib.classroom.learner import keep, write
 from course_lib.classroom.lesson import Lesson, LessonError, read_lessons
 from course_lib.classroom.pages import write_pages
-from course_lib.classroom.student import is_touched, keep, student_notebook, write
+from course_lib.classroom.student import is_touched, student_notebook
 
 CELL_SECONDS = 300
 WIDGET = "application/vnd.jupyter.widget-view+json"

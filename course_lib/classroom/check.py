@@ -68,15 +68,16 @@ def run_nbval(
     """
     paths = [path.resolve() for path in notebooks]
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
+    environment |= {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}  # whatever the locale
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder, "cells.jsonl")
         lines.touch()
         done = subprocess.run(
-            [*_pytest(lines, compare, seconds, junit), *paths],
+            _pytest(lines, compare, seconds, junit) + [f"--notebook={path}" for path in paths],
             env=environment,
             capture_output=True,
-            text=True,
             encoding="utf-8",
+            errors="replace",
         )
         results = [CellResult(**json.loads(line)) for line in lines.read_text("utf-8").splitlines()]
     last = {(result.notebook, result.cell): result for result in results}
@@ -88,12 +89,13 @@ def run_nbval(
 def _pytest(lines: Path, compare: bool, seconds: float, junit: Path | None) -> list[str | Path]:
     """pytest with nbval and our plugin, and with nothing that stands around the notebook."""
     settings = lines.with_name("pytest.ini")
-    settings.write_text("[pytest]\n")
+    settings.write_text("[pytest]\n", "utf-8")
     figures = lines.with_name("figures")  # a pixel may differ between processors; the text may not
-    figures.write_text('regex: data:image/png;base64,[^"]+\nreplace: a figure\n')
+    figures.write_text('regex: data:image/png;base64,[^"]+\nreplace: a figure\n', "utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-c", settings, f"--rootdir={settings.parent}"]
     command += ["-p", "course_lib.classroom.nbval_plugin", "-p", "nbval.plugin"]
-    command += ["-p", "no:cacheprovider", f"--cells={lines}", "--nbval-current-env"]
+    command += ["-p", "no:cacheprovider", "--noconftest", f"--cells={lines}"]
+    command += ["--nbval-current-env"]
     command += ["--nbval" if compare else "--nbval-lax", f"--nbval-cell-timeout={seconds}"]
     command += [f"--nbval-sanitize-with={figures}"]
     command += [f"--junitxml={junit.resolve()}"] if junit else []
@@ -140,8 +142,8 @@ def table(results: list[CellResult]) -> str:
 
 
 def as_json(results: list[CellResult]) -> str:
-    """All checks, and the other cells that failed, as JSON."""
+    """All checks, and the other cells that failed, as JSON in ASCII: it passes any console."""
     shown = [asdict(one) | {"verdict": one.verdict} for one in results]
     shown = [one for one in shown if one["exercise"] or not one["passed"]]
     passed = all(one.passed for one in results)
-    return json.dumps({"passed": passed, "cells": shown}, indent=1, ensure_ascii=False)
+    return json.dumps({"passed": passed, "cells": shown}, indent=1)

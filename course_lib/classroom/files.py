@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from course_lib.places import course_root, is_checkout
+
+ROOT = course_root()
 SOLUTIONS, NOTEBOOKS = ROOT / "solutions", ROOT / "notebooks"
 PAGES = ("GLOSSARY.md", "SOURCES.md", "BIBLIOGRAPHY.md")  # beside the lessons' notebooks
 
@@ -10,6 +12,21 @@ PAGES = ("GLOSSARY.md", "SOURCES.md", "BIBLIOGRAPHY.md")  # beside the lessons' 
 def sources(folder: Path = SOLUTIONS) -> list[Path]:
     """The lessons' sources, in the order of the course."""
     return sorted(folder.glob("[0-9][0-9]_*.py"))
+
+
+def learner_folder(folder: Path = SOLUTIONS) -> Path:
+    """The current folder if it holds notebooks of the course, else the checkout's `notebooks`.
+
+    Raises:
+        LookupError: neither is there; the message says how to make such a folder.
+    """
+    here = Path.cwd()
+    notebooks = [here / f"{path.stem}.ipynb" for path in sources(folder)]
+    if any(path.is_file() for path in notebooks) and not sources(here):  # beside them: the solved
+        return here
+    if is_checkout():
+        return NOTEBOOKS
+    raise LookupError("there is no notebook of the course here; `course start FOLDER` makes some")
 
 
 def find_source(name: str, folder: Path = SOLUTIONS) -> Path:
@@ -26,7 +43,19 @@ def find_source(name: str, folder: Path = SOLUTIONS) -> Path:
     raise LookupError(f"there is no lesson {name}; there are: {there_are}")
 
 
-def find_notebook(name: str, notebooks: Path = NOTEBOOKS, folder: Path = SOLUTIONS) -> Path:
+def notebook_to_reset(name: str) -> Path:
+    """The learner's notebook of a lesson, whether it is there or not; a path counts as it stands.
+
+    Raises:
+        LookupError: there is no such lesson, or no folder with notebooks.
+    """
+    given, lesson = Path(name), find_source(name).stem
+    if given.suffix == ".ipynb" and given.is_file() and not sources(given.parent):
+        return given
+    return learner_folder() / f"{lesson}.ipynb"
+
+
+def find_notebook(name: str, notebooks: Path | None = None, folder: Path = SOLUTIONS) -> Path:
     """A notebook by its path, or the learner's notebook of the lesson so named.
 
     Raises:
@@ -34,7 +63,8 @@ def find_notebook(name: str, notebooks: Path = NOTEBOOKS, folder: Path = SOLUTIO
     """
     if Path(name).suffix == ".ipynb" and Path(name).is_file():
         return Path(name)
-    notebook = notebooks / f"{find_source(name, folder).stem}.ipynb"
+    source = find_source(name, folder)
+    notebook = (notebooks or learner_folder(folder)) / f"{source.stem}.ipynb"
     if not notebook.is_file():
         raise LookupError(f"{notebook.name} is missing; `course reset {name}` restores it")
     return notebook

@@ -3,6 +3,7 @@
 An answer cell begins with `# %% exercise="name"` and defines the function `name`, its solution
 between `### BEGIN SOLUTION` and `### END SOLUTION`. A later cell `# %% check="name" points=2` calls
 `check(name)`. Both become nbgrader's metadata, so its tools can clear, lock and grade them.
+A lesson with checks imports what a verdict names: `check` and `hint`.
 
 A cell with `tags=["collapsed"]` imports, draws or asserts. Its code opens folded, and its first
 line is what stands there, so that line says what the cell is for.
@@ -12,6 +13,7 @@ The first mention of each term, paper and source becomes a link to its page besi
 
 import ast
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ from course_lib.classroom.pages import link_pages, read_pages
 from course_lib.exercises.engine.catalogue import find
 
 COLLAPSED = "collapsed"  # the tag of a cell whose code opens folded
+EXERCISES = "course_lib.exercises"
+NAMED = ("check", "hint")  # what a check's cell and its verdict name
 OPTIONS = {"exercise", "check", "points", "tags", "cell_marker", "lines_to_next_cell"}
 PYTHON = {
     "kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"},
@@ -118,6 +122,18 @@ def _problems(cells, starts, blocks) -> Iterator[tuple[int, str]]:
                 yield start, f"a check without an exercise {checked} above it"
             yield from _check_problems(checked, start, cell)
     yield from ((line, f"exercise {name} has no check") for name, line in open_at.items())
+    yield from _import_problems(cells, starts)
+
+
+def _import_problems(cells, starts) -> Iterator[tuple[int, str]]:
+    """Of a lesson with checks: a verdict says `hint(…)`, and that must not be a NameError."""
+    first = next((n for c, n in zip(cells, starts, strict=True) if c.metadata.get("check")), None)
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    lines = re.findall(rf"(?m)^from {EXERCISES} import (.*)$", code)
+    imported = {name.strip() for line in lines for name in line.split(",")}
+    if first and not imported >= set(NAMED):
+        wanted = f"from {EXERCISES} import {', '.join(NAMED)}"
+        yield first, f"a lesson with checks needs `{wanted}`, on one line; a verdict names both"
 
 
 def _marker_problems(start: int, block: list[str], is_answer: bool) -> Iterator[tuple[int, str]]:

@@ -12,10 +12,12 @@ import json
 import re
 import sys
 import time
+from pathlib import Path
 from queue import Empty
 
 import pytest
 from nbval.kernel import RunningKernel
+from nbval.plugin import IPyNbFile
 
 GRACE_SECONDS = 8  # above the cell's limit: nbval takes 5 to interrupt a cell
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -23,13 +25,30 @@ _wait_for_message = RunningKernel.get_message
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--cells FILE`, to which a line of JSON is appended whenever a cell's state changes."""
+    """Add `--cells FILE`, to which a line of JSON is appended whenever a cell's state changes.
+
+    And `--notebook FILE`: to pytest itself, brackets and `::` in a path mean something else.
+    """
     parser.addoption("--cells")
+    parser.addoption("--notebook", action="append", default=[])
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let nbval notice a dead kernel."""
     RunningKernel.get_message = _get_message
+
+
+def pytest_collection(session: pytest.Session) -> bool:
+    """Collect the cells of the notebooks, and nothing else."""
+    session.items = []
+    for path in session.config.option.notebook:
+        notebook = IPyNbFile.from_parent(session, path=Path(path))
+        session.items.extend(session.genitems(notebook))
+    session.testscollected = len(session.items)
+    found = {"session": session, "config": session.config, "items": session.items}
+    session.config.hook.pytest_collection_modifyitems(**found)
+    session.config.hook.pytest_collection_finish(session=session)
+    return True
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

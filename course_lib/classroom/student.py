@@ -1,11 +1,8 @@
-"""What a learner opens: made from a lesson, restored on request, never lost."""
+"""What a learner opens, made from a lesson; and whether somebody has written into it."""
 
 from copy import deepcopy
-from datetime import datetime
-from itertools import count
 from pathlib import Path
 
-import nbformat
 from nbformat import NotebookNode
 from nbgrader.preprocessors import (
     CheckCellMetadata,
@@ -16,7 +13,8 @@ from nbgrader.preprocessors import (
 )
 from nbgrader.utils import compute_checksum
 
-from course_lib.classroom.lesson import Lesson, grade_id, read_lesson, set_ids
+from course_lib.classroom.learner import read_cells
+from course_lib.classroom.lesson import Lesson, grade_id, set_ids
 
 STEPS = (LockCells, ClearSolutions, ClearOutput, CheckCellMetadata, ComputeChecksums)
 
@@ -29,13 +27,6 @@ def student_notebook(lesson: Lesson) -> NotebookNode:
     return notebook
 
 
-def write(path: Path, notebook: NotebookNode) -> None:
-    """Write a notebook, the same bytes on every system; a file that has them is left alone."""
-    data = (nbformat.writes(notebook) + "\n").encode()
-    if not path.exists() or path.read_bytes() != data:
-        path.write_bytes(data)
-
-
 def is_touched(path: Path) -> bool:
     """Whether somebody wrote into a student notebook, be it a notebook of an earlier build.
 
@@ -43,7 +34,7 @@ def is_touched(path: Path) -> bool:
     """
     if not path.exists():
         return False
-    cells = _cells(path)
+    cells = read_cells(path)
     renamed = deepcopy(cells)
     set_ids(renamed)
     return not cells or any(
@@ -52,45 +43,3 @@ def is_touched(path: Path) -> bool:
         and cell.metadata.nbgrader.get("checksum") != compute_checksum(cell)
         for cell, same in zip(cells, renamed, strict=True)
     )
-
-
-def keep(path: Path) -> Path:
-    """Copy a notebook to NAME.mine-YYYYMMDD-HHMMSS.ipynb beside it; nothing is overwritten."""
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    for number in count(1):
-        again = f"-{number}" if number > 1 else ""
-        kept = path.with_name(f"{path.stem}.mine-{stamp}{again}.ipynb")
-        try:
-            with kept.open("xb") as file:
-                file.write(path.read_bytes())
-            return kept
-        except FileExistsError:
-            continue
-
-
-def reset(source: Path, notebook: Path) -> str:
-    """Restore the untouched student notebook of a lesson, keep the learner's, say what was done."""
-    fresh = student_notebook(read_lesson(source))
-    if not notebook.exists():
-        write(notebook, fresh)
-        return f"{notebook.name} was missing and is restored."
-    if _contents(_cells(notebook)) == _contents(fresh.cells):
-        return f"{notebook.name} is untouched: nothing to do."
-    kept = keep(notebook)
-    write(notebook, fresh)
-    return (
-        f"{notebook.name} is restored; yours is kept as {kept.name}.\n"
-        "Where it is open in JupyterLab: File > Reload Notebook from Disk."
-    )
-
-
-def _cells(path: Path) -> list[NotebookNode]:
-    """A notebook's cells; none where the file is no notebook (any more)."""
-    try:
-        return nbformat.read(path, as_version=4).cells
-    except Exception:  # be it text, a list or half a file: nothing that this course wrote
-        return []
-
-
-def _contents(cells: list[NotebookNode]) -> list[tuple]:
-    return [(cell.cell_type, cell.source, cell.get("outputs", [])) for cell in cells]

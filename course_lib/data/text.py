@@ -1,21 +1,22 @@
-"""The course's texts. Each arrives with a package; nothing is downloaded at run time.
+"""The course's texts; nothing is downloaded at run time.
 
-- two translations of the Bible, as chapters with one verse a line: TinyLM learns from the first;
-- 96 articles of the English Wikipedia, as plain prose: text that TinyLM was not fitted to.
+- two translations of the Bible, from packages, as chapters with one verse a line: TinyLM learns
+  from the first;
+- 96 articles of the English Wikipedia, as plain prose, from `texts/`: text that TinyLM was not
+  fitted to. `tools/wikipedia_text.py` made the file.
 """
 
 import ast
 import bz2
+import json
 import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from functools import cache
-from html import unescape
 
 from course_lib.data.packages import package_file
 
 HELD_OUT_EVERY = 20
-WIKIPEDIA_DUMP = "test/test_data/enwiki-latest-pages-articles1.xml-*-shortened.bz2"
+WIKIPEDIA = "data/texts/wikipedia.json.bz2"
 
 
 @cache
@@ -69,54 +70,9 @@ def split(documents: Sequence[str]) -> tuple[str, str]:
 
 @cache
 def wikipedia_articles() -> dict[str, str]:
-    """Title -> prose of each article with more than 500 characters (text: CC BY-SA 4.0)."""
-    articles: dict[str, str] = {}
-    title = ""
-    with bz2.open(package_file("gensim", WIKIPEDIA_DUMP)) as dump:
-        for _, element in ElementTree.iterparse(dump):
-            tag = element.tag.rpartition("}")[2]
-            if tag == "title":
-                title = element.text or ""
-            elif tag == "text" and ":" not in title:
-                prose = plain_prose(element.text or "")
-                if len(prose) > 500:
-                    articles[title] = prose
-            if tag == "page":
-                element.clear()
-    return articles
+    """Title -> prose of each article (CC BY-SA 4.0; texts/wikipedia.md names its source).
 
-
-def plain_prose(markup: str) -> str:
-    """The paragraphs of an article's wiki markup, without tables, notes, lists and headings.
-
-    >>> plain_prose("'''Ada Lovelace''' wrote a [[program (computing)|program]] for the [[engine]]"
-    ...             "{{note|{{x}}}} that was never built.<ref>p. 3</ref>")
-    'Ada Lovelace wrote a program for the engine that was never built.'
+    >>> len(wikipedia_articles()), wikipedia_articles()["Abacus"][:39]
+    (96, 'The abacus (plural abaci or abacuses), ')
     """
-    if markup.lower().startswith("#redirect"):
-        return ""
-    element = r"ref|math|gallery|timeline|source|code|pre|table|imagemap"
-    text = re.sub(r"<!--.*?-->", "", markup, flags=re.S)
-    text = re.sub(rf"<({element})\b[^>]*?/>", "", text)
-    text = re.sub(rf"<({element})\b.*?</\1>", "", text, flags=re.S)
-    text = _remove_nested(r"\{\{[^{}]*\}\}", text)  # {{templates}}
-    text = _remove_nested(r"\{\|(?:(?!\{\||\|\}).)*\|\}", text)  # {| tables |}
-    text = _remove_nested(
-        r"\[\[(?:File|Image|Category|[a-z\-]{2,12}):(?:[^\[\]]|\[\[[^\[\]]*\]\])*\]\]", text
-    )
-    text = re.sub(r"\[\[(?:[^\[\]|]*\|)?([^\[\]|]*)\]\]", r"\1", text)  # [[page|shown]] -> shown
-    text = re.sub(r"\[https?:\S+\s*([^\]]*)\]", r"\1", text)
-    text = unescape(re.sub(r"<[^>]+>", "", re.sub(r"'{2,}", "", text)))
-    paragraphs = (" ".join(line.split()) for line in text.splitlines())
-    return "\n".join(p for p in paragraphs if _is_prose(p))
-
-
-def _remove_nested(pattern: str, text: str) -> str:
-    """Remove innermost matches until none is left."""
-    while (shorter := re.sub(pattern, "", text, flags=re.S)) != text:
-        text = shorter
-    return text
-
-
-def _is_prose(line: str) -> bool:
-    return len(line) >= 60 and line[0] not in "*#:;|!{}=" and line[-1] in ".!?\"')"
+    return json.loads(bz2.decompress(package_file("course_lib", WIKIPEDIA).read_bytes()))

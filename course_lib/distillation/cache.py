@@ -5,7 +5,9 @@ numbers. All other tokens count as one more outcome, "something else", with what
 
     loss = T² · (Σ_{i in top k} p_i ln(p_i / q_i) + p_rest ln(p_rest / q_rest))
 
-This is the KL of two coarser distributions, so it is never larger than the full one. To leave the
+This is the KL of two coarser distributions, so it is never larger than the full one, but for the
+rounding of ln p to float16: that is off by up to 2⁻¹¹ of itself, so the loss of a student that
+equals the teacher is not 0 but up to 0.003 (measured at T = 4, with all tokens kept). To leave the
 rest out and scale the top k up to 1 would teach the student that nothing else ever comes.
 
 Axes: … positions, k tokens kept, V vocabulary, B windows, T tokens of a window.
@@ -59,7 +61,7 @@ def top_k(logits: Tensor, k: int, temperature: float = 1.0) -> TopK:
         raise ValueError(f"k must be from 1 to {logits.shape[-1]}; got {k}")
     values, tokens = (logits.detach() / temperature).log_softmax(dim=-1).topk(k, dim=-1)
     integer = torch.int16 if logits.shape[-1] <= 2**15 else torch.int32
-    return TopK(values.half(), tokens.to(integer), temperature)
+    return TopK(values.half(), tokens.to(integer), float(temperature))
 
 
 @torch.no_grad()
@@ -90,7 +92,8 @@ def top_k_loss(student: Tensor, kept: TopK) -> Tensor:
     p = log_p.exp()
     p_rest = (1 - p.sum(dim=-1)).clamp(min=SMALLEST)
     q_rest = (1 - log_q.exp().sum(dim=-1)).clamp(min=SMALLEST)
-    loss = (p * (log_p - log_q)).sum(dim=-1) + p_rest * (p_rest.log() - q_rest.log())
+    gap = (log_p - log_q).masked_fill(p == 0, 0)  # where the teacher says never, nothing is asked
+    loss = (p * gap).sum(dim=-1) + p_rest * (p_rest.log() - q_rest.log())
     return kept.temperature**2 * loss.mean()
 
 

@@ -7,6 +7,7 @@ Axes: … examples (and positions), D student's width, E teacher's width, B batc
 W columns.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,7 +25,6 @@ def hint_loss(student: Tensor, teacher: Tensor, projection: nn.Module) -> Tensor
 
     Source: Romero et al., 2015, "FitNets: Hints for Thin Deep Nets".
 
-    >>> import torch
     >>> hint_loss(torch.zeros(2, 3), torch.ones(2, 5), nn.Linear(3, 5, bias=False))
     tensor(1., grad_fn=<MseLossBackward0>)
     """
@@ -34,17 +34,22 @@ def hint_loss(student: Tensor, teacher: Tensor, projection: nn.Module) -> Tensor
             "projection(student) must have the teacher's shape; "
             f"got {tuple(projected.shape)} and {tuple(teacher.shape)}"
         )
-    return F.mse_loss(projected, teacher)
+    wide = torch.promote_types(projected.dtype, torch.float32)  # squares overflow in half precision
+    return F.mse_loss(projected.to(wide), teacher.to(wide))
 
 
 def attention_map(features: Tensor) -> Tensor:
     """Where a layer is active: mean square over K, of length one. (B, K, H, W) -> (B, H·W)
 
-    >>> import torch
+    In float32 at least; a silent layer's map is zero.
+
     >>> attention_map(torch.tensor([[[[0.0, 2.0]], [[0.0, 1.0]]]]))
     tensor([[0., 1.]])
     """
-    return F.normalize(features.square().mean(dim=1).flatten(1), dim=1)  # (B, H, W) -> (B, H·W)
+    wide = features.to(torch.promote_types(features.dtype, torch.float32))
+    unit = wide.abs().amax(dim=(1, 2, 3), keepdim=True)  # squares may over- or underflow
+    wide = wide / unit.clamp(min=torch.finfo(wide.dtype).tiny)
+    return F.normalize(wide.square().mean(dim=1).flatten(1), dim=1)  # (B, H, W) -> (B, H·W)
 
 
 def attention_transfer_loss(student: Tensor, teacher: Tensor) -> Tensor:

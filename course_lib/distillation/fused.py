@@ -45,7 +45,8 @@ class _FusedMixedLoss(torch.autograd.Function):
         gradient = torch.empty_like(student)
         rows = max(1, BLOCK // student.shape[1])
         parts = (x.split(rows) for x in (student, teacher, labels, gradient))
-        total = student.new_zeros(())
+        wide = torch.promote_types(student.dtype, torch.float32)
+        total = student.new_zeros((), dtype=wide)
         for s, t, y, g in zip(*parts, strict=True):
             total += _block(s, t, y, g, temperature, soft_share)
         ctx.save_for_backward(gradient.div_(len(student)))
@@ -54,19 +55,20 @@ class _FusedMixedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, outer):
         (gradient,) = ctx.saved_tensors
-        return gradient * outer, None, None, None, None
+        return (gradient * outer).to(gradient.dtype), None, None, None, None
 
 
 def _block(s: Tensor, t: Tensor, y: Tensor, g: Tensor, temperature: float, share: float) -> Tensor:
-    """The summed loss of some rows; their gradient is written into g."""
-    hard, y = s.log_softmax(dim=1), y[:, None]
+    """The summed loss of some rows, in float32 at least; their gradient is written into g."""
+    wide = torch.promote_types(s.dtype, torch.float32)
+    s, t, y = s.to(wide), t.to(wide), y[:, None]
+    hard = s.log_softmax(dim=1)
     loss = -(1 - share) * hard.gather(1, y).sum()
-    torch.exp(hard, out=g)
-    g.scatter_add_(1, y, torch.full_like(y, -1, dtype=g.dtype)).mul_(1 - share)
+    found = hard.exp()
+    found.scatter_add_(1, y, torch.full_like(y, -1, dtype=wide)).mul_(1 - share)
     log_q = torch.div(s, temperature, out=hard).log_softmax(dim=1)
     log_p = torch.div(t, temperature, out=hard).log_softmax(dim=1)
     p = log_p.exp()
-    least = torch.finfo(p.dtype).min / 4
-    loss += share * temperature**2 * torch.sum(p * log_p.clamp_(min=least).sub_(log_q))
-    g.add_(log_q.exp_().sub_(p), alpha=share * temperature)
+    loss += share * temperature**2 * torch.sum(p * log_p.sub_(log_q).masked_fill_(p == 0, 0))
+    g.copy_(found.add_(log_q.exp_().sub_(p), alpha=share * temperature))
     return loss

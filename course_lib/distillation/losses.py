@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LEAST = -1e4  # the logarithm of a probability that is 0 in every dtype
 IGNORED = -100  # the target that PyTorch's cross_entropy leaves out by default
 
 
@@ -63,6 +64,8 @@ def jensen_shannon_loss(student: Tensor, teacher: Tensor, temperature: float = 1
     tensor(0.6931)
     """
     log_p, log_q = _log_both(student, teacher, temperature)
+    never = torch.maximum(log_p, log_q) == -torch.inf  # for both; logaddexp has no gradient there
+    log_p, log_q = (log.masked_fill(never, LEAST) for log in (log_p, log_q))
     log_m = torch.logaddexp(log_p, log_q) - torch.log(log_p.new_tensor(2.0))
     return temperature**2 * (_divergence(log_p, log_m) + _divergence(log_q, log_m)).mean() / 2
 
@@ -78,7 +81,7 @@ def logit_matching_loss(student: Tensor, teacher: Tensor) -> Tensor:
     >>> logit_matching_loss(torch.tensor([[1.0, 2.0]]), torch.tensor([[5.0, 4.0]]))
     tensor(0.5000)
     """
-    difference = student - teacher
+    difference = _wide(student) - _wide(teacher)
     centred = difference - difference.mean(dim=-1, keepdim=True)
     return centred.square().mean() / 2
 
@@ -102,7 +105,7 @@ def mixed_loss(
     """
     if not 0 <= soft_share <= 1:
         raise ValueError(f"soft_share must be from 0 to 1; got {soft_share}")
-    hard = F.cross_entropy(student, labels)
+    hard = F.cross_entropy(_wide(student), labels)
     return (1 - soft_share) * hard + soft_share * soft_target_loss(student, teacher, temperature)
 
 
@@ -172,13 +175,19 @@ def _log_both(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Ten
         )
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0; got {temperature}")
+    student, teacher = _wide(student), _wide(teacher)
     return (teacher / temperature).log_softmax(-1), (student / temperature).log_softmax(-1)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In float32 at least: half precision loses small differences of large sums."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     """Σ_c p_c (ln p_c − ln q_c): (…, C) -> (…); a class with p_c = 0 adds nothing."""
-    least = torch.finfo(log_p.dtype).min / 4  # so that 0 · least is 0, where 0 · −∞ is not
-    return (log_p.exp() * (log_p.clamp(min=least) - log_q.clamp(min=least))).sum(dim=-1)
+    p = log_p.exp()
+    return (p * (log_p - log_q).masked_fill(p == 0, 0)).sum(dim=-1)
 
 
 def _label_or_not(log: Tensor, is_label: Tensor) -> Tensor:

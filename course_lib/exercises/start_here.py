@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
+from course_lib.exercises.engine.seeded import Draw
+from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
 
 # ---------------------------------------------------------------------- count_parameters
 
@@ -18,28 +19,53 @@ def count_parameters(model: nn.Module) -> int:
 class TiedModel(nn.Module):
     """An embedding whose matrix is also the output layer's, as in most small language models."""
 
-    def __init__(self):
+    def __init__(self, tokens: int, width: int):
         super().__init__()
-        self.embedding = nn.Embedding(10, 4)
-        self.hidden = nn.Linear(4, 4, bias=False)
-        self.head = nn.Linear(4, 10, bias=False)
+        self.embedding = nn.Embedding(tokens, width)
+        self.hidden = nn.Linear(width, width, bias=False)
+        self.head = nn.Linear(width, tokens, bias=False)
         self.head.weight = self.embedding.weight
 
 
+class FreeParameters(nn.Module):
+    """Parameters that belong to no layer: a matrix, a list of vectors, one number; and a buffer."""
+
+    def __init__(self, rows: int, columns: int):
+        super().__init__()
+        self.matrix = nn.Parameter(torch.zeros(rows, columns))
+        self.shifts = nn.ParameterList([torch.ones(rows), torch.ones(columns)])
+        self.temperature = nn.Parameter(torch.tensor(1.0))
+        self.register_buffer("positions", torch.arange(7.0))
+
+
 def _models(seed: int) -> list[Case]:
-    torch.manual_seed(0)
-    shared = nn.Linear(5, 5)
-    frozen = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    frozen[0].requires_grad_(False)
-    models = {
-        "one linear layer": nn.Linear(3, 2),
-        "tied weights": TiedModel(),
-        "a layer used twice": nn.Sequential(shared, nn.ReLU(), shared),
-        "a norm with running statistics": nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6)),
-        "one layer frozen": frozen,
-        "nothing to learn": nn.Sequential(nn.ReLU(), nn.Flatten()),
-    }
-    return [Case(label, {"model": model}) for label, model in models.items()]
+    draw = Draw(seed)
+    a, b, c, d = draw.integers(2, 12, 4).tolist()
+
+    def build() -> dict[str, nn.Module]:
+        shared = nn.Linear(a, a)
+        frozen = nn.Sequential(nn.Linear(b, c), nn.ReLU(), nn.Linear(c, 2))
+        frozen[0].requires_grad_(False)
+        return {
+            "one linear layer": nn.Linear(a, b),
+            "tied weights": TiedModel(tokens=a + c, width=b),
+            "a layer used twice": nn.Sequential(shared, nn.ReLU(), shared),
+            "two layers that hold the same numbers": nn.Sequential(
+                nn.LayerNorm(d), nn.LayerNorm(d)
+            ),
+            "a norm with running statistics": nn.Sequential(nn.Linear(c, d), nn.BatchNorm1d(d)),
+            "one layer frozen": frozen,
+            "half precision": nn.Linear(c, a).half(),
+            "filters of an image": nn.Conv2d(a, b, 3),
+            "parameters outside of layers": FreeParameters(c, d),
+            "modules in modules in modules": nn.Sequential(
+                nn.Sequential(FreeParameters(a, d), nn.Sequential(nn.Linear(d, b, bias=False)))
+            ),
+            "nothing to learn": nn.Sequential(nn.ReLU(), nn.Flatten()),
+        }
+
+    models = draw.module(build)
+    return labelled_cases(("model",), {label: (model,) for label, model in models.items()})
 
 
 def _count_state_dict(model):
@@ -116,7 +142,11 @@ COUNT_PARAMETERS = Exercise(
 
 
 def packed_bytes(tensors: dict[str, Tensor], bits: dict[str, int]) -> int:
-    """Bytes of all tensors when tensor `name` keeps bits[name] bits a number."""
+    """Bytes of all tensors when tensor `name` keeps bits[name] bits a number.
+
+    Each tensor begins with a fresh byte. Without an entry in `bits` it stays as it is, whatever
+    its dtype; 0 bits keep nothing of it.
+    """
     total = 0
     for name, tensor in tensors.items():
         width = bits.get(name, 8 * tensor.element_size())
@@ -125,23 +155,43 @@ def packed_bytes(tensors: dict[str, Tensor], bits: dict[str, int]) -> int:
 
 
 def _state_dicts(seed: int) -> list[Case]:
+    draw = Draw(seed)
     matrix, odd, norm = torch.zeros(16, 8), torch.zeros(3, 3), torch.zeros(16)
-    ten, six, codes = torch.zeros(2, 5), torch.zeros(2, 3), torch.zeros(3, 3, dtype=torch.int8)
+    codes, half = torch.zeros(3, 3, dtype=torch.int8), norm.half()
     several = {"a": odd, "b": odd.clone(), "c": odd.clone()}
+    rest = {"doubles": torch.zeros(3, 1, 2).double(), "flags": torch.ones(5) > 0}
     cases = {
         "an odd number of 4-bit numbers": ({"odd": odd}, {"odd": 4}),
-        "ten 4-bit numbers": ({"ten": ten}, {"ten": 4}),
-        "six 3-bit numbers": ({"six": six}, {"six": 3}),
+        "ten 4-bit numbers": ({"ten": torch.zeros(2, 5)}, {"ten": 4}),
+        "six 3-bit numbers": ({"six": torch.zeros(2, 3)}, {"six": 3}),
         "everything as it is": ({"matrix": matrix}, {}),
         "one matrix at 4 bits": ({"matrix": matrix}, {"matrix": 4}),
-        "one matrix at 3 bits": ({"matrix": matrix}, {"matrix": 3}),
         "three odd tensors": (several, {"a": 1, "b": 1, "c": 1}),
         "a norm stays float32": ({"matrix": matrix, "norm": norm}, {"matrix": 8}),
-        "the rest is float16": ({"matrix": matrix, "norm": norm.half()}, {"matrix": 2}),
+        "the rest is float16": ({"matrix": matrix, "norm": half}, {"matrix": 2}),
         "the rest is int8": ({"matrix": matrix, "codes": codes}, {"matrix": 2}),
+        "the rest is float64 and bool": ({"matrix": matrix, **rest}, {"matrix": 3}),
+        "nothing kept of one": ({"odd": odd, "norm": norm}, {"norm": 0}),
+        "more bits than before": ({"odd": odd, "codes": codes}, {"codes": 12}),
+        "part of a larger tensor": ({"part": matrix[:5, :3]}, {}),
+        "one number, and none": ({"one": torch.tensor(2.0), "none": norm[:0]}, {"one": 3}),
         "no tensor at all": ({}, {}),
+        "many tensors": _random_state_dict(draw),
+        "many other tensors": _random_state_dict(draw),
     }
-    return [Case(k, {"tensors": tensors, "bits": bits}) for k, (tensors, bits) in cases.items()]
+    return labelled_cases(("tensors", "bits"), cases)
+
+
+def _random_state_dict(draw: Draw) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Nine tensors of odd sizes and four dtypes; two in three have an entry of 1 to 8 bits."""
+    dtypes = (torch.float32, torch.float16, torch.int8, torch.float64)
+    sizes, kinds = draw.integers(1, 40, 9, 2).tolist(), draw.integers(0, 4, 9).tolist()
+    tensors = {
+        f"layer {i}": torch.zeros(size, dtype=dtypes[kind])
+        for i, (size, kind) in enumerate(zip(sizes, kinds, strict=True))
+    }
+    listed = draw.order(9)[:6].tolist()
+    return tensors, {f"layer {i}": draw.number(1, 9) for i in listed}
 
 
 def _bits_not_bytes(tensors, bits):
@@ -223,28 +273,45 @@ PACKED_BYTES = Exercise(
 
 
 def bits_per_byte(losses: Tensor, text: str) -> Tensor:
-    """Bits that the model needs for each byte of the text: a 0-d tensor, in the losses' dtype."""
+    """Bits that the model needs for each byte of `text`: a 0-d tensor, in the dtype of `losses`.
+
+    losses: the loss of each token, in nats. text: any letters; its bytes are those of UTF-8.
+    """
     return losses.sum() / math.log(2) / len(text.encode("utf-8"))
 
 
 def _losses(seed: int) -> list[Case]:
-    generator = torch.Generator().manual_seed(0)
+    draw = Draw(seed)
 
-    def some(count):
-        return 4 * torch.rand(count, generator=generator)
+    def some(count: int) -> Tensor:
+        return 0.1 + 4 * draw.uniform(count)
 
-    return [
-        Case("one token, one byte", {"losses": torch.tensor([math.log(2)]), "text": "a"}),
-        Case("six tokens", {"losses": some(6), "text": "the cat sat on the mat"}),
-        Case("letters that take two bytes", {"losses": some(5), "text": "Zoë überlässt Åse Öl"}),
-        Case("letters that take three bytes", {"losses": some(4), "text": "语言模型"}),
-        Case("a long text", {"losses": some(300), "text": "in the beginning " * 70}),
-    ]
+    def words(count: int) -> str:
+        known = ("in", "the", "beginning", "naïve", "was", "a", "word", "über", "it")
+        return " ".join(known[i] for i in draw.integers(0, len(known), count))
+
+    inputs = {
+        "one token, one byte": (torch.tensor([math.log(2)]), "a"),
+        "six tokens": (some(6), "the cat sat on the mat"),
+        "letters that take two bytes": (some(5), "Zoë überlässt Åse Öl"),
+        "letters that take three bytes": (some(4), "语言模型"),
+        "a face takes four": (some(3), "fine 🙂"),
+        "white space at both ends": (some(3), " \n a line\r\n"),
+        "a certain model": (torch.zeros(5), words(4)),
+        "an impossible token": (torch.tensor([0.5, math.inf, 2.0]), words(3)),
+        "losses in float64": (some(7).double(), words(5)),
+        "less than float32 can hold": (1e-60 * some(7).double(), words(5)),
+        "hardly any loss": (1e-9 * some(9), words(6)),
+        "one far token": (torch.cat([some(8), 1e9 * some(1)]), words(6)),
+        "a long text": (some(300), words(250 + draw.number(0, 50))),
+    }
+    return labelled_cases(("losses", "text"), inputs)
 
 
 BITS_PER_BYTE = Exercise(
     reference=bits_per_byte,
     cases=_losses,
+    absolute_tolerance=0.0,
     hints=(
         "The losses are nats: natural logarithms. How many nats is one bit?",
         "One bit is ln 2 = 0.693 nats. Add up the losses first: the whole text costs their sum.",

@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from course_lib.formats.packing import pack, unpack
+from course_lib.models.finite import check_finite
 from course_lib.quantization.calibration import Range, minmax_range
 from course_lib.quantization.linear import Format, Grid, dequantize, fit_grid, quantize
-from course_lib.quantization.rows import check_finite, to_rows
+from course_lib.quantization.rows import to_rows
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from course_lib.formats.linear import Scheme, decode_linear, encode_linear
 from course_lib.formats.sparse import Sparse, decode_sparse, encode_sparse
+from course_lib.models.finite import check_finite
 from course_lib.models.parts import first_names
-from course_lib.quantization.rows import check_finite
 
 AnyScheme = Scheme | Sparse | torch.dtype
 
@@ -49,8 +49,9 @@ def every_linear(model: nn.Module, scheme: AnyScheme) -> dict[str, AnyScheme]:
     >>> every_linear(model, torch.float16) | {"embedding.weight": torch.bfloat16}
     {'up.weight': torch.float16, 'embedding.weight': torch.bfloat16}
     """
-    linears = (name for name, part in model.named_modules() if isinstance(part, nn.Linear))
-    return {f"{name}.weight".removeprefix("."): scheme for name in linears}
+    own = {id(part.weight) for part in model.modules() if isinstance(part, nn.Linear)}
+    parameters = model.named_parameters(remove_duplicate=False)
+    return {name: scheme for name, parameter in parameters if id(parameter) in own}
 
 
 def pack_tensors(

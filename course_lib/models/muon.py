@@ -15,7 +15,10 @@ Source: Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural net
 import torch
 from torch import Tensor
 
+from course_lib.device import without_autocast
 
+
+@without_autocast
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
     """The nearest matrix whose singular values are all one, roughly (they end in 0.7 … 1.2).
 

@@ -60,6 +60,7 @@ def fit_ngram(tokens: Tensor, order: int, vocabulary: int) -> NGram:
         raise ValueError(
             f"tokens must have shape (N,) with N ≥ order ≥ 1; got {tuple(tokens.shape)}, {order=}"
         )
+    tokens = tokens.long()  # keys are up to contexts · V
     contexts = torch.zeros_like(tokens)  # before the first token stands the empty context, number 0
     context_count, orders = 1, []
     for _ in range(order):
@@ -85,6 +86,7 @@ def token_probabilities(model: NGram, tokens: Tensor) -> Tensor:
     >>> token_probabilities(model, after_zero)[1, :, 1].numpy().round(4)
     array([0.127 , 0.8413, 0.0317], dtype=float32)
     """
+    tokens = tokens.long()
     contexts = torch.zeros_like(tokens)
     probability = torch.full(tokens.shape, 1 / model.vocabulary, device=tokens.device)
     by_order = []

@@ -44,7 +44,17 @@ def matrices(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _weights_of(model: nn.Module, kinds: type) -> dict[str, nn.Parameter]:
-    of_layers = {id(m.weight) for m in model.modules() if isinstance(m, kinds)}
+    """By name, each once. One that an embedding shares (tied) counts as the embedding's."""
+    of_layers: set[int] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, kinds):
+            if not isinstance(module._parameters.get("weight"), nn.Parameter):
+                raise ValueError(
+                    f"the weight of {name} must be a parameter; it is computed from others "
+                    "(weight_norm, nn.utils.prune): remove that first"
+                )
+            of_layers.add(id(module.weight))
+    of_layers -= {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     return {name: p for name, p in model.named_parameters() if id(p) in of_layers}
 
 
@@ -112,7 +122,7 @@ def record_inputs(
     seen: dict[nn.Module, Tensor] = {}
 
     def record(module: nn.Module, given: tuple) -> None:
-        seen[module] = given[0].flatten(0, -2)  # (B, T, I) -> (N, I)
+        seen[module] = given[0].flatten(0, -2).clone()  # (B, T, I) -> (N, I); it may be changed
 
     hooks = [module.register_forward_pre_hook(record) for module in modules]
     try:
@@ -164,16 +174,17 @@ class WithFeatures(nn.Module):
 
     def __init__(self, model: nn.Module, layer: str):
         super().__init__()
-        self.model = model
-        self._seen: list[Tensor] = []
-        hook = lambda module, inputs, output: self._seen.append(output)  # noqa: E731
-        self._hook = model.get_submodule(layer).register_forward_hook(hook)
+        self.model, self.layer = model, layer
+        model.get_submodule(layer)  # an unknown name is an error now
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        self._seen.clear()
-        output = self.model(*inputs)
-        return output, self._seen.pop()
-
-    def remove(self) -> None:
-        """Leave the model as it was."""
-        self._hook.remove()
+        """Nothing is kept: the layer is watched during this call alone."""
+        seen: list[Tensor] = []
+        hook = self.model.get_submodule(self.layer).register_forward_hook(
+            lambda module, inputs, output: seen.append(output.clone())  # it may be changed later
+        )
+        try:
+            output = self.model(*inputs)
+        finally:
+            hook.remove()
+        return output, seen[-1]

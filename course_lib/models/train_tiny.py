@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from platformdirs import user_cache_path
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -33,6 +32,7 @@ from course_lib.models.training import (
     rate_factor,
 )
 from course_lib.models.training import train as train_steps
+from course_lib.places import cache_folder
 
 STEPS, BATCH, SAVE_EVERY = 4000, 8, 250
 
@@ -106,7 +106,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = Llama(TINY)
     initialize(model)
-    state_file = user_cache_path("removing-redundancy") / "train_tiny.pt"
+    state_file = cache_folder() / "train_tiny.pt"
     train(model, torch.tensor(tokenizer.encode(train_text).ids), STEPS, state_file)
     loss = held_out_loss(model, torch.tensor(tokenizer.encode(held_out_text).ids))
     print(f"held-out loss: {loss:.4f} nats per token")

@@ -25,7 +25,8 @@ def train(
 ) -> Tensor:
     """Train the model in place, one step for each batch.
 
-    The model is in training mode meanwhile. Afterwards, be it the end, an error or an interrupt,
+    A model in eval mode is in training mode meanwhile; of one in training mode, the parts that are
+    in eval mode (a frozen BatchNorm) stay so. Afterwards, be it the end, an error or an interrupt,
     its mode and the optimizers' learning rates are what they were.
 
     Args:
@@ -49,7 +50,8 @@ def train(
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     rates = [group.get("initial_lr", group["lr"]) for group in groups]
     losses = []
-    model.train()
+    if not model.training:
+        model.train()
     try:
         for batch in batches:
             value = loss(model, batch)

@@ -99,7 +99,8 @@ def hold_masks(
 
     where the state is all that the optimizer keeps in the weight's shape: momentum, running
     averages. So nothing about a pruned weight can leak into those that stay. Masks may be replaced
-    later, by `masks.update(…)`: they are read anew at each step.
+    later, by `masks.update(…)`: they are read anew at each step. A deep copy of the optimizer does
+    not hold the copy's weights: call this again for it.
 
     Args:
         optimizer: any that updates `weights`.
@@ -125,7 +126,7 @@ def hold_masks(
     def mask_weights_and_state(*_) -> None:
         apply_masks(weights, masks)
         for name, mask in masks.items():
-            for value in optimizer.state[weights[name]].values():
+            for value in optimizer.state.get(weights[name], {}).values():
                 if torch.is_tensor(value) and value.shape == mask.shape:
                     value.masked_fill_(~mask, 0)
 

@@ -80,6 +80,7 @@ def kl_range(rows: Tensor, format: Format) -> Range:
     low, high = minmax_range(rows)
     top = torch.maximum(-low, high).amax().float()
     counts = _counts(rows.abs(), torch.zeros_like(top), top, KL_BINS).float()
+    counts[0] -= (rows == 0).sum()
     divergences = [_divergence(counts, kept, levels) for kept in range(levels, KL_BINS + 1)]
     t = (levels + torch.stack(divergences).argmin()) / KL_BINS * top
     return low.clamp(-t, t), high.clamp(-t, t)
@@ -94,5 +95,5 @@ def _divergence(counts: Tensor, kept: int, levels: int) -> Tensor:
     filled = (inside > 0).to(counts.dtype)
     totals, bins = (counts.new_zeros(levels).index_add(0, level, c) for c in (inside, filled))
     q = filled * (totals / bins.clamp(min=1))[level]
-    p, q = p / p.sum(), q / q.sum().clamp(min=1)
+    p, q = p / p.sum().clamp(min=1), q / q.sum().clamp(min=1)
     return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum()

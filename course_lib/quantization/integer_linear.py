@@ -19,10 +19,12 @@ Integer-Arithmetic-Only Inference", section 2.3.
 import torch
 from torch import Tensor
 
+from course_lib.device import without_autocast
 from course_lib.quantization.calibration import minmax_range
 from course_lib.quantization.linear import Grid, fit_affine, quantize
 
 
+@without_autocast
 def integer_matmul(a: Tensor, b: Tensor) -> Tensor:
     """a bᵀ of int8 matrices, exactly: (T, I), (O, I) -> (T, O), int32.
 

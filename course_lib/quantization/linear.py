@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from course_lib.quantization.rows import blocks, check_rows, is_fake
+from course_lib.models.finite import is_fake
+from course_lib.quantization.rows import blocks, check_rows
 
 
 @dataclass(frozen=True)

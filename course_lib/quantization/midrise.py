@@ -22,8 +22,8 @@ import math
 import torch
 from torch import Tensor
 
+from course_lib.models.finite import check_finite
 from course_lib.quantization.linear import Format
-from course_lib.quantization.rows import check_finite
 
 
 def printed_codes(x: Tensor, low: float, high: float, bits: int) -> Tensor:
@@ -34,7 +34,7 @@ def printed_codes(x: Tensor, low: float, high: float, bits: int) -> Tensor:
     >>> printed_codes(torch.tensor([-1.0, -0.25, 0.0, 0.8, 1.0]), low=-1, high=1, bits=3).tolist()
     [0, 2, 4, 7, 8]
     """
-    _check(x, low, high)
+    x = _checked(x, low, high)
     return ((x - low) / (high - low) * 2**bits - 0.5).round().to(torch.int32)
 
 
@@ -56,7 +56,7 @@ def quantize_midrise(x: Tensor, low: float, high: float, bits: int) -> Tensor:
     >>> quantize_midrise(torch.tensor([-1.0, -0.25, 0.0, 0.8, 1.0]), -1, 1, bits=3).tolist()
     [0, 3, 4, 7, 7]
     """
-    _check(x, low, high)
+    x = _checked(x, low, high)
     format = Format(bits)
     cells = ((x - low) / (high - low) * 2**bits).floor()
     return cells.clamp(0, format.highest).to(format.dtype)
@@ -72,7 +72,9 @@ def dequantize_midrise(codes: Tensor, low: float, high: float, bits: int) -> Ten
     return low + (codes.to(torch.float32) + 0.5) * width
 
 
-def _check(x: Tensor, low: float, high: float) -> None:
+def _checked(x: Tensor, low: float, high: float) -> Tensor:
+    """x in float32 or wider: in half precision, codes of 8 bits and more would be wrong."""
     check_finite(x, "x")
     if not (low < high and math.isfinite(high - low)):
         raise ValueError(f"low must be below high, and both finite; got low={low}, high={high}")
+    return x.to(torch.promote_types(x.dtype, torch.float32))

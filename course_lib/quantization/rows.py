@@ -12,9 +12,9 @@ Axes: O outputs, I inputs, R rows sharing one scale, C numbers in a row, G group
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
+
+from course_lib.models.finite import check_finite, check_floats
 
 BLOCK = 2**18  # numbers, 1 MB in float32
 
@@ -32,6 +32,7 @@ def to_rows(weight: Tensor, granularity: str | int) -> Tensor:
     Raises:
         ValueError: an unknown granularity, or a group size that does not divide I.
 
+    >>> import torch
     >>> weight = torch.zeros(4, 6)
     >>> [tuple(to_rows(weight, granularity).shape) for granularity in ("tensor", "channel", 3)]
     [(1, 24), (4, 6), (8, 3)]
@@ -64,6 +65,7 @@ def blocks(rows: Tensor) -> Iterator[tuple[slice, slice]]:
     A formula of several steps is fastest where a block stays in the cache from the first step to
     the last. An accelerator hides memory's delay in another way: there, the matrix is one block.
 
+    >>> import torch
     >>> [(i.stop, j.stop) for i, j in blocks(torch.zeros(2, 300_000))]
     [(1, 262144), (1, 524288), (2, 262144), (2, 524288)]
     """
@@ -75,6 +77,19 @@ def blocks(rows: Tensor) -> Iterator[tuple[slice, slice]]:
             yield slice(top, top + height), slice(left, left + width)
 
 
+def row_blocks(rows: Tensor) -> Iterator[slice]:
+    """Slices of whole rows of about 2¹⁷ numbers, for a formula with a second buffer of that size.
+
+    >>> import torch
+    >>> [(i.start, i.stop) for i in row_blocks(torch.zeros(3, 2**16))]
+    [(0, 2), (2, 4)]
+    """
+    R, C = rows.shape
+    height = max(1, BLOCK // 2 // C) if rows.device.type == "cpu" else R
+    for top in range(0, R, height):
+        yield slice(top, top + height)
+
+
 def check_rows(rows: Tensor, name: str = "rows") -> None:
     """Raise unless `rows` is a matrix (R, C) of finite floats, and not empty.
 
@@ -82,6 +97,7 @@ def check_rows(rows: Tensor, name: str = "rows") -> None:
         TypeError: not floats.
         ValueError: not a matrix, empty, NaN or infinity.
 
+    >>> import torch
     >>> check_rows(torch.tensor([[1.0, float("nan")]]))
     Traceback (most recent call last):
     ValueError: rows must be finite; got 1 NaN or infinity among 2 numbers, first at [0, 1]
@@ -94,28 +110,4 @@ def check_matrix(rows: Tensor, name: str = "rows") -> None:
     """What `check_rows` checks without a look at the numbers."""
     if rows.dim() != 2:
         raise ValueError(f"{name} must have shape (R, C); got {tuple(rows.shape)}")
-    _check_floats(rows, name)
-
-
-def _check_floats(tensor: Tensor, name: str) -> None:
-    if not tensor.is_floating_point():
-        raise TypeError(f"{name} must be a tensor of floats; got {tensor.dtype}")
-    if tensor.numel() == 0:
-        raise ValueError(f"{name} must not be empty; got shape {tuple(tensor.shape)}")
-
-
-def check_finite(tensor: Tensor, name: str) -> None:
-    """Raise, as `check_rows` does, unless a tensor of any shape holds finite floats."""
-    _check_floats(tensor, name)
-    if is_fake(tensor) or torch.stack(tensor.aminmax()).isfinite().all():
-        return
-    wrong = (~tensor.isfinite()).nonzero()
-    raise ValueError(
-        f"{name} must be finite; got {len(wrong)} NaN or infinity among {tensor.numel()} numbers, "
-        f"first at {wrong[0].tolist()}"
-    )
-
-
-def is_fake(tensor: Tensor) -> bool:
-    """Whether a tensor has a shape and a device but no numbers, so that nothing can be checked."""
-    return isinstance(tensor, FakeTensor)
+    check_floats(rows, name)

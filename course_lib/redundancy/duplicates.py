@@ -52,18 +52,22 @@ def cluster_heads(pairs: np.ndarray, count: int) -> np.ndarray:
 def repeated_tokens(tokens: np.ndarray, length: int) -> np.ndarray:
     """True for each token inside a window of `length` tokens that has occurred before: (N,) bool.
 
-    The first occurrence stays False, so `tokens[~repeated]` keeps one copy of every passage.
+    Before means that the first occurrence ends where this one begins or earlier: of a run such as
+    "la la la la", windows of two that overlap the first stay. The first occurrence stays False, but
+    where it lies across the edge of another repeat, it loses that part with it.
 
     >>> repeated_tokens(np.array([7, 8, 9, 5, 7, 8, 9, 9]), length=3).astype(int).tolist()
     [0, 0, 0, 0, 1, 1, 1, 0]
+    >>> repeated_tokens(np.array([1, 1, 1, 1, 2]), length=2).astype(int).tolist()
+    [0, 0, 1, 1, 0]
     """
     if length < 1:
         raise ValueError(f"length must be at least 1 token; got {length}")
     windows = max(0, len(tokens) - length + 1)
     repeated = np.zeros(len(tokens), dtype=bool)
     hashes = sequence_hashes(tokens[i : i + windows] for i in range(length))
-    again = np.ones(windows, dtype=bool)
-    again[np.unique(hashes, return_index=True)[1]] = False
+    _, first, which = np.unique(hashes, return_index=True, return_inverse=True)
+    again = first[which] + length <= np.arange(windows)
     for i in range(length):
         repeated[i : i + windows] |= again
     return repeated

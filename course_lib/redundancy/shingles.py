@@ -23,8 +23,11 @@ from hashlib import blake2b
 import numpy as np
 from scipy.sparse import csr_array, triu
 
-# A word is a run of letters and digits; a Chinese or Japanese character is one by itself.
-WORD = re.compile("[^\\W\u3040-\u30ff\u3400-\u9fff]+|[\u3040-\u30ff\u3400-\u9fff]")
+# A word is a run of letters, digits and the marks that belong to them (vowel signs of Indic
+# scripts, tones of Thai, accents); a Chinese or Japanese character is one by itself.
+MARKS = "".join(c for c in map(chr, range(0x300, 0x1F000)) if unicodedata.category(c)[0] == "M")
+JOINERS, ALONE = "\u200c\u200d", "\u3040-\u30ff\u3400-\u9fff"
+WORD = re.compile(f"(?:[^\\W{ALONE}]|(?<=[^\\W{ALONE}])[{JOINERS}]|[{MARKS}])+|[{ALONE}][{MARKS}]*")
 HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ divided by the golden ratio, odd
 
 
@@ -96,7 +99,7 @@ def shingle_sets(documents: Sequence[str], width: int = 3) -> csr_array:
 
 
 def jaccard(sets: csr_array, pairs: np.ndarray) -> np.ndarray:
-    """|A ∩ B| / |A ∪ B| of each pair of rows: pairs (P, 2) -> (P,).
+    """|A ∩ B| / |A ∪ B| of each pair of rows: pairs (P, 2) -> (P,); 1 for two empty rows.
 
     >>> jaccard(shingle_sets(["a b c d", "a b c e", "", "…"]), np.array([[0, 1], [0, 2], [2, 3]]))
     array([0.33333333, 0.        , 1.        ])
@@ -104,7 +107,8 @@ def jaccard(sets: csr_array, pairs: np.ndarray) -> np.ndarray:
     sizes = np.diff(sets.indptr)
     first, second = pairs.T
     both = sets[first].multiply(sets[second]).sum(axis=1)
-    return both / (sizes[first] + sizes[second] - both)
+    union = sizes[first] + sizes[second] - both
+    return np.where(union > 0, both / np.maximum(union, 1), 1.0)
 
 
 def similar_pairs(sets: csr_array, threshold: float) -> np.ndarray:

@@ -19,12 +19,14 @@ Axes: O rows, I columns of a matrix.
 import torch
 from torch import Tensor
 
+from course_lib.models.finite import check_finite
+
 
 def singular_values(matrix: Tensor) -> Tensor:
     """σ₁ ≥ σ₂ ≥ … of a matrix (O, I), computed in float32 or better: (min(O, I),).
 
     Raises:
-        ValueError: matrix is not 2-D, has no entries or is not of a floating dtype.
+        ValueError: matrix is not 2-D, has no entries, is not of a floating dtype or not finite.
 
     >>> singular_values(torch.tensor([[3.0, 0.0], [0.0, -4.0]])).tolist()
     [4.0, 3.0]
@@ -34,6 +36,7 @@ def singular_values(matrix: Tensor) -> Tensor:
             "matrix must be a floating-point tensor of shape (O, I) with O, I ≥ 1; "
             f"got {matrix.dtype} of shape {tuple(matrix.shape)}"
         )
+    check_finite(matrix, "matrix")
     return torch.linalg.svdvals(matrix.detach().to(torch.promote_types(matrix.dtype, torch.float)))
 
 
@@ -43,8 +46,7 @@ def stable_rank(matrix: Tensor) -> Tensor:
     >>> float(stable_rank(torch.diag(torch.tensor([2.0, 2.0, 1.0]))))
     2.25
     """
-    energy = singular_values(matrix).square()
-    return torch.where(energy[0] > 0, energy.sum() / energy[0], 0.0)
+    return _relative(matrix).square().sum()
 
 
 def effective_rank(matrix: Tensor) -> Tensor:
@@ -53,8 +55,8 @@ def effective_rank(matrix: Tensor) -> Tensor:
     >>> round(float(effective_rank(torch.eye(5))), 4)
     5.0
     """
-    values = singular_values(matrix)
-    shares = values / values.sum()
+    values = _relative(matrix)
+    shares = values / values.sum().clamp(min=1)
     return torch.where(values[0] > 0, torch.special.entr(shares).sum().exp(), 0.0)
 
 
@@ -66,6 +68,12 @@ def energy_rank(matrix: Tensor, share: float) -> Tensor:
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1; got {share}")
-    energy = singular_values(matrix).square()
+    energy = _relative(matrix).square()
     missing = share * energy.sum() - energy.cumsum(0) + energy  # what the ones before leave to hold
     return (missing > 1e-6 * energy.sum()).sum()
+
+
+def _relative(matrix: Tensor) -> Tensor:
+    """σ / σ₁, whose squares neither vanish nor overflow; zeros for the matrix of zeros."""
+    values = singular_values(matrix)
+    return torch.where(values[0] > 0, values / values[0], 0.0)

@@ -20,6 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from course_lib.device import without_autocast
+from course_lib.models.finite import check_finite
+
 
 def dead_units(hidden: Tensor, tolerance: float = 0.0) -> Tensor:
     """True for each unit whose largest |h| over the data is at most `tolerance` · RMS(h): (F,).
@@ -37,10 +40,14 @@ def dead_units(hidden: Tensor, tolerance: float = 0.0) -> Tensor:
         raise ValueError(f"tolerance must not be negative; got {tolerance}")
     if hidden.dim() < 2 or hidden.numel() == 0:
         raise ValueError(f"hidden must have shape (…, F), not empty; got {tuple(hidden.shape)}")
-    rows = hidden.reshape(-1, hidden.shape[-1])  # (…, F) -> (N, F)
-    return rows.abs().amax(dim=0) <= tolerance * rows.square().mean().sqrt()
+    check_finite(hidden, "hidden")
+    rows = hidden.reshape(-1, hidden.shape[-1]).float()  # (…, F) -> (N, F)
+    largest = rows.abs().amax(dim=0)
+    unit = largest.amax().clamp(min=torch.finfo(rows.dtype).tiny)  # squares may overflow
+    return largest / unit <= tolerance * (rows / unit).square().mean().sqrt()
 
 
+@without_autocast
 def twin_heads(incoming: Tensor, cosine: float = 0.9999) -> Tensor:
     """For each unit the first unit that is its twin, or the unit itself: (F,) of indices.
 
@@ -52,7 +59,8 @@ def twin_heads(incoming: Tensor, cosine: float = 0.9999) -> Tensor:
     """
     if incoming.dim() != 2:
         raise ValueError(f"incoming must have shape (F, I); got {tuple(incoming.shape)}")
-    directions = F.normalize(incoming, dim=1)
+    check_finite(incoming, "incoming")
+    directions = F.normalize(_scaled(incoming.double())[0], dim=1)
     own = torch.arange(len(incoming), device=incoming.device)
     similar = (directions @ directions.T >= cosine) | (own[:, None] == own)
     first = similar.int().argmax(dim=1)  # the first True of each row
@@ -82,7 +90,14 @@ def merge_twins(incoming: Tensor, outgoing: Tensor, heads: Tensor) -> Tensor:
             "incoming (F, I), outgoing (O, F) and heads (F,) must agree in F; got "
             f"{tuple(incoming.shape)}, {tuple(outgoing.shape)} and {tuple(heads.shape)}"
         )
-    lengths = incoming.norm(dim=1)
+    scaled, size = _scaled(incoming.double())
+    lengths = (scaled.norm(dim=1, keepdim=True) * size).squeeze(1)
     own = torch.arange(len(heads), device=heads.device)
-    ratio = torch.where(heads == own, 1.0, lengths / lengths[heads])  # c
+    ratio = torch.where(heads == own, 1.0, lengths / lengths[heads]).to(outgoing.dtype)  # c
     return torch.zeros_like(outgoing).index_add(1, heads, outgoing * ratio)
+
+
+def _scaled(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row divided by its largest magnitude, and that; squares then neither vanish nor grow."""
+    size = rows.abs().amax(dim=1, keepdim=True)
+    return rows / size.clamp(min=torch.finfo(rows.dtype).tiny), size

@@ -10,13 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.exercises.distillation.losses import DISTILLATION_LOSS, kl
-from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
-
-
-def _logits(*shape: int, seed: int = 0) -> Tensor:
-    return 2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
+from course_lib.exercises.distillation.losses import kl, pairs_of_logits
+from course_lib.exercises.engine.seeded import Draw
+from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
 
 # ---------------------------------------------------------------------- repaired_training
 
@@ -45,22 +41,34 @@ def repaired_training(
 
 
 def _document_pairs(seed: int) -> list[Case]:
-    torch.manual_seed(0)
-    deep = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-    small = nn.Sequential(nn.Linear(6, 2), nn.ReLU(), nn.Linear(2, 3))
-    dropping = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+    draw = Draw(seed)
+
+    def linear(inputs: int = 6, outputs: int = 3) -> nn.Module:
+        return draw.module(lambda: nn.Linear(inputs, outputs))
+
+    def deep(width: int, *more: nn.Module) -> nn.Module:
+        return nn.Sequential(linear(6, width), nn.ReLU(), *more, linear(width))
+
+    far = linear()
+    with torch.no_grad():
+        far.weight *= 20  # gradients longer than 1: nothing is clipped here
+    pairs = {
+        "a linear student": (linear(), deep(8), draw.number(4, 7), 0.1),
+        "a small network": (deep(2), deep(8), draw.number(7, 10), 0.2),
+        "a single step": (linear(), linear(), 1, 0.05),
+        "a teacher with dropout": (linear(), deep(8, nn.Dropout(0.5)), 5, 0.1),
+        "a teacher with running statistics": (linear(), deep(8, nn.BatchNorm1d(8)), 3, 0.1),
+        "a student with dropout": (deep(8, nn.Dropout(0.5)), linear(), 3, 0.1),
+        "a teacher far away": (linear(), far, 3, 0.1),
+        "in float64": (linear().double(), linear().double(), 4, 0.1),
+    }
+    cases = {}
+    for label, (student, teacher, steps, rate) in pairs.items():
+        dtype = next(student.parameters()).dtype
+        data = (draw.normal(12, 6), draw.normal(12, 3), draw.normal(12, 6))
+        cases[label] = (student, teacher, *(x.to(dtype) for x in data), steps, rate)
     names = ("student", "teacher", "x_train", "y_train", "x_validation", "steps", "rate")
-
-    def case(label, student, teacher, steps, rate):
-        data = torch.randn(12, 6), torch.randn(12, 3), torch.randn(12, 6)
-        return Case(label, dict(zip(names, (student, teacher, *data, steps, rate), strict=True)))
-
-    return [
-        case("a linear student", nn.Linear(6, 3), deep, 5, 0.1),
-        case("a small network", small, deep, 8, 0.2),
-        case("a single step", nn.Linear(6, 3), nn.Linear(6, 3), 1, 0.05),
-        case("a teacher with dropout", nn.Linear(6, 3), dropping, 5, 0.1),
-    ]
+    return labelled_cases(names, cases)
 
 
 def _sgd(student, inputs, targets, steps, rate, zero=True, extra=()):
@@ -123,7 +131,11 @@ REPAIRED_TRAINING = Exercise(
 
 
 def token_distillation(student: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
-    """KL(teacher ‖ student) of logits (B, T, C), mean over all tokens whose target is not −100."""
+    """KL(teacher ‖ student) of logits (B, T, C), mean over all tokens whose target is not −100.
+
+    At T = 1, in the logits' dtype. Logits of padding may be anything, NaN too, in both models: they
+    reach neither the value nor the gradient. At least one token is real.
+    """
     real = targets != -100
     nothing = torch.zeros_like(student)
     student, teacher = (logits.where(real[..., None], nothing) for logits in (student, teacher))
@@ -132,19 +144,36 @@ def token_distillation(student: Tensor, teacher: Tensor, targets: Tensor) -> Ten
 
 
 def _padded(seed: int) -> list[Case]:
-    def case(label, *rows, seed=0, broken=None):
-        targets = torch.tensor(rows)
-        student, teacher = (_logits(*targets.shape, 6, seed=seed + i) for i in range(2))
-        if broken is not None:
-            student[targets == -100] = teacher[targets == -100] = broken
-        return Case(label, {"student": student, "teacher": teacher, "targets": targets})
+    draw = Draw(seed)
+    classes = draw.number(4, 8)
 
-    return [
-        case("no padding", [1, 2, 0], [3, 5, 4]),
-        case("sequences of different length", [1, 2, 3, 4], [5, -100, -100, -100], seed=2),
-        case("padding in front", [-100, -100, 1], [-100, 2, 3], [0, 0, 1], seed=4),
-        case("padding that holds NaN", [1, 2, -100], [3, -100, -100], seed=6, broken=torch.nan),
-    ]
+    def case(*lengths: int, front=False, student=None, teacher=None) -> tuple[Tensor, ...]:
+        longest = max(lengths)
+        targets = draw.integers(0, classes, len(lengths), longest)
+        padding = torch.arange(longest) >= torch.tensor(lengths)[:, None]
+        padding = padding.flip(1) if front else padding
+        logits = [2 * draw.normal(len(lengths), longest, classes) for _ in range(2)]
+        for some, broken in zip(logits, (student, teacher), strict=True):
+            if broken is not None:
+                some[padding] = broken
+        return (*logits, targets.masked_fill(padding, -100))
+
+    nan, certain = torch.nan, case(3, 1)
+    certain[1][0, 0, 0] = 1e4
+    certain[0][0, 1, 1] = 1e4
+    cases = {
+        "no padding": case(3, 3),
+        "sequences of different length": case(4, 1),
+        "padding in front": case(1, 2, 3, front=True),
+        "a sequence of padding alone": case(3, 0, 2),
+        "padding that holds NaN": case(2, 1, 4, student=nan, teacher=nan),
+        "NaN in the student's padding alone": case(1, 3, student=nan),
+        "NaN in the teacher's padding alone": case(3, 1, teacher=nan),
+        "padding that holds infinity": case(2, 3, student=torch.inf, teacher=-torch.inf),
+        "a certain teacher, a certain student": certain,
+        "in float64": tuple(x.double() if x.is_floating_point() else x for x in case(2, 1)),
+    }
+    return labelled_cases(("student", "teacher", "targets"), cases)
 
 
 def _per_sequence(s, t, y):
@@ -156,6 +185,7 @@ def _per_sequence(s, t, y):
 TOKEN_DISTILLATION = Exercise(
     reference=token_distillation,
     cases=_padded,
+    differentiable=("student",),
     hints=(
         "targets != -100 says which tokens are real. Clear the others' logits first: equal ones "
         "have KL 0. Clear the KL at the end, and the value is right, but the gradient is 0 · NaN.",
@@ -194,9 +224,10 @@ TOKEN_DISTILLATION = Exercise(
             "0 · NaN is NaN; clear the padding before anything is computed.",
         ),
         Misconception(
-            "divided by the vocabulary",
-            lambda s, t, y: kl(s, t, 1, 1).where(y != -100, 0).sum() / (y != -100).sum() / 6,
-            "you divided by the size of the vocabulary too. KL is a sum over the vocabulary.",
+            "cleared at the end",
+            lambda s, t, y: kl(s, t, 1, 1).where(y != -100, 0).sum() / (y != -100).sum(),
+            "the padding was cleared after KL had been computed. The value is right, but on the "
+            "way back the gradient is 0 · NaN: clear the logits of both before you compute.",
         ),
     ),
 )
@@ -207,27 +238,39 @@ TOKEN_DISTILLATION = Exercise(
 def feature_loss(student: Tensor, teacher: Tensor, projection: Tensor) -> Tensor:
     """Mean squared difference of the projected student (B, T, D) and the teacher (B, T, E).
 
-    projection: (E, D), the weight of an nn.Linear(D, E, bias=False).
+    projection: (E, D), the weight of an nn.Linear(D, E, bias=False). It learns with the student.
+    The mean is over all B · T · E numbers, in the features' dtype.
     """
     return (student @ projection.T - teacher).square().mean()
 
 
 def _features(seed: int) -> list[Case]:
-    def case(label, d, e, seed):
-        inputs = _logits(2, 3, d, seed=seed), _logits(2, 3, e, seed=seed + 1)
-        projection = _logits(e, d, seed=seed + 2)
-        return Case(label, {"student": inputs[0], "teacher": inputs[1], "projection": projection})
+    draw = Draw(seed)
 
-    return [
-        case("a wide teacher", 4, 7, 0),
-        case("a teacher twice as wide", 3, 6, 3),
-        case("equal widths", 5, 5, 6),
-    ]
+    def case(batch: int, tokens: int, d: int, e: int, scale: float = 1.0) -> tuple[Tensor, ...]:
+        student, teacher = 2 * draw.normal(batch, tokens, d), 2 * draw.normal(batch, tokens, e)
+        return student, scale * teacher, draw.normal(e, d)
+
+    width = draw.number(3, 6)
+    last_far = case(2, 3, 3, 4)
+    last_far[1][-1, -1] *= 50
+    cases = {
+        "a wide teacher": case(2, 3, width, width + 3),
+        "a teacher twice as wide": case(2, 4, 3, 6),
+        "equal widths": case(2, 3, width, width),
+        "a narrow teacher": case(3, 2, width, width - 2),
+        "one token": case(1, 1, 3, 4),
+        "a loud teacher": case(2, 2, 3, 5, scale=1e4),
+        "one token far from the others": last_far,
+        "in float64": tuple(x.double() for x in case(2, 2, 2, 3)),
+    }
+    return labelled_cases(("student", "teacher", "projection"), cases)
 
 
 FEATURE_LOSS = Exercise(
     reference=feature_loss,
     cases=_features,
+    differentiable=("student", "projection"),
     hints=(
         "The student's features have to become as wide as the teacher's.",
         "nn.Linear with weight W (E, D) computes x @ W.T: (B, T, D) -> (B, T, E).",
@@ -271,22 +314,22 @@ FEATURE_LOSS = Exercise(
 
 
 def reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(student ‖ teacher) of logits (B, C) at T = 1, mean over B: the student weighs."""
+    """KL(student ‖ teacher) of logits (B, C) at T = 1, mean over B: the student weighs.
+
+    In the logits' dtype; finite even where one of the two is certain (a probability of 0).
+    """
     log_q, log_p = student.log_softmax(dim=1), teacher.log_softmax(dim=1)
     return (log_q.exp() * (log_q - log_p)).sum(dim=1).mean()
 
 
 def _two_without_temperature(seed: int) -> list[Case]:
-    return [
-        Case(case.label, {name: case.inputs[name] for name in ("student", "teacher")})
-        for case in DISTILLATION_LOSS.cases(seed)
-        if case.label != "temperature one"
-    ]
+    return labelled_cases(("student", "teacher"), pairs_of_logits(seed))
 
 
 REVERSE_KL = Exercise(
     reference=reverse_kl,
     cases=_two_without_temperature,
+    differentiable=("student",),
     hints=(
         "Swap the roles: whose probabilities stand in front of the logarithm?",
         "Σ q (ln q − ln p), with q the student's.",
@@ -332,6 +375,7 @@ def cached_kl(student: Tensor, log_probabilities: Tensor, tokens: Tensor) -> Ten
 
     student: logits (B, C).
     log_probabilities, tokens: ln p of the teacher's k likeliest tokens, and which; (B, k).
+    The k hold less than all of the probability, and come in any order. In the logits' dtype.
     """
     log_q = student.log_softmax(dim=1)
     log_q_rest = log_q.scatter(1, tokens, -torch.inf).logsumexp(dim=1)
@@ -342,24 +386,33 @@ def cached_kl(student: Tensor, log_probabilities: Tensor, tokens: Tensor) -> Ten
 
 
 def _stored(seed: int) -> list[Case]:
-    def case(label, batch, classes, k, seed):
-        log_p = _logits(batch, classes, seed=seed + 1).log_softmax(dim=1)
-        values, tokens = log_p.topk(k, dim=1)
-        names = ("student", "log_probabilities", "tokens")
-        answers = (_logits(batch, classes, seed=seed), values, tokens)
-        return Case(label, dict(zip(names, answers, strict=True)))
+    draw = Draw(seed)
 
-    confident = {
-        "student": torch.tensor([[20.0, 0, 0, 0, 0, 0]]),
-        "log_probabilities": torch.tensor([[0.7, 0.2]]).log(),
-        "tokens": torch.tensor([[0, 1]]),
+    def case(batch: int, classes: int, k: int) -> tuple[Tensor, ...]:
+        log_p = (2 * draw.normal(batch, classes)).log_softmax(dim=1)
+        values, tokens = log_p.topk(k, dim=1)
+        return 2 * draw.normal(batch, classes), values, tokens
+
+    def confident(favourite: int, logit: float) -> tuple[Tensor, ...]:
+        """A student that is sure of its `favourite`; 0 and 1 are kept."""
+        student = draw.normal(1, 6)
+        student[0, favourite] += logit
+        return student, torch.tensor([[0.7, 0.2]]).log(), torch.tensor([[0, 1]])
+
+    in_order = case(3, 7, 4)
+    tokens, order = in_order[2].sort(dim=1)
+    cases = {
+        "two of five": case(1, 5, 2),
+        "three of many": case(4, draw.number(8, 12), 3),
+        "one of six": case(3, 6, 1),
+        "all but one": case(2, 5, 4),
+        "kept in the vocabulary's order": (in_order[0], in_order[1].gather(1, order), tokens),
+        "a confident student": confident(draw.number(0, 2), 20.0),
+        "a student that is certain": confident(draw.number(0, 2), 500.0),
+        "certain of what was not kept": confident(draw.number(2, 6), 500.0),
+        "in float64": tuple(x.double() if x.is_floating_point() else x for x in case(2, 6, 2)),
     }
-    return [
-        case("two of five", 1, 5, 2, 0),
-        case("three of eight", 4, 8, 3, 2),
-        case("one of six", 3, 6, 1, 4),
-        Case("a confident student", confident),
-    ]
+    return labelled_cases(("student", "log_probabilities", "tokens"), cases)
 
 
 def _top_alone(s, log_p, i):
@@ -388,6 +441,7 @@ def _first_k(s, log_p, i):
 CACHED_KL = Exercise(
     reference=cached_kl,
     cases=_stored,
+    differentiable=("student",),
     hints=(
         "The student's ln q comes from all its logits; gather(1, tokens) then picks the k.",
         "What is left for all other tokens together? For p, 1 − the sum of the k. For q, which may "

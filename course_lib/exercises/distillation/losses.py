@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.distillation.losses import soft_target_loss
+from course_lib.exercises.engine.seeded import Draw
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
 
 
@@ -20,29 +21,56 @@ def kl(student: Tensor, teacher: Tensor, t_student: float, t_teacher: float) -> 
     return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
 
 
-def _logits(*shape: int, seed: int = 0) -> Tensor:
-    return 2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+def pairs_of_logits(seed: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Label -> (student, teacher), each (B, C): what every loss of the two has to get right.
+
+    A row that is far from the others is so by a constant, which changes no probability.
+    """
+    draw = Draw(seed)
+
+    def two(*shape: int) -> tuple[Tensor, Tensor]:
+        return 2 * draw.normal(*shape), 2 * draw.normal(*shape)
+
+    def certain() -> Tensor:
+        return 1e4 * F.one_hot(draw.integers(0, 4, 3), 4)
+
+    far = torch.tensor([[0.0], [512.0], [-512.0]])
+    batch, wide, sharp = two(4, 5), two(2, 9), two(3, 4)
+    return {
+        "one example": (torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([[4.0, 1.0, 0.0]])),
+        "a batch": batch,
+        "more classes than examples": wide,
+        "a sharp teacher": (sharp[0], 9 * sharp[1]),
+        "a certain teacher": (2 * draw.normal(3, 4), certain()),
+        "a certain student": (certain(), 2 * draw.normal(3, 4)),
+        "one row far above the others, one far below": tuple(x + far for x in two(3, 4)),
+        "in float64": tuple(x.double() for x in two(2, 3)),
+    }
 
 
 # --------------------------------------------------------------------------------- soften
 
 
 def soften(logits: Tensor, temperature: float) -> Tensor:
-    """softmax(logits / T) over the last axis, (…, C)."""
+    """softmax(logits / T) over the last axis, (…, C), in the logits' dtype."""
     return (logits / temperature).softmax(dim=-1)
 
 
 def _some_logits(seed: int) -> list[Case]:
-    one = torch.tensor([4.0, 1.0, 0.0])
+    draw = Draw(seed)
+    far = torch.tensor([[0.0], [-2000.0], [2000.0]])
     cases = {
-        "one example": (one, 1.0),
-        "a high temperature": (one, 4.0),
-        "a low temperature": (one, 0.5),
-        "a batch": (_logits(3, 5), 2.0),
-        "sequences": (_logits(2, 3, 4), 8.0),
+        "one example": (torch.tensor([4.0, 1.0, 0.0]), 1.0),
+        "a high temperature": (2 * draw.normal(4), 4.0 + draw.number(0, 5)),
+        "a low temperature": (draw.normal(3), 0.5),
+        "a batch": (2 * draw.normal(3, 5), 2.0),
+        "sequences": (2 * draw.normal(2, 3, 4), 3.0 + draw.number(0, 5)),
         "large logits": (torch.tensor([[900.0, 899.0, 100.0]]), 1.0),
+        "one row far above the others, one far below": (draw.normal(3, 4) + far, 2.0),
+        "a single class": (draw.normal(2, 1), 2.0),
+        "in float64": (2 * draw.normal(2, 3).double(), 2.0),
     }
-    return [Case(k, {"logits": x, "temperature": t}) for k, (x, t) in cases.items()]
+    return labelled_cases(("logits", "temperature"), cases)
 
 
 def _by_hand(logits, temperature):
@@ -53,6 +81,7 @@ def _by_hand(logits, temperature):
 SOFTEN = Exercise(
     reference=soften,
     cases=_some_logits,
+    differentiable=("logits",),
     hints=(
         "The temperature changes the logits, before they become probabilities.",
         "Divide by it: at T = 4 the gaps between the logits are a quarter as large.",
@@ -102,7 +131,10 @@ SOFTEN = Exercise(
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T² · KL(softmax(teacher / T) ‖ softmax(student / T)) of logits (B, C), mean over B."""
+    """T² · KL(softmax(teacher / T) ‖ softmax(student / T)) of logits (B, C), mean over B.
+
+    In the logits' dtype; finite even where one of the two is certain (a probability of 0).
+    """
     log_q = (student / temperature).log_softmax(dim=1)
     log_p = (teacher / temperature).log_softmax(dim=1)
     divergence = (log_p.exp() * (log_p - log_q)).sum(dim=1)
@@ -110,21 +142,17 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> T
 
 
 def _two_logits(seed: int) -> list[Case]:
-    t, s = torch.tensor([[4.0, 1.0, 0.0]]), torch.tensor([[1.0, 2.0, 0.0]])
-    cases = {
-        "one example": (s, t, 4.0),
-        "temperature one": (s, t, 1.0),
-        "a batch": (_logits(4, 5), _logits(4, 5, seed=1), 2.0),
-        "more classes than examples": (_logits(2, 9, seed=2), _logits(2, 9, seed=3), 3.0),
-        "a sharp teacher": (_logits(3, 4, seed=4), 9 * _logits(3, 4, seed=5), 4.0),
-    }
-    names = ("student", "teacher", "temperature")
-    return labelled_cases(names, cases)
+    pairs, draw = pairs_of_logits(seed), Draw(seed)
+    at = dict.fromkeys(pairs, 2.0) | {"one example": 4.0, "a batch": 3.0 + draw.number(0, 3)}
+    cases = {label: (*pair, at[label]) for label, pair in pairs.items()}
+    cases["temperature one"] = (2 * draw.normal(3, 4), 2 * draw.normal(3, 4), 1.0)
+    return labelled_cases(("student", "teacher", "temperature"), cases)
 
 
 DISTILLATION_LOSS = Exercise(
     reference=distillation_loss,
     cases=_two_logits,
+    differentiable=("student",),
     hints=(
         "KL(p ‖ q) = Σ p (ln p − ln q), with the teacher's p in front.",
         "log_softmax gives ln p and ln q without ever taking the logarithm of 0.",
@@ -178,7 +206,10 @@ DISTILLATION_LOSS = Exercise(
 def hard_and_soft(
     student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, soft_share: float
 ) -> Tensor:
-    """(1 − soft_share) · cross-entropy + soft_share · T² · KL at temperature T, logits (B, C)."""
+    """(1 − soft_share) · cross-entropy + soft_share · T² · KL at temperature T, logits (B, C).
+
+    KL(teacher ‖ student) as in distillation_loss, both terms a mean over B, in the logits' dtype.
+    """
     hard = F.cross_entropy(student, labels)
     log_q = (student / temperature).log_softmax(dim=1)
     p = (teacher / temperature).softmax(dim=1)
@@ -187,16 +218,23 @@ def hard_and_soft(
 
 
 def _with_labels(seed: int) -> list[Case]:
-    t, s = torch.tensor([[4.0, 1.0, 0.0]]), torch.tensor([[1.0, 2.0, 0.0]])
-    batch = (_logits(4, 5), _logits(4, 5, seed=1), torch.tensor([0, 4, 2, 2]))
-    cases = {
-        "one example": (s, t, torch.tensor([0]), 4.0, 0.7),
-        "a batch": (*batch, 2.0, 0.5),
-        "mostly labels": (*batch, 3.0, 0.1),
-        "labels alone": (*batch, 4.0, 0.0),
-        "teacher alone": (*batch, 4.0, 1.0),
-    }
+    pairs, draw = pairs_of_logits(seed), Draw(seed)
     names = ("student", "teacher", "labels", "temperature", "soft_share")
+
+    def labelled(label: str, *rest: float) -> tuple:
+        student, teacher = pairs[label]
+        return (student, teacher, draw.integers(0, student.shape[1], len(student)), *rest)
+
+    cases = {
+        "one example": (*pairs["one example"], torch.tensor([0]), 4.0, 0.7),
+        "a batch": labelled("a batch", 2.0, (2 + draw.number(0, 3)) / 10),
+        "mostly labels": labelled("more classes than examples", 2.0 + draw.number(0, 3), 0.1),
+        "labels alone": labelled("a sharp teacher", 4.0, 0.0),
+        "teacher alone": labelled("a batch", 4.0, 1.0),
+        "in float64": labelled("in float64", 3.0, 0.6),
+    }
+    certain = ("a certain teacher", "a certain student")
+    cases |= {label: labelled(label, 2.0, (6 + draw.number(0, 3)) / 10) for label in certain}
     return labelled_cases(names, cases)
 
 
@@ -209,6 +247,7 @@ def _mixed(s, t, y, T, a, hard_temperature=1.0, factor=None):
 HARD_AND_SOFT = Exercise(
     reference=hard_and_soft,
     cases=_with_labels,
+    differentiable=("student",),
     hints=(
         "Two losses of the same student logits: one with the labels, one with the teacher.",
         "F.cross_entropy takes logits as they are. The temperature is for the soft term only.",
@@ -268,24 +307,31 @@ def student_gradients(
 
 
 def _pairs(seed: int) -> list[Case]:
-    torch.manual_seed(0)
-    images = torch.randn(6, 4)
-    shared = nn.Linear(4, 5)
-    student = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Dropout(0.5), nn.Linear(3, 3))
-    dropout = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Dropout(0.5), nn.Linear(9, 3))
-    statistics = nn.Sequential(nn.Linear(4, 9), nn.BatchNorm1d(9), nn.Linear(9, 3))
+    draw = Draw(seed)
+    classes = draw.number(3, 6)
+
+    def linear(inputs: int = 4, outputs: int = classes) -> nn.Module:
+        return draw.module(lambda: nn.Linear(inputs, outputs))
+
+    def deep(width: int, *between: nn.Module) -> nn.Module:
+        return nn.Sequential(linear(4, width), *between, linear(width))
+
+    shared, relu = linear(4, 5), nn.ReLU()
     pairs = {
-        "the student has dropout": (student, nn.Linear(4, 3)),
-        "the teacher has dropout": (nn.Linear(4, 3), dropout),
-        "the teacher has running statistics": (nn.Linear(4, 3), statistics),
+        "the student has dropout": (deep(3, relu, nn.Dropout(0.5)), linear()),
+        "the teacher has dropout": (linear(), deep(9, relu, nn.Dropout(0.5))),
+        "the teacher has running statistics": (linear(), deep(9, nn.BatchNorm1d(9))),
         "they share their first layer": (
-            nn.Sequential(shared, nn.ReLU(), nn.Linear(5, 3)),
-            nn.Sequential(shared, nn.ReLU(), nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)),
+            nn.Sequential(shared, relu, linear(5)),
+            nn.Sequential(shared, relu, linear(5, 8), relu, linear(8)),
         ),
+        "in float64": (linear().double(), linear().double()),
     }
-    names = ("student", "teacher", "images", "temperature")
-    values = [(s, t, images, 2.0) for s, t in pairs.values()]
-    return [Case(k, dict(zip(names, v, strict=True))) for k, v in zip(pairs, values, strict=True)]
+    cases = {}
+    for label, (student, teacher) in pairs.items():
+        images = draw.normal(6, 4).to(next(student.parameters()).dtype)
+        cases[label] = (student, teacher, images, 2.0 + draw.number(0, 4))
+    return labelled_cases(("student", "teacher", "images", "temperature"), cases)
 
 
 def _teacher_in_training_mode(student, teacher, images, temperature):

@@ -20,7 +20,10 @@ SMALL = 12  # numbers of a tensor that is shown whole
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a learner is told; `details` are (what, text) lines about the first failing case."""
+    """What a learner is told; `details` are (what, text) lines about the first failing case.
+
+    Of an open task that passed, they say what each case reached.
+    """
 
     exercise: str
     status: str
@@ -49,9 +52,10 @@ def judge(
     problems = [_problem(exercise, *three) for three in zip(cases, outcomes, expected, strict=True)]
     failing = [i for i, problem in enumerate(problems) if problem]
     if not failing:
-        return Verdict(exercise.name, PASSED, total, total)
+        reached = map(_shown, [exercise] * total, cases, outcomes) if exercise.reached else ()
+        return Verdict(exercise.name, PASSED, total, total, details=tuple(reached))
     first = failing[0]
-    known = _misconception(exercise, cases, outcomes, device)
+    known = _misconception(exercise, cases, outcomes, expected, device)
     return Verdict(
         exercise.name,
         FAILED,
@@ -80,7 +84,7 @@ def _problem(exercise: Exercise, case: Case, yours: Outcome, expected: Outcome):
     wrong_gradient = "" if found else _gradient_problem(exercise, yours, expected)
     if not (found or broken or wrong_gradient):
         return ()
-    lines = [*_given(case), ("yours", short(yours.value))]
+    lines = [*_given(case), _shown(exercise, case, yours)]
     if found:
         lines.append(("expected", short(expected.value)))
         one_number = found == f"{short(yours.value)}, expected {short(expected.value)}"
@@ -90,6 +94,16 @@ def _problem(exercise: Exercise, case: Case, yours: Outcome, expected: Outcome):
     if wrong_gradient:
         lines.append(("gradient", wrong_gradient))
     return (*lines, *(("must hold", text) for text in broken))
+
+
+def _shown(exercise: Exercise, case: Case, yours: Outcome) -> tuple[str, str]:
+    """What an open task reached, else the value."""
+    if exercise.reached:
+        try:
+            return "reached", exercise.reached(case.inputs, bare(yours.value))
+        except Exception:  # a value of another type or shape: it is shown as it is
+            pass
+    return "yours", short(yours.value)
 
 
 def _gradient_problem(exercise: Exercise, yours: Outcome, expected: Outcome) -> str:
@@ -161,22 +175,25 @@ def _broken(exercise: Exercise, case: Case, yours: Outcome, unlike: bool) -> lis
     return broken
 
 
-def _misconception(exercise: Exercise, cases, outcomes, device):
+def _misconception(exercise: Exercise, cases, outcomes, expected, device):
     """The known wrong answer that gives the very same outcome on every case, if there is one."""
     for known in exercise.misconceptions:
         same = run(known.function, cases, exercise.seconds, device)
-        if all(_same(exercise, *pair) for pair in zip(outcomes, same, strict=True)):
+        if all(_same(exercise, *three) for three in zip(outcomes, same, expected, strict=True)):
             return known
     return None
 
 
-def _same(exercise: Exercise, one: Outcome, other: Outcome) -> bool:
+def _same(exercise: Exercise, one: Outcome, other: Outcome, expected: Outcome) -> bool:
+    """Whether two wrong answers are one; where the value is right, their gradients decide."""
     if (one.error, one.altered) != (other.error, other.altered):
         return False
     if one.error:
         return True
-    same_gradients = bool(one.gradients) == bool(other.gradients)
-    return same_gradients and _difference(exercise, one, other) is None
+    if bool(one.gradients) != bool(other.gradients) or _difference(exercise, one, other):
+        return False
+    right = _difference(exercise, one, expected) is None
+    return not (right and _gradient_problem(exercise, one, other))
 
 
 def _describe(case: Case) -> str:

@@ -9,14 +9,13 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from platformdirs import user_data_path
-
 from course_lib.exercises.engine.judge import PASSED, Verdict
+from course_lib.places import data_folder
 
 
 def progress_file() -> Path:
     """Where progress is kept."""
-    return user_data_path("removing-redundancy") / "progress.jsonl"
+    return data_folder() / "progress.jsonl"
 
 
 def record(verdict: Verdict) -> None:

@@ -54,12 +54,12 @@ def headline(verdict: Verdict) -> str:
 
 def words(verdict: Verdict) -> str:
     """The whole verdict as plain text."""
+    details = [f"    {what:<10}{text}" for what, text in verdict.details]
     if verdict.status == PASSED:
-        return headline(verdict)
+        return "\n".join([headline(verdict), *details])
     if verdict.status == NOT_ATTEMPTED:
         return f'{headline(verdict)}\n  Write it above. hint("{verdict.exercise}") helps.'
-    lines = [headline(verdict), f"  {verdict.case}"]
-    lines += [f"    {what:<10}{text}" for what, text in verdict.details]
+    lines = [headline(verdict), f"  {verdict.case}", *details]
     if verdict.cause:
         lines += textwrap.wrap(
             f"Likely cause: {verdict.cause}", 92, initial_indent="  ", subsequent_indent="  "

@@ -53,7 +53,8 @@ class Exercise:
 
     `cases(seed)` makes the inputs: notebooks use seed 0, a grader its own. `differentiable` names
     those by which the returned value will be differentiated: then its gradient is judged as well.
-    Where many answers are right, `compare` is False: only the properties decide.
+    Where many answers are right, `compare` is False: only the properties decide. Then
+    `reached(inputs, value)` says in one line what was reached and what is asked.
     """
 
     reference: Callable
@@ -63,6 +64,7 @@ class Exercise:
     properties: tuple[Property, ...] = ()
     differentiable: tuple[str, ...] = ()
     compare: bool = True
+    reached: Callable[[dict[str, Any], Any], str] | None = None
     relative_tolerance: float = 1e-5
     absolute_tolerance: float = 1e-6
     seconds: float = 2.0

@@ -3,15 +3,11 @@
 import torch
 from torch import Tensor
 
+from course_lib.exercises.engine.seeded import Draw
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
 from course_lib.exercises.l0_objective.penalties import regression
 from course_lib.pruning.cross_validation import cross_validation_errors, k_folds
 from course_lib.pruning.least_squares import ridge
-
-
-def _normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
 
 # --------------------------------------------------------------------- validation_errors
 
@@ -19,7 +15,10 @@ def _normal(*shape: int, seed: int = 0) -> Tensor:
 def validation_errors(
     features: Tensor, targets: Tensor, penalties: list[float], folds: list[tuple[Tensor, Tensor]]
 ) -> Tensor:
-    """For each λ the mean squared error on the folds' validation rows, averaged over the folds."""
+    """For each λ the mean squared error on the folds' validation rows, averaged over the folds.
+
+    A tensor (λ,) in the features' dtype. Each fold counts once, however many rows it has.
+    """
     rows = []
     for training, validation in folds:
         X, y = features[training], targets[training]
@@ -33,10 +32,16 @@ def validation_errors(
 
 
 def _fold_cases(seed: int) -> list[Case]:
+    draw, once = Draw(seed), 1000 * seed
+    overlapping = [(order[:7], order[7:9]) for order in (draw.order(10), draw.order(10))]
+    X, y = regression(draw, 9, 3)
+    price = draw.number(1, 9) / 4
     labelled = {
-        "three folds": (*regression(12, 3, seed=1), [0.1, 1.0, 30.0], k_folds(12, 3)),
-        "folds of unequal size": (*regression(11, 4, seed=2), [0.0, 5.0], k_folds(11, 4, seed=1)),
-        "each row once": (*regression(7, 2, seed=4), [0.5, 2.0], k_folds(7, 7)),
+        "three folds": (*regression(draw, 12, 3), [0.1, price, 30.0], k_folds(12, 3, once)),
+        "folds of unequal size": (*regression(draw, 11, 4), [0.0, 5.0], k_folds(11, 4, once + 1)),
+        "each row once": (*regression(draw, 7, 2), [0.5, 1 + price], k_folds(7, 7, once + 2)),
+        "folds that leave rows out": (*regression(draw, 10, 2), [price], overlapping),
+        "float64": (X.double(), y.double(), [2.0, price, 0.3], k_folds(9, 2, once + 3)),
     }
     return labelled_cases(("features", "targets", "penalties", "folds"), labelled)
 
@@ -119,17 +124,23 @@ VALIDATION_ERRORS = Exercise(
 
 
 def relative_magnitude(weight: Tensor) -> Tensor:
-    """Each weight's share of ‖W‖₁, by magnitude."""
+    """Each weight's share of ‖W‖₁, by magnitude, in weight's shape and dtype; not all are zero."""
     magnitude = weight.abs()
     return magnitude / magnitude.sum()
 
 
 def _weights(seed: int) -> list[Case]:
+    draw = Draw(seed)
+    wide_range = torch.tensor([1.0, -1e-50, 3e-60, -2.0], dtype=torch.float64)
     labelled = {
         "three weights": (torch.tensor([3.0, -4.0, 1.0]),),
-        "all negative": (torch.tensor([-0.5, -1.5]),),
-        "with zeros": (torch.tensor([0.0, 2.0, 0.0, -2.0]),),
-        "a matrix": (_normal(3, 4),),
+        "all negative": (-0.1 - draw.uniform(2),),
+        "with zeros": (torch.tensor([0.0, 2.0, -0.0, -2.0]) * draw.number(1, 9),),
+        "a matrix": (draw.normal(3, 4),),
+        "one weight": (draw.normal(1),),
+        "very small weights": (1e-12 * draw.normal(2, 5),),
+        "one giant": (torch.cat([draw.normal(4), torch.tensor([-1e9])]),),
+        "float64, from 1e-60 to 2": (wide_range * (1 + draw.uniform(4)),),
     }
     return labelled_cases(("weight",), labelled)
 
@@ -137,6 +148,7 @@ def _weights(seed: int) -> list[Case]:
 RELATIVE_MAGNITUDE = Exercise(
     reference=relative_magnitude,
     cases=_weights,
+    absolute_tolerance=0.0,
     hints=(
         "The printed formula calls wᵢ/‖W‖₁ an absolute value. Can it be negative?",
         "‖W‖₁ is the sum of all |wᵢ|.",
@@ -190,12 +202,30 @@ def kept_by_mean(weight: Tensor) -> int:
 
 
 def _tensors(seed: int) -> list[Case]:
+    draw = Draw(seed)
+
+    def spread(*shape: int) -> Tensor:
+        """Random weights, none of them as large as their mean: rounding counts nothing."""
+        while True:
+            weight = draw.normal(*shape)
+            magnitude = weight.abs()
+            if ((magnitude - magnitude.mean()).abs() > 1e-5 * magnitude.mean()).all():
+                return weight
+
+    signs = draw.normal(draw.number(3, 9)).sign()
+    around = 1 + 1e-9 * torch.tensor([1.0, -1.0, 2.0, -2.0, 3.0, -3.0], dtype=torch.float64)
+    zeros = torch.zeros(3, draw.number(4, 9))
+    zeros[0, :3] = torch.tensor([1.0, -2.0, 4.0])
     labelled = {
         "three weights": (torch.tensor([3.0, -4.0, 1.0]),),
-        "all equal": (torch.tensor([0.5, -0.5, 0.5, 0.5]),),
-        "one giant": (torch.tensor([0.1, -0.2, 50.0, 0.3, -0.1]),),
+        "all equal": (0.5 * signs,),
+        "one giant": (torch.cat([spread(draw.number(4, 9)), torch.tensor([5e3])]),),
         "nearly all large": (torch.tensor([[2.0, -2.5], [3.0, 0.1], [-2.0, 2.0]]),),
-        "bell-shaped": (_normal(20, 15),),
+        "most weights are zero": (zeros,),
+        "all zero": (torch.zeros(draw.number(2, 9)),),
+        "bell-shaped": (spread(20, draw.number(12, 18)),),
+        "very small weights": (1e-9 * spread(draw.number(30, 60)),),
+        "float64, all nearly equal": (torch.cat([around, -around[: draw.number(1, 2)]]),),
     }
     return labelled_cases(("weight",), labelled)
 

@@ -5,19 +5,16 @@ import math
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.data.images import Digits, digits
+from course_lib.exercises.engine.seeded import Draw
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
 from course_lib.measure.quality import accuracy
 from course_lib.models.digits_mlp import DigitsMLP, train_digits
 from course_lib.models.parts import prunable_weights
 from course_lib.pruning.masks import apply_masks, hold_masks, magnitude_masks
-
-
-def _normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
 
 # ------------------------------------------------------------------ masked_momentum_step
 
@@ -25,29 +22,34 @@ def _normal(*shape: int, seed: int = 0) -> Tensor:
 def masked_momentum_step(
     weight: Tensor, velocity: Tensor, gradient: Tensor, mask: Tensor, rate: float, momentum: float
 ) -> tuple[Tensor, Tensor]:
-    """(weight, velocity) after one SGD step with momentum under which no pruned weight returns."""
+    """(weight, velocity) after one SGD step with momentum under which no pruned weight returns.
+
+    The inputs stay as they are; mask is bool, True where a weight stays.
+    """
     velocity = (momentum * velocity + gradient) * mask
     return (weight - rate * velocity) * mask, velocity
 
 
 def _optimizer_states(seed: int) -> list[Case]:
-    names = ("weight", "velocity", "gradient", "mask", "rate", "momentum")
+    draw, names = Draw(seed), ("weight", "velocity", "gradient", "mask", "rate", "momentum")
     mask = torch.tensor([False, True])
     two, ones, zeros = torch.tensor([0.0, 2.0]), torch.ones(2), torch.zeros(2)
-    some = _normal(3, 4) > 0
+    some, rate, momentum = draw.normal(3, 4) > 0, draw.number(1, 5) / 8, draw.number(5, 9) / 10
+    some[0, :2] = torch.tensor([True, False])
+
+    def state(*shape: int) -> list[Tensor]:
+        return [draw.normal(*shape) for _ in range(3)]
+
     labelled = {
         "no momentum yet": (two, zeros, ones, mask, 0.5, 0.9),
-        "momentum from before the pruning": (two, ones, ones, mask, 0.5, 0.9),
+        "momentum from before the pruning": (two, ones, ones, mask, rate, 0.9),
         "just chosen, not yet zero": (torch.tensor([3.0, 2.0]), ones, -ones, mask, 0.1, 0.5),
-        "no gradient": (two, 2 * ones, zeros, mask, 0.25, 0.8),
-        "a matrix": (
-            _normal(3, 4, seed=1) * some,
-            _normal(3, 4, seed=2),
-            _normal(3, 4, seed=3),
-            some,
-            0.1,
-            0.9,
-        ),
+        "no gradient": (two, 2 * ones, zeros, mask, 0.25, momentum),
+        "no momentum at all": (*state(2), mask, rate, 0.0),
+        "a matrix": (*state(3, 4), some, 0.1, momentum),
+        "very large gradients": (*state(2), mask, 1e9, momentum),
+        "all stay": (*state(5), torch.ones(5, dtype=torch.bool), rate, momentum),
+        "float64": (*(one.double() for one in state(3, 4)), some, rate, momentum),
     }
     return labelled_cases(names, labelled)
 
@@ -117,18 +119,27 @@ MASKED_MOMENTUM_STEP = Exercise(
 
 
 def expected_open_gates(log_alpha: Tensor, beta: float, gamma: float, zeta: float) -> Tensor:
-    """Expected number of hard-concrete gates that are not zero, a 0-d tensor."""
+    """Expected number of hard-concrete gates that are not zero, a 0-d tensor in log_alpha's dtype.
+
+    It is there to be differentiated by log_alpha (any shape).
+    """
     return (log_alpha - beta * math.log(-gamma / zeta)).sigmoid().sum()
 
 
 def _gates(seed: int) -> list[Case]:
-    names = ("log_alpha", "beta", "gamma", "zeta")
+    draw, names = Draw(seed), ("log_alpha", "beta", "gamma", "zeta")
+    beta, gamma = draw.number(3, 9) / 10, -draw.number(1, 6) / 20
+    zeta = 1.0 + draw.number(7, 12) / 20
     labelled = {
         "three gates": (torch.tensor([-5.0, 0.0, 5.0]), 2 / 3, -0.1, 1.1),
-        "all nearly closed": (torch.full((6,), -4.0), 2 / 3, -0.1, 1.1),
-        "another temperature": (torch.tensor([-1.0, 1.0]), 0.3, -0.1, 1.1),
-        "a wide stretch": (torch.tensor([-1.0, 0.5, 2.0]), 0.5, -0.5, 1.5),
-        "a matrix": (_normal(3, 4), 2 / 3, -0.1, 1.1),
+        "all nearly closed": (draw.uniform(6) - 4.5, 2 / 3, -0.1, 1.1),
+        "another temperature": (draw.normal(2), 0.3, -0.1, 1.1),
+        "a wide stretch": (draw.normal(3), beta, -0.5, 1.5),
+        "farther below 0 than above 1": (draw.normal(4), beta, -0.4, 1.05),
+        "a matrix": (draw.normal(3, 4), beta, gamma, zeta),
+        "one gate": (draw.normal(1), beta, gamma, zeta),
+        "open and closed for certain": (torch.tensor([-30.0, 30.0, 25.0]), 2 / 3, gamma, zeta),
+        "float64": (draw.normal(5).double(), beta, gamma, zeta),
     }
     return labelled_cases(names, labelled)
 
@@ -140,6 +151,7 @@ def _stretched(log_alpha, gamma, zeta):
 EXPECTED_OPEN_GATES = Exercise(
     reference=expected_open_gates,
     cases=_gates,
+    differentiable=("log_alpha",),
     hints=(
         "The expected number is the sum of each gate's chance of being open.",
         "A gate is zero if s(ζ − γ) + γ ≤ 0. Solve for s, then for u, which is uniform.",
@@ -194,7 +206,10 @@ def retrain(
 
 
 def sparsify_digits(models: list[nn.Module], images: Tensor, labels: Tensor) -> list[nn.Module]:
-    """Copies of the trained models, each with at most 8 % of its weights not zero."""
+    """A copy of each trained DigitsMLP, in order, with at most 8 % of its weights not zero.
+
+    The zeros stand in the weights themselves. `labels` names the ten digits in another way.
+    """
     pruned = copy.deepcopy(models)
     for model in pruned:
         for density, epochs in STROKES:
@@ -204,35 +219,62 @@ def sparsify_digits(models: list[nn.Module], images: Tensor, labels: Tensor) -> 
 
 
 @cache
-def _dense() -> tuple[list[nn.Module], Digits, float]:
-    """Three trained models, the images, and the models' mean accuracy."""
-    data, models = digits(), []
-    for seed in range(3):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            models.append(DigitsMLP())
-        train_digits(models[-1], data, seed=seed)
-    return models, data, _mean_accuracy([model.state_dict() for model in models])
+def _trained(seed: int) -> tuple[list[nn.Module], Digits]:
+    """Three trained models, and the digits, each under the name of another one."""
+    draw, data = Draw(seed), digits()
+    names = draw.order(10)
+    while (names == torch.arange(10)).any():
+        names = draw.order(10)
+    data = data._replace(train_labels=names[data.train_labels])
+    models = [draw.module(DigitsMLP) for _ in range(3)]
+    for model in models:
+        train_digits(model, data, seed=draw.number(0, 1000))
+    return models, data
 
 
 def _three_models(seed: int) -> list[Case]:
-    models, data, _ = _dense()
+    models, data = _trained(seed)
     inputs = {"models": models, "images": data.train_images, "labels": data.train_labels}
-    return [Case("three networks", inputs)]
+    return [Case("three networks", copy.deepcopy(inputs))]
 
 
-def _mean_accuracy(states: list[dict[str, Tensor]]) -> float:
+def _mean_accuracy(inputs, states: list[dict[str, Tensor]]) -> float:
+    """On the test images, under the names that the labels of the training images have."""
     data, model, total = digits(), DigitsMLP(), 0.0
+    names = torch.zeros(10, dtype=torch.long).scatter(0, data.train_labels, inputs["labels"])
     for state in states:
         model.load_state_dict(state)
-        total += accuracy(model, data.test_images, data.test_labels)
+        total += accuracy(model, data.test_images, names[data.test_labels])
     return total / len(states)
 
 
-def _sparse_enough(inputs, states) -> bool:
-    left = [sum(int((state[name] != 0).sum()) for name in LAYERS) for state in states]
-    weights = sum(DigitsMLP().state_dict()[name].numel() for name in LAYERS)
-    return len(states) == len(inputs["models"]) and max(left) <= 0.08 * weights
+def _asked(inputs) -> float:
+    """Two points less than the dense networks' mean accuracy."""
+    return _mean_accuracy(inputs, [model.state_dict() for model in inputs["models"]]) - 0.02
+
+
+def _weights(state: dict[str, Tensor]) -> Tensor:
+    return torch.cat([state[name].flatten() for name in LAYERS])
+
+
+def _densities(states) -> list[float]:
+    return [float((_weights(state) != 0).double().mean()) for state in states]
+
+
+def _are_copies(inputs, states) -> bool:
+    """Each answer resembles its own model more than any other one, and has its shapes."""
+    theirs = torch.stack([_weights(model.state_dict()) for model in inputs["models"]])
+    mine = torch.stack([_weights(state) for state in states])
+    likeness = F.normalize(mine, dim=1) @ F.normalize(theirs, dim=1).T
+    return likeness.argmax(dim=1).tolist() == list(range(len(theirs)))
+
+
+def _what_was_reached(inputs, states) -> str:
+    reached, asked = 100 * _mean_accuracy(inputs, states), 100 * _asked(inputs)
+    return (
+        f"accuracy {reached:.1f} % (asked: at least {asked:.1f} %), "
+        f"density {100 * max(_densities(states)):.1f} % (asked: at most 8 %)"
+    )
 
 
 def _pruned_to(density, held=None):
@@ -264,11 +306,20 @@ SPARSIFY_DIGITS = Exercise(
         "for density, epochs in ((0.2, 2), (0.08, 6)): masks = magnitude_masks(prunable_weights("
         "model), density), then retrain(model, images, labels, masks, epochs).",
     ),
+    reached=_what_was_reached,
     properties=(
-        Property("each network keeps at most 8 % of its weights", _sparse_enough),
         Property(
-            "on test images the mean accuracy is within one point of the dense networks'",
-            lambda inputs, states: _mean_accuracy(states) >= _dense()[2] - 0.01,
+            "each network keeps at most 8 % of its weights",
+            lambda inputs, states: max(_densities(states)) <= 0.08,
+        ),
+        Property(
+            "network i is a copy of model i, not of another one, pruned and trained", _are_copies
+        ),
+        Property(
+            "on test images the mean accuracy is within two points of the dense networks' "
+            "(only the images and labels that you are handed help: elsewhere the digits have other "
+            "names)",
+            lambda inputs, states: _mean_accuracy(inputs, states) >= _asked(inputs),
         ),
     ),
     misconceptions=(

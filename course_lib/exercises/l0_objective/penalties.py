@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from course_lib.exercises.engine.seeded import Draw
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
 from course_lib.pruning.least_squares import gradient, lipschitz_constant
 from course_lib.pruning.objective import project
@@ -16,33 +17,40 @@ X = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
 Y = torch.tensor([1.0, 2.0, 3.0, 5.0])
 
 
-def _normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def regression(rows: int, features: int, seed: int) -> tuple[Tensor, Tensor]:
+def regression(draw: Draw, rows: int, features: int) -> tuple[Tensor, Tensor]:
     """X (N, P) and y (N,) with two features that matter, and means that are not zero."""
-    X = _normal(rows, features, seed=seed) + torch.arange(features)
-    return X, 2 * X[:, 0] - X[:, 1] + 3 + 0.5 * _normal(rows, seed=seed + 1)
+    X = draw.normal(rows, features) + torch.arange(features)
+    return X, 2 * X[:, 0] - X[:, 1] + 3 + 0.5 * draw.normal(rows)
+
+
+def _doubles(*tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(tensor.double() for tensor in tensors)
 
 
 # --------------------------------------------------------------------- ridge_closed_form
 
 
 def ridge_closed_form(features: Tensor, targets: Tensor, penalty: float) -> Tensor:
-    """The θ (P,) of least ‖Xθ − y‖₂² + λ‖θ‖₂²."""
+    """The θ (P,) of least ‖Xθ − y‖₂² + λ‖θ‖₂², in X's dtype."""
     gram = features.T @ features
     eye = torch.eye(len(gram), device=gram.device)
     return torch.linalg.solve(gram + penalty * eye, features.T @ targets)
 
 
 def _ridge_cases(seed: int) -> list[Case]:
+    draw = Draw(seed)
+    apart = draw.normal(8, 3).double()
+    nearly_equal = torch.cat([apart, apart[:, :1] + 1e-4 * draw.normal(8, 1)], dim=1)
+    wide = (draw.normal(3, 6), draw.normal(3))
     labelled = {
         "no penalty": (X, Y, 0.0),
-        "a small penalty": (X, Y, 0.5),
-        "a large penalty": (X, Y, 20.0),
-        "five features": (*regression(9, 5, seed=3), 2.0),
-        "more features than rows": (_normal(3, 6, seed=5), _normal(3, seed=6), 1.0),
+        "a small penalty": (X, Y + draw.normal(4), 0.5),
+        "a large penalty": (X, Y + draw.normal(4), draw.number(10, 30) + 0.5),
+        "five features": (*regression(draw, 9, 5), draw.number(1, 5) / 2),
+        "more features than rows": (*wide, draw.number(1, 4) / 2),
+        "small numbers": (1e-3 * draw.normal(7, 3), 1e-3 * draw.normal(7), 1e-6),
+        "one feature": (draw.normal(5, 1), draw.normal(5), 1.5),
+        "float64, two columns nearly equal": (nearly_equal, draw.normal(8).double(), 1e-9),
     }
     return labelled_cases(("features", "targets", "penalty"), labelled)
 
@@ -98,17 +106,28 @@ RIDGE_CLOSED_FORM = Exercise(
 
 
 def minimise_l1(z: Tensor, penalty: float) -> Tensor:
-    """The θ of least ‖θ − z‖₂² + λ‖θ‖₁, of z's shape."""
+    """The θ of least ‖θ − z‖₂² + λ‖θ‖₁, of z's shape and dtype; z may require a gradient."""
     return z.sign() * (z.abs() - penalty / 2).clamp(min=0)
 
 
+def _off(values: Tensor, threshold: float) -> Tensor:
+    """The values, none of them within a tenth of ±threshold: no answer hangs on rounding."""
+    near = (values.abs() - threshold).abs() < 0.1 * threshold
+    return torch.where(near, 1.5 * values, values)
+
+
 def _thresholds(seed: int) -> list[Case]:
+    draw = Draw(seed)
+    some, price = draw.uniform(3).tolist(), 0.5 + draw.uniform(1).item()
     labelled = {
-        "three numbers": (torch.tensor([1.0, -0.4, 0.2]), 0.5),
-        "no penalty": (torch.tensor([1.0, -0.4, 0.2, 0.0]), 0.0),
-        "just on the threshold": (torch.tensor([0.25, -0.25, 0.5]), 0.5),
-        "everything goes": (torch.tensor([0.3, -0.4]), 3.0),
-        "a matrix": (_normal(3, 4), 1.2),
+        "three numbers": (torch.tensor([1.0, -0.4, 0.2]) + 0.02 * some[0], 0.5),
+        "no penalty": (0.1 + draw.normal(4).abs(), 0.0),
+        "everything goes": (draw.uniform(2) - 0.5, 3.0 + some[1]),
+        "one number": (torch.tensor([-2.0 - some[2]]), 1.0),
+        "a matrix": (_off(draw.normal(3, 4), price), 2 * price),
+        "very small numbers": (1e-9 * _off(draw.normal(6), 0.5), 1e-9),
+        "very large numbers": (1e9 * _off(draw.normal(6), 0.5), 1e9),
+        "float64": (_off(draw.normal(5), price).double(), 2 * price),
     }
     return labelled_cases(("z", "penalty"), labelled)
 
@@ -116,6 +135,8 @@ def _thresholds(seed: int) -> list[Case]:
 MINIMISE_L1 = Exercise(
     reference=minimise_l1,
     cases=_thresholds,
+    differentiable=("z",),
+    absolute_tolerance=1e-14,
     hints=(
         "The sum falls apart: each θᵢ minimises (θᵢ − zᵢ)² + λ|θᵢ| by itself.",
         "For θ > 0 the derivative 2(θ − z) + λ is zero at θ = z − λ/2. When is that still > 0?",
@@ -157,17 +178,26 @@ MINIMISE_L1 = Exercise(
 
 
 def hard_threshold(weight: Tensor, threshold: float) -> Tensor:
-    """`weight` with each entry zeroed whose magnitude is not larger than the threshold."""
+    """A copy of `weight`, each entry zeroed whose magnitude is not larger than the threshold."""
     return torch.where(weight.abs() > threshold, weight, 0.0)
 
 
 def _weights_and_thresholds(seed: int) -> list[Case]:
+    draw = Draw(seed)
+    many, long = draw.normal(4, 5), draw.normal(30)
+    tie = many.abs().flatten().sort().values[draw.number(5, 15)].item()
+    above = torch.tensor([1 + 1e-9, 1 - 1e-9, -1 - 1e-9, 1.0], dtype=torch.float64)
+    size = draw.number(1, 9) / 8
     labelled = {
         "both signs, and a tie": (torch.tensor([[0.25, -0.25], [0.75, -0.5]]), 0.25),
-        "a vector": (torch.tensor([2.0, -3.0, 0.5, 0.0]), 1.0),
-        "a threshold of zero": (torch.tensor([0.2, 0.0, -0.2]), 0.0),
-        "everything goes": (torch.tensor([0.2, -0.3]), 1.0),
-        "a larger matrix": (_normal(4, 5), 0.6),
+        "a vector": (torch.tensor([2.0, -3.0, 0.5, 0.0]) * size, size),
+        "a threshold of zero": (torch.cat([draw.normal(2), torch.tensor([0.0, -0.0])]), 0.0),
+        "everything goes": (draw.uniform(2) - 0.5, 1.0),
+        "a matrix, one entry on the threshold": (many, tie),
+        "very small weights": (1e-9 * long, 1e-9),
+        "one giant": (torch.cat([long, torch.tensor([-1e9])]), 0.5),
+        "float64, hardly above and below": (size * above, size),
+        "a single number": (draw.normal(1).abs() + 1, 0.5),
     }
     return labelled_cases(("weight", "threshold"), labelled)
 
@@ -180,6 +210,7 @@ def _in_place(weight, threshold):
 HARD_THRESHOLD = Exercise(
     reference=hard_threshold,
     cases=_weights_and_thresholds,
+    absolute_tolerance=0.0,
     hints=(
         "|W| is meant entry by entry: weight.abs().",
         "torch.where(condition, weight, 0.0) keeps the shape and makes a new tensor.",
@@ -223,42 +254,51 @@ HARD_THRESHOLD = Exercise(
 
 
 def keep_largest(theta: Tensor, k: int) -> Tensor:
-    """The k largest magnitudes of θ, zeros elsewhere; of equal ones the first by index stay."""
-    flat = theta.flatten()
-    kept, left = torch.zeros_like(flat), flat.abs()
+    """The k largest magnitudes of the vector θ (P,), zeros elsewhere, in θ's dtype.
+
+    Of equal magnitudes the first by index stay.
+    """
+    kept, left = torch.zeros_like(theta), theta.abs()
     for _ in range(k):
         i = left.argmax()
-        kept[i] = flat[i]
+        kept[i] = theta[i]
         left[i] = -torch.inf
-    return kept.reshape(theta.shape)
+    return kept
 
 
 def _projections(seed: int) -> list[Case]:
+    draw = Draw(seed)
+    thirty, close = draw.normal(30), 1 + 1e-9 * draw.order(6).double()
+    many_ties = draw.integers(-3, 4, 300).float()
     labelled = {
         "two of six": (torch.tensor([0.5, -3.0, 0.0, 2.0, -0.1, 1.0]), 2),
         "ties": (torch.tensor([1.0, -3.0, -1.0, 1.0, 0.5, 1.0]), 3),
-        "ties in a matrix": (torch.tensor([[-2.0, 2.0], [2.0, 4.0], [-2.0, 0.0]]), 3),
-        "none": (torch.tensor([0.3, -0.4]), 0),
+        "none": (draw.normal(2), 0),
         "all": (torch.tensor([0.3, 0.0, -0.4]), 3),
-        "a larger matrix": (3 * _normal(4, 5), 7),
+        "one number": (draw.normal(1), 1),
+        "more numbers": (3 * thirty, draw.number(5, 25)),
+        "many ties": (many_ties, draw.number(100, 200)),
+        "very small numbers": (1e-9 * draw.normal(9), draw.number(3, 7)),
+        "very large numbers": (1e30 * draw.normal(9), draw.number(3, 7)),
+        "float64, nearly equal": (close * draw.normal(6).sign(), 3),
     }
     return labelled_cases(("theta", "k"), labelled)
 
 
 def _magnitudes(theta: Tensor, k: int) -> float:
     """The k-th largest magnitude; infinity for k = 0."""
-    return theta.abs().flatten().sort(descending=True).values[k - 1].item() if k else math.inf
+    return theta.abs().sort(descending=True).values[k - 1].item() if k else math.inf
 
 
 def _last_ties(theta, k):
-    return project(theta.flatten().flip(0), k).flip(0).reshape(theta.shape)
+    return project(theta.flip(0), k).flip(0)
 
 
 def _largest_signed(theta, k):
-    chosen = theta.flatten().argsort(descending=True, stable=True)[:k]
-    kept = torch.zeros_like(theta.flatten())
-    kept[chosen] = theta.flatten()[chosen]
-    return kept.reshape(theta.shape)
+    chosen = theta.argsort(descending=True, stable=True)[:k]
+    kept = torch.zeros_like(theta)
+    kept[chosen] = theta[chosen]
+    return kept
 
 
 _AT_MOST_K = Property(
@@ -269,11 +309,12 @@ _AT_MOST_K = Property(
 KEEP_LARGEST = Exercise(
     reference=keep_largest,
     cases=_projections,
+    absolute_tolerance=0.0,
     hints=(
         "Find the largest magnitude, copy that entry, strike it out. How often?",
-        "Work on theta.flatten() and give the shape back at the end: .reshape(theta.shape).",
+        "Write into torch.zeros_like(theta), and strike out in a copy of the magnitudes.",
         "argmax finds the first of equal entries. A sort does as well, with stable=True: "
-        "theta.abs().flatten().argsort(descending=True, stable=True)[:k].",
+        "theta.abs().argsort(descending=True, stable=True)[:k].",
     ),
     properties=(_AT_MOST_K,),
     misconceptions=(
@@ -317,20 +358,35 @@ KEEP_LARGEST = Exercise(
 
 
 def iht_step(features: Tensor, targets: Tensor, theta: Tensor, k: int) -> Tensor:
-    """One step 1/Λ against the gradient of ‖Xθ − y‖₂², then the k largest magnitudes."""
+    """One step 1/Λ against the gradient of ‖Xθ − y‖₂², then the k largest magnitudes, others 0."""
     slope = 2 * features.T @ (features @ theta - targets)
     step = 1 / (2 * torch.linalg.matrix_norm(features, 2) ** 2)
     return project(theta - step * slope, k)
 
 
 def _steps(seed: int) -> list[Case]:
-    wide = _normal(6, 9, seed=7)
+    draw = Draw(seed)
+
+    def problem(rows: int, features: int, k: int) -> tuple[Tensor, Tensor, Tensor, int]:
+        """With a gap between the k-th and the next magnitude, so that rounding chooses nothing."""
+        while True:
+            X, y = regression(draw, rows, features)
+            theta = draw.normal(features)
+            size = (theta - gradient(X, y, theta) / lipschitz_constant(X)).abs()
+            size = size.sort(descending=True).values
+            if size[k - 1] > 1.05 * size[k]:
+                return X, y, theta, k
+
+    square, (small_x, small_y, theta, k) = problem(8, 5, 3), problem(7, 4, draw.number(1, 4))
     labelled = {
-        "from zero": (X, Y, torch.zeros(2), 1),
+        "from zero": (X, Y + draw.number(0, 3), torch.zeros(2), 1),
         "from [1, 2]": (X, Y, torch.tensor([1.0, 2.0]), 2),
-        "from a dense point": (*regression(8, 5, seed=3), _normal(5), 3),
-        "more features than rows": (wide, wide @ (_normal(9) > 1).float(), _normal(9, seed=2), 2),
+        "from a dense point": square,
+        "more features than rows": problem(6, 9, 2),
         "nothing may stay": (X, Y, torch.ones(2), 0),
+        "features of small numbers": (1e-5 * small_x, 1e-5 * small_y, theta, k),
+        "one feature": (draw.normal(5, 1), draw.normal(5), draw.normal(1), 1),
+        "float64": (*_doubles(*problem(9, 6, 2)[:3]), 2),
     }
     return labelled_cases(("features", "targets", "theta", "k"), labelled)
 

@@ -3,38 +3,58 @@
 import torch
 from torch import Tensor
 
+from course_lib.exercises.engine.seeded import Draw
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
 
 
-def _weight(outputs: int = 6, inputs: int = 16, seed: int = 0) -> Tensor:
-    """A small matrix whose rows differ in size, as those of a real layer do."""
-    generator = torch.Generator().manual_seed(seed)
-    gains = torch.logspace(-1, 0.5, outputs)[:, None]
-    return gains * torch.randn(outputs, inputs, generator=generator)
+def off_border(codes: Tensor, draw: Draw) -> Tensor:
+    """Positions up to 0.4 beside the codes: how ties are rounded changes nothing."""
+    return codes + 0.8 * draw.uniform(*codes.shape) - 0.4
+
+
+def near_border(codes: Tensor, draw: Draw) -> Tensor:
+    """In float64, 1e-7 this side of the border to the next code: float32 is too coarse for them."""
+    sides = draw.integers(0, 2, *codes.shape) - 0.5
+    return codes.double() + sides * (1 - 2e-7)
 
 
 # ----------------------------------------------------------------------- quantize_linear
 
 
 def quantize_linear(weight: Tensor, low: float, high: float, bits: int) -> Tensor:
-    """Codes 0 … 2**bits − 1 of `weight` on an even grid from `low` to `high`."""
+    """Codes 0 … 2**bits − 1 of `weight` on an even grid from `low` to `high`, in uint8.
+
+    Reckon in weight's dtype; low < high, and bits are from 1 to 8.
+    """
     levels = 2**bits - 1
     position = (weight.clamp(low, high) - low) / (high - low)
     return (position * levels).round().to(torch.uint8)
 
 
 def _ranges(seed: int) -> list[Case]:
+    draw = Draw(seed)
+
+    def on(low: float, high: float, bits: int, *shape: int) -> tuple[Tensor, float, float, int]:
+        codes = draw.integers(0, 2**bits, *shape)
+        return low + off_border(codes, draw) * (high - low) / (2**bits - 1), low, high, bits
+
     ends = torch.tensor([-1.0, -0.6, 0.07, 0.6, 1.0])
-    beyond = torch.tensor([-2.0, -0.5, 0.1, 0.6, 1.4])
-    cases = {
+    low = draw.number(-20, 20) / 8
+    beyond = low + torch.tensor([-1e9, -1.5, 0.0, 0.6, 1.1, 1.5, 1.9, torch.inf])
+    fine = near_border(draw.integers(1, 255, 40), draw) * 2 / 255 - 1
+    labelled = {
         "ends of the range": (ends, -1.0, 1.0, 3),
-        "weights outside the range": (beyond, -0.5, 1.0, 4),
-        "a matrix at 8 bits": (_weight(3, 4), -2.0, 3.0, 8),
-        "two bits": (ends, -1.0, 1.0, 2),
-        "a range far from zero": (ends + 7.3, 6.3, 8.3, 5),
+        "weights outside the range": (beyond, low, low + 1.5, 4),
+        "a matrix at 8 bits": on(-2.0, 3.0 + draw.number(0, 9), 8, 3, 4),
+        "two bits": on(-1.0, 1.0, 2, 6),
+        "one bit": on(-1.0, 3.0, 1, 6),
+        "a range far from zero": on(low + 20, low + 22, 5, 7),
+        "a range below zero": on(low - 9, low - 6, 6, 7),
+        "a very short range": on(-1e-9, 2e-9, 4, 8),
+        "a very long range": on(-1e9, 2e9, 7, 8),
+        "float64, next to the borders": (fine, -1.0, 1.0, 8),
     }
-    names = ("weight", "low", "high", "bits")
-    return labelled_cases(names, cases)
+    return labelled_cases(("weight", "low", "high", "bits"), labelled)
 
 
 QUANTIZE_LINEAR = Exercise(
@@ -98,23 +118,32 @@ QUANTIZE_LINEAR = Exercise(
 
 
 def dequantize_linear(codes: Tensor, low: float, high: float, bits: int) -> Tensor:
-    """The float32 weights that codes stand for: 0 for `low`, 2**bits − 1 for `high`."""
+    """The float32 weights that uint8 codes stand for: 0 for `low`, 2**bits − 1 for `high`."""
     return low + codes * (high - low) / (2**bits - 1)
 
 
 def _codes(seed: int) -> list[Case]:
-    every = torch.arange(8, dtype=torch.uint8)
-    some = torch.tensor([[0, 3], [200, 255]], dtype=torch.uint8)
-    return [
-        Case("all codes of three bits", {"codes": every, "low": -1.0, "high": 1.0, "bits": 3}),
-        Case("a matrix", {"codes": some, "low": -0.5, "high": 2.0, "bits": 8}),
-        Case("the largest code is missing", {"codes": every, "low": 0.5, "high": 2.0, "bits": 4}),
-    ]
+    draw = Draw(seed)
+    three, low = torch.arange(8).byte(), draw.number(1, 9) / 4
+    four, eight = draw.integers(0, 16, 9).byte(), draw.integers(0, 256, 3, 4).byte()
+    labelled = {
+        "all codes of three bits": (three, -1.0, 1.0, 3),
+        "a matrix": (eight, low, low + 2.0, 8),
+        "the largest code is missing": (three, low, low + 1.5, 4),
+        "the largest codes": (torch.tensor([200, 255], dtype=torch.uint8), -low, 20.0, 8),
+        "a range below zero": (four, -low - 3, -low, 4),
+        "one bit": (draw.integers(0, 2, 5).byte(), -low, low / 2, 1),
+        "one code": (draw.integers(0, 4, 1).byte(), low, 3 * low, 2),
+        "a very short range": (four, 1e-9, (2 + low) * 1e-9, 4),
+        "a very long range": (four, 1e9, (2 + low) * 1e9, 4),
+    }
+    return labelled_cases(("codes", "low", "high", "bits"), labelled)
 
 
 DEQUANTIZE_LINEAR = Exercise(
     reference=dequantize_linear,
     cases=_codes,
+    absolute_tolerance=0.0,
     hints=(
         "Code 0 stands for `low`, the largest code for `high`.",
         "Between two neighbouring codes lies one step: (high − low) / (2**bits − 1).",
@@ -150,23 +179,32 @@ DEQUANTIZE_LINEAR = Exercise(
 
 
 def to_uint8(weight: Tensor) -> Tensor:
-    """Codes 0 … 255 of weights from 0 to 1, so that codes / 255 is as near as can be."""
-    return (weight.clamp(0, 1) * 255).round().to(torch.uint8)
+    """uint8 codes of weights from 0 to 1: codes / 255 is as near as weight's dtype can tell."""
+    return (weight * 255).round().to(torch.uint8)
 
 
-UINT8_CASES = {
-    "the ends": [0.0, 0.5001, 0.999, 1.0],
-    "a fine grid": torch.linspace(0, 1, 41).add(1e-4).clamp(max=1).tolist(),
-    "a little outside": [-0.01, 0.25, 1.004],
-}
+def _shares(seed: int) -> list[Case]:
+    draw = Draw(seed)
+    codes = draw.integers(0, 256, 40)
+    some = off_border(codes.clamp(1, 254), draw) / 255
+    labelled = {
+        "the ends": (torch.tensor([0.0, 0.5001, 0.999, 1.0]),),
+        "many weights": (some,),
+        "a matrix": (off_border(draw.integers(1, 255, 3, 5), draw) / 255,),
+        "small weights": (off_border(draw.integers(0, 3, 6), draw).abs() / 255,),
+        "one weight": (1 - 0.0018 * draw.uniform(1),),
+        "float64, next to the borders": (near_border(codes.clamp(1, 254), draw) / 255,),
+    }
+    return labelled_cases(("weight",), labelled)
+
 
 TO_UINT8 = Exercise(
     reference=to_uint8,
-    cases=lambda seed: [Case(k, {"weight": torch.tensor(v)}) for k, v in UINT8_CASES.items()],
+    cases=_shares,
     hints=(
         "What does the source's round(W · 256) give for W = 1? What is that in eight bits?",
         "256 levels, named 0 to 255, have 255 steps between them.",
-        "Clamp and round while the numbers are still floats; convert last.",
+        "Round while the numbers are still floats; convert last.",
     ),
     misconceptions=(
         Misconception(
@@ -193,8 +231,10 @@ TO_UINT8 = Exercise(
 
 
 def fit_affine(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """(scale, zero_point), 0-dim in float32 and int32, of the smallest even grid of 2**bits levels
-    that reaches all weights and holds zero exactly. Scale 1 if all weights are zero.
+    """(scale, zero_point), 0-dim in weight's dtype and in int32, of an even grid of 2**bits levels.
+
+    The zero-point is the code of zero, rounded. The scale is (high − low) / (2**bits − 1) of the
+    shortest range that holds all weights and zero, and 1 if all weights are zero.
     """
     low, high = weight.min().clamp(max=0), weight.max().clamp(min=0)
     scale = (high - low) / (2**bits - 1)
@@ -202,21 +242,34 @@ def fit_affine(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     return scale, (-low / scale).round().int()
 
 
-def _tensors() -> dict[str, Tensor]:
-    return {
-        "both signs": torch.tensor([-0.3, 0.1, 0.9, 0.2]),
-        "all positive": torch.tensor([0.5, 1.0, 1.5]),
-        "all negative": torch.tensor([[-0.5, -1.0], [-1.6, -0.2]]),
-        "one number again and again": torch.full((4,), 0.7),
-        "all zero": torch.zeros(5),
-        "a matrix": _weight(4, 4),
-    }
-
-
 def _tensors_and_bits(seed: int) -> list[Case]:
-    widths = (8, 2, 4, 8, 8, 3)
-    pairs = zip(_tensors().items(), widths, strict=True)
-    return [Case(label, {"weight": w, "bits": bits}) for (label, w), bits in pairs]
+    draw = Draw(seed)
+
+    def both_signs(bits: int, *shape: int) -> Tensor:
+        """Zero is 0.4 of a step from a level, at most: it is rounded to one and the same code."""
+        levels = 2**bits - 1
+        low = -draw.number(1, levels) - 0.8 * draw.uniform(1).item() + 0.4
+        weight = low + levels * draw.uniform(*shape).flatten()
+        weight[0], weight[-1] = low, low + levels
+        return (weight[draw.order(len(weight))] * (0.1 + draw.uniform(1))).view(shape)
+
+    small = 1e-30 * both_signs(6, 9)
+    labelled = {
+        "both signs": (torch.tensor([-0.3, 0.1, 0.9, 0.2]), 8),
+        "all positive": (0.5 + draw.uniform(3), 2),
+        "all negative": (-0.5 - draw.uniform(2, 2), 4),
+        "one number again and again": (0.7 * torch.ones(draw.number(2, 6)), 8),
+        "one number": (-draw.uniform(1) - 0.1, 3),
+        "all zero": (torch.zeros(draw.number(2, 6)), 8),
+        "a matrix": (both_signs(3, 4, 4), 3),
+        "very small weights": (small, 6),
+        "very large weights": (1e9 * both_signs(8, 12), 8),
+        "two bits, more than two axes": (both_signs(2, 2, 3, 2), 2),
+        "the largest comes last": (torch.cat([draw.uniform(4), 1 + draw.uniform(1)]), 4),
+        "the smallest comes last": (torch.cat([-draw.uniform(4), -1 - draw.uniform(1)]), 4),
+        "float64": (both_signs(5, 9).double(), 5),
+    }
+    return labelled_cases(("weight", "bits"), labelled)
 
 
 def _affine(low: Tensor, high: Tensor, steps: int) -> tuple[Tensor, Tensor]:
@@ -228,6 +281,7 @@ def _affine(low: Tensor, high: Tensor, steps: int) -> tuple[Tensor, Tensor]:
 FIT_AFFINE = Exercise(
     reference=fit_affine,
     cases=_tensors_and_bits,
+    absolute_tolerance=0.0,
     hints=(
         "weight ≈ scale · (code − zero_point), with codes from 0 to 2**bits − 1.",
         "Zero must be on the grid: extend the range from the smallest to the largest weight until "
@@ -289,7 +343,7 @@ FIT_AFFINE = Exercise(
 def fit_symmetric(weight: Tensor, bits: int) -> Tensor:
     """The scale with which codes −m … m, m = 2**(bits−1) − 1, just reach the largest |weight|.
 
-    Scale 1 if all weights are zero.
+    0-dim, in weight's dtype; scale 1 if all weights are zero.
     """
     scale = weight.abs().max() / (2 ** (bits - 1) - 1)
     return torch.where(scale == 0, torch.ones_like(scale), scale)
@@ -298,6 +352,7 @@ def fit_symmetric(weight: Tensor, bits: int) -> Tensor:
 FIT_SYMMETRIC = Exercise(
     reference=fit_symmetric,
     cases=_tensors_and_bits,
+    absolute_tolerance=0.0,
     hints=(
         "weight ≈ scale · code, and code 0 stands for zero. So the range is from −m to m.",
         "With 8 bits the codes go from −127 to 127. The largest |weight| gets code 127.",
@@ -307,19 +362,19 @@ FIT_SYMMETRIC = Exercise(
     misconceptions=(
         Misconception(
             "128 instead of 127",
-            lambda w, bits: (s := w.abs().max() / 2 ** (bits - 1)).where(s > 0, torch.ones(())),
+            lambda w, bits: (s := w.abs().max() / 2 ** (bits - 1)) + (s == 0),
             "the largest positive weight would get code 2**(bits−1), 128 at 8 bits. int8 ends at "
             "127, so it would wrap to −128 and change its sign.",
         ),
         Misconception(
             "largest instead of largest magnitude",
-            lambda w, bits: (s := w.max() / (2 ** (bits - 1) - 1)).where(s != 0, torch.ones(())),
+            lambda w, bits: (s := w.max() / (2 ** (bits - 1) - 1)) + (s == 0),
             "you took the largest weight. A large negative one counts as well: take the largest "
             "absolute value.",
         ),
         Misconception(
             "whole range over all codes",
-            lambda w, bits: (s := (w.max() - w.min()) / (2**bits - 1)).where(s > 0, torch.ones(())),
+            lambda w, bits: (s := (w.max() - w.min()) / (2**bits - 1)) + (s == 0),
             "that is the scale of an affine grid, from the smallest to the largest weight. A "
             "symmetric grid reaches equally far to both sides of zero.",
         ),

@@ -6,14 +6,21 @@ Axes: O outputs, I inputs, G numbers of a group.
 import torch
 from torch import Tensor
 
-from course_lib.exercises.engine.spec import Case, Exercise, Misconception
+from course_lib.exercises.engine.seeded import Draw
+from course_lib.exercises.engine.spec import Case, Exercise, Misconception, labelled_cases
+from course_lib.exercises.linear_quantization.formula import near_border, off_border
 
 
-def _weight(outputs: int = 6, inputs: int = 16, seed: int = 0) -> Tensor:
-    """A small matrix whose rows differ in size, as those of a real layer do."""
-    generator = torch.Generator().manual_seed(seed)
-    gains = torch.logspace(-1, 0.5, outputs)[:, None]
-    return gains * torch.randn(outputs, inputs, generator=generator)
+def _rows(draw: Draw, outputs: int, inputs: int, bits: int, double: bool = False) -> Tensor:
+    """Rows of different size, as in a real layer; no weight lies on the border of two codes."""
+    largest = 2 ** (bits - 1) - 1
+    codes = draw.integers(1 - largest, largest, outputs, inputs)
+    positions = near_border(codes, draw) if double else off_border(codes, draw)
+    where = draw.integers(0, inputs, outputs, 1)  # of the largest magnitude
+    sign = 2 * draw.integers(0, 2, outputs, 1) - 1
+    positions = positions.scatter(1, where, (sign * largest).to(positions))
+    gains = torch.logspace(-1, 0.5, outputs)[draw.order(outputs), None] * (0.5 + draw.uniform(1))
+    return gains * positions / largest
 
 
 # ------------------------------------------------------------------ quantize_per_channel
@@ -22,7 +29,7 @@ def _weight(outputs: int = 6, inputs: int = 16, seed: int = 0) -> Tensor:
 def quantize_per_channel(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """(codes (O, I) in int8, scales (O, 1)): symmetric, one scale for each output channel.
 
-    A row of zeros gets scale 1.
+    The scales are in weight's dtype; a row of zeros gets scale 1.
     """
     largest = 2 ** (bits - 1) - 1
     scale = weight.abs().amax(dim=1, keepdim=True) / largest
@@ -31,14 +38,22 @@ def quantize_per_channel(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 
 def _matrices(seed: int) -> list[Case]:
-    dead_row = _weight(4, 8, seed=3)
-    dead_row[1] = 0
-    return [
-        Case("rows of different size", {"weight": _weight(6, 16), "bits": 8}),
-        Case("four bits", {"weight": _weight(3, 10, seed=1), "bits": 4}),
-        Case("a square matrix", {"weight": _weight(5, 5, seed=2), "bits": 3}),
-        Case("a row of zeros", {"weight": dead_row, "bits": 8}),
-    ]
+    draw = Draw(seed)
+    dead_row, uneven = _rows(draw, 6, 8, 8), _rows(draw, 7, 9, 5)
+    dead_row[draw.number(0, 6)] = 0
+    far = torch.ones(7, 1)
+    far[draw.order(7)[:3], 0] = torch.tensor([1e9, 1e-9, 1e-30])
+    labelled = {
+        "rows of different size": (_rows(draw, 6, 16, 8), 8),
+        "four bits": (_rows(draw, 3, 10, 4), 4),
+        "a square matrix": (_rows(draw, 5, 5, 3), 3),
+        "a row of zeros": (dead_row, 8),
+        "two bits, one row": (_rows(draw, 1, draw.number(3, 9), 2), 2),
+        "one input": (draw.normal(4, 1), 6),
+        "rows from 1e-30 to 1e9": (far * uneven, 5),
+        "float64, next to the borders": (_rows(draw, 4, 30, 8, double=True), 8),
+    }
+    return labelled_cases(("weight", "bits"), labelled)
 
 
 def _symmetric(weight: Tensor, size: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -55,6 +70,7 @@ def _flat_scale(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 QUANTIZE_PER_CHANNEL = Exercise(
     reference=quantize_per_channel,
     cases=_matrices,
+    absolute_tolerance=0.0,
     hints=(
         "A row of the weight makes one output. Each row gets the scale of fit_symmetric.",
         "weight.abs().amax(dim=1, keepdim=True) is the largest magnitude of each row, (O, 1).",
@@ -91,7 +107,11 @@ QUANTIZE_PER_CHANNEL = Exercise(
 
 
 def quantize_per_group(weight: Tensor, group: int, bits: int) -> tuple[Tensor, Tensor]:
-    """(codes (O, I) in int8, scales (O, I / group)): one scale for `group` neighbours in a row."""
+    """(codes (O, I) in int8, scales (O, I / group)): one scale for `group` neighbours in a row.
+
+    Symmetric; scales in weight's dtype, and 1 for a group of zeros. A `group` that does not divide
+    a row is a ValueError.
+    """
     if weight.shape[1] % group:
         raise ValueError(f"group must divide a row of {weight.shape[1]} numbers; got {group}")
     groups = weight.reshape(-1, group)  # (O, I) -> (O · I/G, G)
@@ -100,14 +120,26 @@ def quantize_per_group(weight: Tensor, group: int, bits: int) -> tuple[Tensor, T
 
 
 def _groups(seed: int) -> list[Case]:
-    outlier = _weight(3, 16, seed=4)
-    outlier[1, 5] = 40
-    return [
-        Case("two groups a row", {"weight": _weight(4, 16), "group": 8, "bits": 8}),
-        Case("one outlier", {"weight": outlier, "group": 4, "bits": 4}),
-        Case("a group is a row", {"weight": _weight(3, 6), "group": 6, "bits": 3}),
-        Case("a group that does not fit", {"weight": _weight(2, 10), "group": 4, "bits": 4}),
-    ]
+    draw = Draw(seed)
+
+    def in_groups(outputs: int, pieces: int, group: int, bits: int, double: bool = False) -> Tensor:
+        return _rows(draw, outputs * pieces, group, bits, double).view(outputs, -1)
+
+    outlier, zeros = in_groups(3, 4, 4, 4), in_groups(3, 3, 5, 6)
+    outlier[1, 4:8] *= torch.tensor([100.0, 0.01, 0.01, 0.01])
+    zeros.view(9, 5)[draw.order(9)[:2]] *= torch.tensor([[0.0], [1e-12]])
+    labelled = {
+        "two groups a row": (in_groups(4, 2, 8, 8), 8, 8),
+        "one outlier": (outlier, 4, 4),
+        "a group is a row": (in_groups(3, 1, 6, 3), 6, 3),
+        "a group of zeros, a group of nearly nothing": (zeros, 5, 6),
+        "a group of one": (draw.normal(2, 5), 1, 5),
+        "as many groups as rows": (in_groups(3, 3, 4, 4), 4, 4),
+        "float64, next to the borders": (in_groups(2, 3, 10, 8, double=True), 10, 8),
+        "a group that does not fit": (draw.normal(2, 10), 4, 4),
+        "a group longer than a row": (draw.normal(2, 6), 12, 4),
+    }
+    return labelled_cases(("weight", "group", "bits"), labelled)
 
 
 def _no_remainder_check(weight: Tensor, group: int, bits: int) -> tuple[Tensor, Tensor]:
@@ -141,6 +173,7 @@ def _scales_per_row(weight: Tensor, group: int, bits: int) -> tuple[Tensor, Tens
 QUANTIZE_PER_GROUP = Exercise(
     reference=quantize_per_group,
     cases=_groups,
+    absolute_tolerance=0.0,
     hints=(
         "Cut each row into pieces of `group` numbers. A piece is treated as a row was before.",
         "weight.reshape(-1, group) puts each piece into a row of its own.",
@@ -176,8 +209,10 @@ QUANTIZE_PER_GROUP = Exercise(
 
 
 def search_clip(weight: Tensor, bits: int, shrink: Tensor) -> Tensor:
-    """Scales (O, 1) of symmetric grids: they end at the share of max|row|, out of the candidates
-    `shrink`, that leaves the row the least mean squared error.
+    """Scales (O, 1) of symmetric grids, in weight's dtype; no row is all zeros.
+
+    A grid ends at the share of max|row|, out of the candidates `shrink` (in any order), that
+    leaves the row the least mean squared error.
     """
     largest = 2 ** (bits - 1) - 1
     scales = weight.abs().amax(dim=1)[:, None] * shrink / largest  # (O, candidates)
@@ -188,16 +223,32 @@ def search_clip(weight: Tensor, bits: int, shrink: Tensor) -> Tensor:
 
 
 def _clips(seed: int) -> list[Case]:
-    shrink = torch.linspace(0.3, 1, 15)
-    heavy = _weight(5, 64, seed=5)
-    heavy[:, 3] *= 6
-    outlier = _weight(4, 32, seed=6)
-    outlier[2, 7] = 9
-    return [
-        Case("three bits", {"weight": heavy, "bits": 3, "shrink": shrink}),
-        Case("four bits, one outlier", {"weight": outlier, "bits": 4, "shrink": shrink}),
-        Case("eight bits", {"weight": _weight(3, 32, seed=7), "bits": 8, "shrink": shrink}),
-    ]
+    draw = Draw(seed)
+    shrink, every = torch.linspace(0.3, 1, 15), torch.linspace(0.05, 1, 20)
+
+    def rows(count: int, inputs: int, bits: int, shrink: Tensor, power: int = 1) -> Tensor:
+        """Rows whose best candidate is 1 % better than the next one; large weights come last."""
+        found = torch.empty(0, inputs).to(shrink)
+        while len(found) < count:
+            drawn = draw.normal(40, inputs).sign() * draw.normal(40, inputs).abs() ** power
+            drawn = drawn.to(shrink).take_along_dim(drawn.abs().argsort(dim=1), dim=1)
+            _, error = _errors(drawn, bits, shrink)
+            best = error.square().mean(dim=1).sort(dim=1).values
+            found = torch.cat([found, drawn[best[:, 0] < 0.99 * best[:, 1]]])
+        return torch.logspace(-1, 0.5, count)[draw.order(count), None].to(shrink) * found[:count]
+
+    size = torch.tensor([1e-9, 1.0, 1e9, 1.0])[:, None]
+    shuffled, fine = every[draw.order(20)], shrink.double()
+    labelled = {
+        "three bits": (rows(5, 64, 3, shrink, 2), 3, shrink),
+        "four bits, heavy tails": (rows(4, 32, 4, every, 3), 4, every),
+        "eight bits": (rows(3, 32, 8, shrink), 8, shrink),
+        "candidates in any order": (rows(4, 48, 3, shuffled, 2), 3, shuffled),
+        "one candidate": (draw.normal(3, 8), 4, 0.3 + 0.5 * draw.uniform(1)),
+        "rows from 1e-9 to 1e9": (size * rows(4, 40, 4, shrink), 4, shrink),
+        "two bits, float64": (rows(4, 40, 2, fine), 2, fine),
+    }
+    return labelled_cases(("weight", "bits", "shrink"), labelled)
 
 
 def _errors(weight: Tensor, bits: int, shrink: Tensor, clamp: bool = True) -> tuple[Tensor, Tensor]:
@@ -236,6 +287,7 @@ def _clip_for_all_rows(weight, bits, shrink):
 SEARCH_CLIP = Exercise(
     reference=search_clip,
     cases=_clips,
+    absolute_tolerance=0.0,
     hints=(
         "For one row: try every shrink · max|row| as the end of the range, and keep the best.",
         "Codes beyond ±(2**(bits−1) − 1) are clamped: that is the clipping whose cost you weigh.",

@@ -3,32 +3,50 @@
 import torch
 from torch import Tensor
 
+from course_lib.exercises.engine.seeded import Draw
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception
 
 # ---------------------------------------------------------------- pack_int4, unpack_int4
 
 
 def pack_int4(codes: Tensor) -> Tensor:
-    """Codes 0 … 15 (N,) two to a byte, the first in the low four bits; an odd end gets a 0."""
+    """Codes 0 … 15 (N,), uint8, two to a byte, the first in the low four bits; odd ends get a 0."""
     if len(codes) % 2:
         codes = torch.cat([codes, codes.new_zeros(1)])
     return codes[0::2] | (codes[1::2] << 4)
 
 
 def unpack_int4(packed: Tensor, count: int) -> Tensor:
-    """The `count` codes 0 … 15 that pack_int4 put into bytes."""
+    """The `count` uint8 codes 0 … 15 that pack_int4 put into bytes; zeros at the end count, too."""
     pairs = torch.stack([packed & 15, packed >> 4], dim=1)  # (N/2, 2)
     return pairs.flatten()[:count]
 
 
-def _nibbles() -> list[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randint(16, (n,), dtype=torch.uint8, generator=generator) for n in (8, 7, 1, 30)]
+def _codes(seed: int) -> dict[str, Tensor]:
+    draw = Draw(seed)
+
+    def some(count: int, *last: int) -> Tensor:
+        """Random codes that end with the given ones."""
+        first = draw.integers(0, 16, count - len(last))
+        return torch.cat([first, torch.tensor(last, dtype=torch.long)]).byte()
+
+    half = draw.number(8, 20)
+    return {
+        "eight codes": some(8),
+        "seven codes": some(7, 15),
+        "one code": some(1),
+        "no code": some(0),
+        "the largest codes": some(5, 15, 15, 15, 15),
+        "an even number, the last two 0": some(2 * half, 9, 0, 0),
+        "an odd number, the last 0": some(2 * half + 1, 3, 0),
+        "all zero": torch.zeros(draw.number(5, 9), dtype=torch.uint8),
+        "many codes": some(200 + draw.number(0, 50)),
+    }
 
 
 PACK_INT4 = Exercise(
     reference=pack_int4,
-    cases=lambda seed: [Case(f"{len(codes)} codes", {"codes": codes}) for codes in _nibbles()],
+    cases=lambda seed: [Case(label, {"codes": codes}) for label, codes in _codes(seed).items()],
     hints=(
         "codes[0::2] are the first of each pair, codes[1::2] the second.",
         "Shift the second by four bits and put both together: first | (second << 4).",
@@ -70,7 +88,8 @@ PACK_INT4 = Exercise(
 UNPACK_INT4 = Exercise(
     reference=unpack_int4,
     cases=lambda seed: [
-        Case(f"{len(c)} codes", {"packed": pack_int4(c), "count": len(c)}) for c in _nibbles()
+        Case(label, {"packed": pack_int4(codes), "count": len(codes)})
+        for label, codes in _codes(seed).items()
     ],
     hints=(
         "packed & 15 keeps the low four bits, packed >> 4 the high four.",

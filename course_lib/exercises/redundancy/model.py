@@ -8,27 +8,26 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from course_lib.exercises.engine.seeded import Draw
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
-
-
-def _generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
 
 # ------------------------------------------------------------------------ effective_rank
 
 
 def effective_rank(matrix: Tensor) -> Tensor:
-    """exp of the entropy (in nats) of the singular values, taken as shares of their sum."""
+    """exp of the entropy (in nats) of the singular values, taken as shares of their sum.
+
+    matrix: (O, I), not all zeros, however large or small. Returns a 0-d tensor of its dtype.
+    """
     values = torch.linalg.svdvals(matrix)
     return torch.special.entr(values / values.sum()).sum().exp()
 
 
 def _matrices(seed: int) -> list[Case]:
-    generator = _generator()
-    wide = torch.randn(4, 9, generator=generator)
-    left, right = torch.randn(6, 2, generator=generator), torch.randn(2, 5, generator=generator)
-    turned = torch.linalg.qr(torch.randn(4, 4, generator=generator)).Q
+    draw = Draw(seed)
+    wide = draw.normal(4, 9)
+    left, right = draw.normal(6, 2), draw.normal(2, 5)
+    turned = torch.linalg.qr(draw.normal(4, 4)).Q
     inputs = {
         "three equal directions": (torch.eye(3),),
         "two and a half": (torch.diag(torch.tensor([2.0, 2.0, 1.0])),),
@@ -37,6 +36,15 @@ def _matrices(seed: int) -> list[Case]:
         "a product of thin matrices": (left @ right,),
         "a rotated diagonal": (turned @ torch.diag(torch.tensor([4.0, 1.0, 0.5, 0.1])),),
         "the same, a hundred times larger": (100 * wide,),
+        "a billion times larger": (1e9 * draw.normal(5, 3),),
+        "a billion times smaller": (1e-9 * draw.normal(3, 5),),
+        "as small as float64 knows": (1e-60 * draw.normal(4, 6).double(),),
+        "in float64": (draw.normal(7, 3).double(),),
+        "one strong direction": (torch.diag(torch.cat([torch.tensor([1e4]), draw.uniform(9)])),),
+        "many directions": (draw.normal(40, 25),),
+        "one row": (draw.normal(1, 6),),
+        "one column": (draw.normal(5, 1),),
+        "one number": (torch.tensor([[-2.5]]),),
     }
     return labelled_cases(("matrix",), inputs)
 
@@ -130,18 +138,22 @@ EFFECTIVE_RANK = Exercise(
 def dead_units(batches: list[Tensor], tolerance: float) -> Tensor:
     """True for each unit whose largest |h| over all batches is at most tolerance · RMS: (F,).
 
-    batches: values after the activation, (N, F) each. RMS: root mean square of all of them.
+    batches: values after the activation, (N, F) each, N need not be equal. RMS: root mean square
+    of all values of all batches; where it is 0, all units are dead.
     """
     hidden = torch.cat(batches)
     return hidden.abs().amax(dim=0) <= tolerance * hidden.square().mean().sqrt()
 
 
 def _batches(seed: int) -> list[Case]:
-    generator = _generator()
+    draw = Draw(seed)
+    silu = torch.nn.functional.silu
     inputs = {
-        "two batches after ReLU": (_hidden(generator, torch.relu), 0.0),
-        "two batches after SiLU": (_hidden(generator, torch.nn.functional.silu), 0.02),
-        "the same, ten times larger": (_hidden(generator, torch.nn.functional.silu, 10), 0.02),
+        "two batches after ReLU": (_hidden(draw, torch.relu), 0.0),
+        "two batches after SiLU": (_hidden(draw, silu), 0.02),
+        "the same, ten times larger": (_hidden(draw, silu, 10), 0.02),
+        "a billion times larger": (_hidden(draw, silu, 1e9), 0.02),
+        "a billion times smaller": (_hidden(draw, silu, 1e-9), 0.02),
         "a unit that wakes up once": ([torch.eye(4)[:, :3], torch.zeros(4, 3)], 0.0),
         "a unit that cancels itself": ([torch.tensor([[1.0, 2.0, 0.0], [1.0, -2.0, 0.01]])], 0.1),
         "batches of different sizes": (
@@ -153,20 +165,46 @@ def _batches(seed: int) -> list[Case]:
             0.01,
         ),
         "values far from zero": ([torch.tensor([[5.0, 6.0, 0.4], [6.0, 5.0, 0.4]])], 0.1),
+        "the last unit is the loud one": ([torch.tensor([[0.5, 0.1, 9.0], [0.2, 0.1, 9.0]])], 0.09),
+        "a spark in a long text": (_spark(draw), 0.5),
+        "hardly more than zero": ([torch.tensor([[1.0, 1e-9, -0.0]])], 0.0),
+        "less than float32 can hold": (
+            [torch.tensor([[1.0, 1e-60, 0.0]], dtype=torch.float64)],
+            0.0,
+        ),
+        "nothing wakes anything": ([torch.zeros(3, 4), torch.zeros(2, 4)], 0.1),
+        "a unit alone": ([draw.normal(1, 1), draw.normal(2, 1)], 0.5),
+        "many units": (_some_dead(draw), 0.05),
     }
     return labelled_cases(("batches", "tolerance"), inputs)
 
 
-def _hidden(generator, activation, gain=1.0) -> list[Tensor]:
+def _hidden(draw: Draw, activation, gain=1.0) -> list[Tensor]:
     """Six units: usual, asleep in the first batch, dead, tiny, negative only, usual."""
     batches = []
     for number in range(2):
-        h = torch.randn(8, 6, generator=generator)
+        h = draw.normal(8, 6)
         h[:, 1] = h[:, 1].abs() if number else -9 - h[:, 1].abs()
         h[:, 2] = -12 - h[:, 2].abs()
-        h[:, 3] = 0.01 * h[:, 3]
+        h[:, 3] = 0.01 * h[:, 3].clamp(-1, 1)
         h[:, 4] = -1 - h[:, 4].abs()
         batches.append(gain * activation(h))
+    return batches
+
+
+def _spark(draw: Draw) -> list[Tensor]:
+    """300 tokens; unit 1 is awake for a single one of them."""
+    h = draw.normal(300, 3)
+    h[:, 1] = 0
+    h[draw.number(0, 300), 1] = 2
+    return [h[:100], h[100:]]
+
+
+def _some_dead(draw: Draw) -> list[Tensor]:
+    """Twenty units, each at its own loudness: far below the limit or far above it."""
+    loud = 10.0 ** (draw.integers(0, 2, 20) * 3 - 3)
+    batches = [(0.5 + draw.uniform(n, 20)) * loud for n in (3, 1, 6)]
+    batches[1] = torch.where(draw.uniform(20) < 0.5, batches[1], 0.0)
     return batches
 
 
@@ -247,8 +285,8 @@ DEAD_UNITS = Exercise(
 def merge_twins(incoming: Tensor, outgoing: Tensor, keep: int, drop: int) -> tuple[Tensor, Tensor]:
     """(incoming, outgoing) without unit `drop`, and the same outgoing · relu(incoming · x) as ever.
 
-    incoming (F, I), outgoing (O, F), and incoming[drop] = c · incoming[keep] for some c > 0.
-    All other rows of `incoming` stay as they are.
+    incoming (F, I), outgoing (O, F), and incoming[drop] = c · incoming[keep] for some c > 0; some
+    of its numbers may be 0, but not all. All other rows of `incoming` stay as they are.
     """
     c = incoming[drop].norm() / incoming[keep].norm()
     merged = outgoing.clone()
@@ -260,21 +298,39 @@ def merge_twins(incoming: Tensor, outgoing: Tensor, keep: int, drop: int) -> tup
 
 
 def _layers(seed: int) -> list[Case]:
-    generator = _generator()
-    names = ("incoming", "outgoing", "keep", "drop")
-    settings = {
-        "equal rows": (4, 3, 2, 0, 2, 1.0),
-        "a twin of twice the length": (5, 4, 3, 1, 3, 2.0),
-        "a shorter twin": (5, 4, 3, 2, 4, 0.3),
-        "the first unit goes": (4, 3, 2, 3, 0, 1.7),
-        "two units in all": (2, 3, 1, 0, 1, 0.5),
+    draw = Draw(seed)
+    c = 0.2 + 3 * float(draw.uniform(1))
+    third = _twins(draw, (6, 4, 3), 1, 4, 0.5)
+    third[0][5] = 3 * third[0][1]
+    sparse = [_twins(draw, (4, 4, 2), 0, 2, c, kept) for kept in ([0, 2, -2, 0], [-3, 0, 0, 0])]
+    doubles = [tensor.double() for tensor in _twins(draw, (5, 3, 3), 0, 3, c)[:2]]
+    inputs = {
+        "equal rows": _twins(draw, (4, 3, 2), 0, 2, 1.0),
+        "a twin of twice the length": _twins(draw, (5, 4, 3), 1, 3, 2.0),
+        "a shorter twin": _twins(draw, (5, 4, 3), 2, 4, 0.3),
+        "the first unit goes": _twins(draw, (4, 3, 2), 3, 0, 1.7),
+        "two units in all": _twins(draw, (2, 3, 1), 0, 1, 0.5),
+        "one input, one output": _twins(draw, (3, 1, 1), 2, 1, c),
+        "a row that begins and ends with 0": sparse[0],
+        "a row with a single number": sparse[1],
+        "a third twin stays": third,
+        "a twin a thousand times as long": _twins(draw, (4, 3, 2), 1, 2, 1000.0),
+        "tiny rows": _twins(draw, (5, 3, 2), 1, 3, c, scale=1e-9),
+        "huge rows": _twins(draw, (5, 3, 2), 3, 1, c, scale=1e9),
+        "in float64": (1e-60 * doubles[0], doubles[1], 0, 3),
+        "any two": _twins(draw, (12, 9, 7), *draw.order(12)[:2].tolist(), c),
     }
-    inputs = {}
-    for label, (units, width, outputs, keep, drop, c) in settings.items():
-        incoming = torch.randn(units, width, generator=generator)
-        incoming[drop] = c * incoming[keep]
-        inputs[label] = (incoming, torch.randn(outputs, units, generator=generator), keep, drop)
-    return labelled_cases(names, inputs)
+    return labelled_cases(("incoming", "outgoing", "keep", "drop"), inputs)
+
+
+def _twins(draw: Draw, shape: tuple, keep: int, drop: int, c: float, kept=None, scale=1.0) -> tuple:
+    """A case's inputs. shape: units, inputs, outputs; kept: the row of unit `keep`, else random."""
+    units, width, outputs = shape
+    incoming = scale * draw.normal(units, width)
+    if kept:
+        incoming[keep] = torch.tensor(kept, dtype=torch.float32)
+    incoming[drop] = c * incoming[keep]
+    return incoming, draw.normal(outputs, units), keep, drop
 
 
 def _without(matrix, drop, dim):
@@ -297,9 +353,10 @@ def _merged(new_column, new_row=None) -> Callable:
 
 
 def _same_function(inputs, value) -> bool:
-    x = torch.randn(inputs["incoming"].shape[1], 7, generator=_generator(3))
+    x = Draw(3).normal(inputs["incoming"].shape[1], 7).to(inputs["incoming"].dtype)
     before = inputs["outgoing"] @ (inputs["incoming"] @ x).relu()
-    return bool(torch.allclose(value[1] @ (value[0] @ x).relu(), before, atol=1e-4))
+    error = value[1] @ (value[0] @ x).relu() - before
+    return bool(error.abs().max() <= 1e-4 * before.abs().max())
 
 
 MERGE_TWINS = Exercise(

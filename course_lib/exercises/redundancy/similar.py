@@ -3,17 +3,14 @@
 Axes: S shingles, K hash functions, N documents.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from course_lib.exercises.engine.seeded import Draw
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
-
-
-def _generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
 
 # --------------------------------------------------------------------- minhash_signature
 
@@ -21,28 +18,44 @@ def _generator(seed: int = 0) -> torch.Generator:
 def minhash_signature(shingles: Tensor, factors: Tensor, shifts: Tensor, prime: int) -> Tensor:
     """The minimum over the shingles of (factor · x + shift) mod prime, for each of K hashes: (K,).
 
-    shingles: (S,) numbers from 0 to prime − 1. factors, shifts: (K,). All int64.
+    shingles: (S,) numbers from 0 to prime − 1. factors, shifts: (K,), below prime, too. All int64,
+    and prime is below 2³¹, so that no product is too large.
     """
     hashed = (factors[:, None] * shingles + shifts[:, None]) % prime
     return hashed.amin(dim=1)
 
 
 def _shingle_numbers(seed: int) -> list[Case]:
-    def draw(high, count, low=0):
-        return torch.randint(low, high, (count,), generator=generator)
-
-    generator = _generator()
+    draw = Draw(seed)
     big = 2**31 - 1
     small = torch.tensor([3, 14, 15, 92, 65])
     by_hand = (small, torch.tensor([7, 3, 50]), torch.tensor([1, 0, 40]), 101)
+    some, factors = draw.integers(0, 89, 6), draw.integers(1, 89, 7)
+    to_zero = (
+        -factors * some[draw.number(0, 6)]
+    ) % 89  # with these shifts, one shingle hashes to 0
     inputs = {
         "numbers to check by hand": by_hand,
         "one shingle": (torch.tensor([8]), torch.tensor([5, 9]), torch.tensor([2, 30]), 31),
-        "as many hashes as shingles": (draw(97, 4), draw(97, 4, 1), draw(97, 4), 97),
-        "large numbers": (draw(big, 40), draw(big, 16, 1), draw(big, 16), big),
+        "one hash": _hash_inputs(draw, 5, 1, 61),
+        "as many hashes as shingles": _hash_inputs(draw, 4, 4, 97),
+        "large numbers": _hash_inputs(draw, 40, 16, big),
+        "numbers as large as they come": (
+            big - 1 - draw.integers(0, 4, 12),
+            big - 1 - draw.integers(0, 9, 5),
+            big - 1 - draw.integers(0, 9, 5),
+            big,
+        ),
+        "a minimum of zero": (some, factors, to_zero, 89),
+        "the smallest prime": (torch.tensor([0, 1]), torch.tensor([1, 1]), torch.tensor([0, 1]), 2),
         "the same shingles in another order": (small.flip(0), *by_hand[1:]),
     }
     return labelled_cases(("shingles", "factors", "shifts", "prime"), inputs)
+
+
+def _hash_inputs(draw: Draw, shingles: int, hashes: int, prime: int) -> tuple:
+    some = draw.integers(0, prime, shingles)
+    return some, draw.integers(1, prime, hashes), draw.integers(0, prime, hashes), prime
 
 
 def _hashed(shingles, factors, shifts, prime):
@@ -113,14 +126,20 @@ def estimate_jaccard(signatures: Tensor) -> Tensor:
 
 
 def _signatures(seed: int) -> list[Case]:
+    draw = Draw(seed)
     mixed = torch.tensor([[3, 1, 4, 1], [1, 3, 1, 4], [3, 1, 5, 9]])
-    random = torch.randint(0, 3, (5, 20), generator=_generator())
+    near = torch.tensor([[2147480000, 2147483645], [2147480001, 2147483646]])
     inputs = {
         "three signatures": (mixed,),
         "two equal ones": (torch.tensor([[2, 7, 1], [2, 7, 1], [8, 2, 8]]),),
         "one signature": (torch.tensor([[5, 6]]),),
-        "five of twenty positions": (random,),
+        "signatures of one number": (torch.tensor([[4], [0], [4], [0]]),),
+        "nothing but zeros": (torch.zeros(2, 5, dtype=torch.long),),
+        "five of twenty positions": (draw.integers(0, 3, 5, 20),),
+        "many of seven positions": (draw.integers(0, 2, 12, 7),),
         "close is not equal": (torch.tensor([[10, 20, 30, 40], [11, 20, 29, 41]]),),
+        "large and close is not equal": (near,),
+        "large, close or equal": (2**31 - 3 + draw.integers(0, 2, 4, 30),),
     }
     return labelled_cases(("signatures",), inputs)
 
@@ -194,25 +213,42 @@ ESTIMATE_JACCARD = Exercise(
 
 
 def band_probability(similarity: Tensor, bands: int, rows: int) -> Tensor:
-    """How likely at least one of `bands` bands of `rows` positions is equal throughout."""
+    """How likely at least one of `bands` bands of `rows` positions is equal throughout.
+
+    similarity: of any shape, from 0 to 1. The result has its shape and dtype.
+    """
     return 1 - (1 - similarity**rows) ** bands
 
 
 def _bandings(seed: int) -> list[Case]:
+    draw = Draw(seed)
     grid = torch.linspace(0, 1, 6)
+    # The step of the S-curve of 1000 bands of 10 rows is at 0.5.
+    steep = 0.4 + 0.2 * draw.uniform(20).double()
     inputs = {
         "20 bands of 5 rows": (grid, 20, 5),
         "5 bands of 20 rows": (grid, 5, 20),
         "one band": (grid, 1, 4),
         "bands of one row": (grid, 4, 1),
-        "one pair": (torch.tensor(0.7), 32, 4),
+        "one band of one row": (grid, 1, 1),
+        "one pair": (0.5 + 0.4 * draw.uniform(1)[0], 32, 4),
+        "any similarities": (draw.uniform(7), draw.number(2, 9), draw.number(2, 5)),
+        "a table of them": (draw.uniform(3, 4), draw.number(10, 16), draw.number(3, 6)),
+        "a thousand bands, in float64": (steep, 1000, 10),
+        "strangers and copies": (torch.tensor([0.0, 1.0]), draw.number(2, 30), draw.number(2, 9)),
     }
     return labelled_cases(("similarity", "bands", "rows"), inputs)
+
+
+def _rises(inputs, value) -> bool:
+    order = inputs["similarity"].reshape(-1).argsort()
+    return bool((value.reshape(-1)[order].diff() >= -1e-6).all())
 
 
 BAND_PROBABILITY = Exercise(
     reference=band_probability,
     cases=_bandings,
+    absolute_tolerance=1e-5,  # 1 − p loses the last digits, and each way of writing it other ones
     hints=(
         "One position is equal with probability J. What about all rows of one band at once?",
         "A band is equal with probability Jʳ, so it differs with probability 1 − Jʳ.",
@@ -221,7 +257,7 @@ BAND_PROBABILITY = Exercise(
     properties=(
         Property(
             "more similar pairs are found no less often",
-            lambda inputs, value: bool((value.reshape(-1).diff() >= 0).all()),
+            _rises,
         ),
     ),
     misconceptions=(
@@ -269,6 +305,7 @@ def choose_bands(hashes: int, similarity: float, missed: float) -> tuple[int, in
 
 
 def _demands(seed: int) -> list[Case]:
+    draw = Draw(seed)
     inputs = {
         "128 hashes, pairs from 0.7 on": (128, 0.7, 0.01),
         "similar pairs only": (128, 0.9, 0.01),
@@ -276,10 +313,29 @@ def _demands(seed: int) -> list[Case]:
         "hardly any may be missed": (128, 0.7, 1e-6),
         "a hundred hashes": (100, 0.8, 0.05),
         "only equal texts": (64, 1.0, 0.01),
+        "no equal text may be missed": (60, 1.0, 0.0),
+        "all may be missed": (36, 0.2, 1.0),
         "as many as allowed": (2, 0.5, 0.25),
         "bands of one row": (16, 0.25, 0.1),
+        "one hash": (1, 0.9, 0.2),
+        "a prime number of hashes": (127, 0.95, 0.001),
+        "one in a billion": (240, 0.9, 1e-9),
+        "any demand": _clear_demand(draw, (60, 72, 84, 90, 96)),
+        "another demand": _clear_demand(draw, (120, 144, 180, 200, 210)),
+        "a third demand": _clear_demand(draw, (225, 256, 300, 315, 360)),
     }
     return labelled_cases(("hashes", "similarity", "missed"), inputs)
+
+
+def _clear_demand(draw: Draw, choices: tuple[int, ...]) -> tuple[int, float, float]:
+    """A demand that some rows meet with room to spare, and the next larger number fails clearly."""
+    hashes = choices[draw.number(0, len(choices))]
+    similarity = draw.number(60, 90) / 100
+    divisors = [rows for rows in range(1, hashes + 1) if hashes % rows == 0]
+    misses = [(1 - similarity**rows) ** (hashes / rows) for rows in divisors]
+    near = [i for i in range(len(divisors) - 1) if misses[i + 1] > 1e-6]
+    at = near[0] + draw.number(0, 2)
+    return hashes, similarity, math.sqrt(misses[at] * misses[at + 1])
 
 
 def _choose(rows_of) -> Callable:

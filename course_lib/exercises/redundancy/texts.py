@@ -9,12 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from course_lib.exercises.engine.seeded import Draw
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
-
-
-def _generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
 
 # ------------------------------------------------------------------- interpolated_bigram
 
@@ -22,19 +18,19 @@ def _generator(seed: int = 0) -> torch.Generator:
 def interpolated_bigram(pairs: Tensor, unigram: Tensor) -> Tensor:
     """p(w | v) after Witten and Bell, row v for each token v: (V, V), float32.
 
-    pairs: (V, V), how often w (column) followed v (row). unigram: (V,), p(w).
+    pairs: (V, V), int64, how often w (column) followed v (row). unigram: (V,), float32, p(w).
     """
     total = pairs.sum(dim=1, keepdim=True)
     followers = (pairs > 0).sum(dim=1, keepdim=True)
-    mixed = (pairs + followers * unigram) / (total + followers)
-    return torch.where(total > 0, mixed, unigram)
+    mixed = (pairs + followers * unigram) / (total + followers)  # 0 / 0 where nothing followed
+    return torch.where(mixed.isnan(), unigram, mixed)
 
 
 def _counts(seed: int) -> list[Case]:
+    draw = Draw(seed)
     some = torch.tensor([[0, 3, 1], [2, 0, 0], [1, 1, 5]])
     once = torch.tensor([[0, 1, 0], [4, 0, 2], [1, 0, 0]])
     last = torch.tensor([[2, 1, 1], [0, 0, 0], [0, 1, 0]])
-    many = torch.poisson(torch.full((6, 6), 0.7), generator=_generator()).long()
     even = torch.full((3,), 1 / 3)
     uneven = torch.tensor([0.6, 0.3, 0.1])
     inputs = {
@@ -42,9 +38,28 @@ def _counts(seed: int) -> list[Case]:
         "tokens differ in how common they are": (some, uneven),
         "contexts seen once": (once, uneven),
         "a context never seen": (last, uneven),
-        "six tokens": (many, torch.tensor([0.3, 0.25, 0.2, 0.15, 0.06, 0.04])),
+        "six tokens": (_pair_counts(draw, 6), _shares(draw, 6)),
+        "a token that the unigram forbids": (some, torch.tensor([0.0, 0.3, 0.7])),
+        "rare tokens": (_pair_counts(draw, 5), torch.tensor([1e-9, 0.5, 2e-6, 0.5, 3e-8])),
+        "billions of pairs": (3_000_000_000 * _pair_counts(draw, 4), _shares(draw, 4)),
+        "nothing seen at all": (torch.zeros(4, 4, dtype=torch.long), _shares(draw, 4)),
+        "one token": (torch.tensor([[3]]), torch.tensor([1.0])),
+        "many tokens": (_pair_counts(draw, 30), _shares(draw, 30)),
     }
     return labelled_cases(("pairs", "unigram"), inputs)
+
+
+def _pair_counts(draw: Draw, tokens: int) -> Tensor:
+    """Small counts, half of them 0; one row is all 0."""
+    counts = draw.integers(-3, 4, tokens, tokens).clamp(min=0)
+    counts[draw.number(0, tokens)] = 0
+    return counts
+
+
+def _shares(draw: Draw, tokens: int) -> Tensor:
+    """A unigram: positive, and its sum is one."""
+    shares = 0.05 + draw.uniform(tokens)
+    return shares / shares.sum()
 
 
 def _add_one(pairs, unigram):
@@ -81,6 +96,7 @@ def _no_unigram(pairs, unigram):
 INTERPOLATED_BIGRAM = Exercise(
     reference=interpolated_bigram,
     cases=_counts,
+    absolute_tolerance=0.0,
     hints=(
         "For each row you need two numbers: how often v came at all, and how many different tokens "
         "followed it.",
@@ -94,7 +110,8 @@ INTERPOLATED_BIGRAM = Exercise(
             lambda inputs, p: bool(((p.sum(1) - 1).abs() < 1e-5).all()),
         ),
         Property(
-            "nothing that the unigram allows is impossible", lambda inputs, p: bool((p > 0).all())
+            "nothing that the unigram allows is impossible",
+            lambda inputs, p: bool((p[:, inputs["unigram"] > 0] > 0).all()),
         ),
     ),
     misconceptions=(
@@ -141,7 +158,11 @@ INTERPOLATED_BIGRAM = Exercise(
 
 
 def keep_first(documents: list[str]) -> list[int]:
-    """Indices of the first copy of each text, where case and white space do not matter."""
+    """Indices of the first copy of each text, where case and white space do not matter.
+
+    A run of white space (whatever str.split() splits at) is as good as one blank, and none
+    counts at the ends of a text. Case is what str.casefold() takes away. All else is kept.
+    """
     first: dict[str, int] = {}
     for index, text in enumerate(documents):
         first.setdefault(" ".join(text.casefold().split()), index)
@@ -149,6 +170,7 @@ def keep_first(documents: list[str]) -> list[int]:
 
 
 def _documents(seed: int) -> list[Case]:
+    draw = Draw(seed)
     mat = ["The cat sat on the mat", "the  cat sat on the mat", "the mat sat on the cat", "A dog"]
     inputs = {
         "case and white space": (mat,),
@@ -156,9 +178,34 @@ def _documents(seed: int) -> list[Case]:
         "white space inside a word": (["no where", "nowhere", "No  Where"],),
         "an empty text, twice": (["", "a", " \n"],),
         "letters of other alphabets": (["STRASSE", "straße", "Ωmega", "ωMEGA"],),
+        "other white space": (["a b", "a\u00a0b", "\u2003A\u3000B", "a\r\nb\v"],),
+        "punctuation": (["He came.", "He came?", "he came", "He, came.", "...", "he came?"],),
+        "digits and signs": (["1 + 1", "1 - 1", "2 + 1", "11", "1 +  1"],),
+        "accents": (["resume", "résumé", "Résumé"],),
+        "a word said twice": (["the the cat", "the cat", "the cat cat", "The The cat"],),
+        "long texts that begin alike": (_long_texts(draw),),
+        "many short texts": (_copies(draw, 40),),
         "no text": ([],),
     }
     return labelled_cases(("documents",), inputs)
+
+
+def _long_texts(draw: Draw) -> list[str]:
+    """Texts of 120 letters and more; only the last, the first or a middle word differs."""
+    body = " ".join(["word", "and", "word"][i] for i in draw.integers(0, 3, 40))
+    ends = [f"end {i}" for i in draw.integers(0, 3, 8)]
+    return [f"{body} {end}" for end in ends] + [f"a {body} b", f"b {body} b", f"{body} or {body}"]
+
+
+def _copies(draw: Draw, count: int) -> list[str]:
+    """Texts of three words from a small vocabulary, written in different ways."""
+    words, blanks = ("eins", "Zwei", "DREI"), (" ", "  ", "\t", " \n")
+    ways = (str, str.upper, str.lower)
+    texts = []
+    for first, second, third, blank, way in draw.integers(0, 3, count, 5).tolist():
+        text = blanks[blank].join((words[first], words[second], words[third]))
+        texts.append(ways[way](text) + blanks[blank + 1] * (first == 0))
+    return texts
 
 
 def _keep_by(key) -> Callable:
@@ -231,13 +278,18 @@ KEEP_FIRST = Exercise(
 
 
 def shingle_jaccard(first: list[str], second: list[str], width: int) -> float:
-    """|A ∩ B| / |A ∪ B| of the sets of runs of `width` words (each text has at least that many)."""
+    """|A ∩ B| / |A ∪ B| of the sets of runs of `width` words.
+
+    first, second: words as they are, at least `width` of them. A run is equal to another if all
+    its words are, in their order.
+    """
     a = {tuple(first[i : i + width]) for i in range(len(first) - width + 1)}
     b = {tuple(second[i : i + width]) for i in range(len(second) - width + 1)}
     return len(a & b) / len(a | b)
 
 
 def _word_lists(seed: int) -> list[Case]:
+    draw = Draw(seed)
     cat = "the cat sat on the mat"
     said = "and he said and he said and he said unto them"
     texts = {
@@ -249,9 +301,26 @@ def _word_lists(seed: int) -> list[Case]:
         "one is part of the other": (cat, "so the cat sat on the mat again", 3),
         "nothing in common": (cat, "a dog ran off", 2),
         "as long as a shingle": ("a b c", "a b c d", 3),
+        "said backwards": ("one two three four", "four three two one", 2),
+        "words cut at other places": ("no where to go here", "now here to gohere x", 2),
+        "marks between the words": ("a, b c- d e_ f g| h i/ j", "a ,b c -d e _f g |h i /j", 2),
+        "capitals are other words": ("The cat sat", "the Cat sat", 1),
+        "single words": (_text(draw, 30), _text(draw, 20), 1),
+        "two of the same vocabulary": (_text(draw, 60), _text(draw, 70), 2),
+        "a long passage in common": _with_common_passage(draw),
     }
     inputs = {label: (a.split(), b.split(), width) for label, (a, b, width) in texts.items()}
     return labelled_cases(("first", "second", "width"), inputs)
+
+
+def _text(draw: Draw, words: int, vocabulary: int = 9) -> str:
+    return " ".join(f"w{i}" for i in draw.integers(0, vocabulary, words))
+
+
+def _with_common_passage(draw: Draw) -> tuple[str, str, int]:
+    passage = _text(draw, draw.number(20, 40))
+    ends = [_text(draw, draw.number(3, 15)) for _ in range(4)]
+    return f"{ends[0]} {passage} {ends[1]}", f"{ends[2]} {passage} {ends[3]}", 4
 
 
 def _runs(words, width):

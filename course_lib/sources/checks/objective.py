@@ -153,7 +153,7 @@ def descend_in_two_step_sizes() -> str:
             theta = theta - rate * 2 * x.T @ (x @ theta - y)
         ends.append(theta)
     assert np.allclose(ends[0], [4 / 3, 2]) and np.abs(ends[1]).max() > 1e6
-    gradient = (2 * x.T @ (x @ np.array([1.0, 2.0]) - y)).tolist()
+    gradient = (2 * x.T @ (x @ np.array([1.0, 2.0]) - y)).round(2).tolist()
     return f"gradient {gradient}; a step of 0.9/μ reaches [1.33, 2.00], a step of 1.1/μ diverges"
 
 

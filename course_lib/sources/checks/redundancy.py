@@ -37,7 +37,7 @@ def merge_twin_neurons() -> str:
     output = 3 * hidden + 2 * hidden
     dropped, merged = np.abs(output - 3 * hidden).max(), np.abs(output - 5 * hidden).max()
     assert dropped > 1 and merged < 1e-9
-    return f"dropping a twin neuron costs up to {dropped:.1f}, merging it into the other costs 0"
+    return f"dropping a twin neuron costs up to {dropped:.0f}, merging it into the other costs 0"
 
 
 @checks("C105")

@@ -1,0 +1,64 @@
+"""Whole answers as people type them: every right one passes its check, every wrong one does not.
+
+A file of tests/answers holds blocks: `### wrong|right EXERCISE what is special about it` and code.
+"""
+
+import copy
+import linecache
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from course_lib.exercises.engine.catalogue import all_exercises, find
+from course_lib.exercises.engine.judge import FAILED, PASSED, judge
+from course_lib.exercises.engine.run import run
+
+ANSWERS = Path(__file__).parent / "answers"
+SEEDS = (0, 1, 2)
+NAMES = {"copy": copy, "math": math, "re": re, "torch": torch, "F": F, "nn": nn, "Tensor": Tensor}
+
+
+def blocks() -> list:
+    """(kind, exercise, what is special, code) of every block, each with a name for pytest."""
+    found = []
+    for path in sorted(ANSWERS.glob("*.txt")):
+        for block in re.split(r"(?m)^### ", path.read_text("utf-8"))[1:]:
+            head, _, code = block.partition("\n")
+            kind, exercise, why = head.split(maxsplit=2)
+            found.append(pytest.param(kind, exercise, code, id=f"{kind}-{exercise}-{why}"))
+    return found
+
+
+def function_of(exercise: str, code: str):
+    """The answer's function; its lines can be shown in a verdict."""
+    file, space = f"<{exercise}>", {"__name__": "answer"} | NAMES
+    linecache.cache[file] = (len(code), None, code.splitlines(True), file)
+    exec(compile(code, file, "exec"), space)
+    return space[exercise]
+
+
+def passes(exercise, function, seed: int) -> bool:
+    cases = exercise.cases(seed)
+    return judge(exercise, cases, run(function, cases, exercise.seconds)).status == PASSED
+
+
+@pytest.mark.parametrize(("kind", "name", "code"), blocks())
+def test_an_answer_is_judged_rightly(kind, name, code):
+    assert kind in ("right", "wrong")
+    exercise, function = find(name), function_of(name, code)
+    assert {passes(exercise, function, seed) for seed in SEEDS} == {kind == "right"}
+
+
+@pytest.mark.parametrize("exercise", all_exercises().values(), ids=lambda e: e.name)
+def test_a_table_of_remembered_values_fails_at_another_seed(exercise):
+    """Even with the right gradients: what the reference gives at seed 0, case by case."""
+    cases = exercise.cases(1)
+    old, new = (run(exercise.reference, c, exercise.seconds) for c in (exercise.cases(0), cases))
+    remembered = [replace(o, gradients=n.gradients) for o, n in zip(old, new, strict=True)]
+    assert judge(exercise, cases, remembered).status == FAILED
