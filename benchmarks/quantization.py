@@ -2,8 +2,10 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.quantization
     OMP_NUM_THREADS=1 python -m benchmarks.quantization smollm2     10 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.quantization kernels
 
-The second prints SmolLM2's table that 05_linear_quantization quotes.
+05_linear_quantization quotes the second, SmolLM2's table, and the third, the times of PyTorch's
+kernels for 8 and 4 bits.
 
 The weight is 4096 × 4096: Student-t numbers of 5 degrees of freedom times 0.02, each row with a
 log-normal gain. Times are CPU seconds of one thread, the median; the sides take turns.
@@ -276,6 +278,37 @@ def memory_table() -> None:
         print(f"    {function.__name__:44} {in_a_fresh_process(extra_memory, function):8.2f}")
 
 
+# ---------------------------------------------------------------- kernels
+
+
+def kernel_table() -> None:
+    """CPU milliseconds of a linear layer of 4096², and each kernel's share of float32's time."""
+    torch.manual_seed(0)
+    weight = torch.randn(WIDTH, WIDTH)
+    codes8 = torch.randint(-127, 128, (WIDTH, WIDTH), dtype=torch.int8)
+    codes4 = torch.randint(16, (WIDTH, WIDTH), dtype=torch.int32)
+    packed4 = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes4, 8)
+    scales8 = torch.ones(WIDTH, dtype=torch.bfloat16)
+    scales4 = torch.ones(WIDTH // 64, WIDTH, 2, dtype=torch.bfloat16)  # and zero-points
+    for tokens in (1, 64):
+        x = torch.randn(tokens, WIDTH)
+        half, x8 = x.bfloat16(), x.to(torch.int8)
+        sides = {
+            "float32": lambda x=x: torch.nn.functional.linear(x, weight),
+            "int8 weights, bfloat16 inputs": lambda x=half: torch.ops.aten._weight_int8pack_mm(
+                x, codes8, scales8
+            ),
+            "int4 weights, bfloat16 inputs": lambda x=half: (
+                torch.ops.aten._weight_int4pack_mm_for_cpu(x, packed4, 64, scales4)
+            ),
+            "int8 on both sides": lambda x=x8: torch._int_mm(x, codes8.T),
+        }
+        seconds = cpu_seconds(sides, 15)
+        print(f"4096 × 4096, {tokens} tokens")
+        for name, value in seconds.items():
+            print(f"    {name:32} {1e3 * value:8.2f} ms  {value / seconds['float32']:.2f}")
+
+
 # ---------------------------------------------------------------- a language model
 
 
@@ -304,8 +337,9 @@ def smollm2_table() -> None:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # torch announces the end of its quantized tensors
     torch.set_num_threads(1)
-    if sys.argv[1:] == ["smollm2"]:
-        sys.exit(smollm2_table())
+    single = {"smollm2": smollm2_table, "kernels": kernel_table}
+    if sys.argv[1:]:
+        sys.exit(single[sys.argv[1]]() if sys.argv[1] in single else f"one of {', '.join(single)}")
     codes_tables()
     activation_tables()
     packing_table()

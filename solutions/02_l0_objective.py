@@ -33,6 +33,7 @@
 # value. A step of length $1/\Lambda$ never makes $L$ larger. Above $2/\Lambda$ the steps diverge.
 
 # %% tags=["collapsed"]
+# Imports
 import copy
 import math
 
@@ -164,6 +165,7 @@ def penalised(penalty: float) -> dict[str, torch.Tensor]:
 
 
 # %% tags=["collapsed"]
+# Does it hold here? And a figure with a slider: three penalties
 assert squared_error(X, y, ends[1.1]) > 1e3
 assert torch.allclose(minimum, torch.tensor([4 / 3, 2.0])) and torch.allclose(ends[0.9], minimum)
 across, up = torch.meshgrid(torch.linspace(-1, 4, 120), torch.linspace(-1, 4, 120), indexing="xy")
@@ -257,6 +259,7 @@ def hard_threshold(weight: torch.Tensor, threshold: float) -> torch.Tensor:
 check(hard_threshold)
 
 # %% tags=["collapsed"]
+# Figure: what each penalty does to one weight
 soft, hard = yours("minimise_l1"), yours("hard_threshold")
 
 z = torch.linspace(-2, 2, 401)
@@ -357,6 +360,7 @@ for optimizer_class in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
     print(f"{shrunk[name][1]:5.2f} %")
 
 # %% tags=["collapsed"]
+# Does it hold here?
 assert [int((w == 0).sum()) for w in recipes.values()] == [0, 0, 0, 7]
 by_formula = 100 * (1 - (1 - 1e-3 * 0.1) ** 200)
 assert all((shrunk[name] - by_formula).abs().max() < 0.1 for name in ("SGD", "AdamW"))
@@ -504,6 +508,7 @@ for rho in correlations:
 
 
 # %% tags=["collapsed"]
+# Does it hold here? And a figure: how often each method finds the best subset
 A, b = races[0]
 theta, library = torch.zeros(12, dtype=A.dtype), iterative_hard_thresholding(A, b, 3, steps=100)
 for _ in range(100):
@@ -572,6 +577,7 @@ print(
 # it from the left: choose a loss, go to the right, and stop at the first $k$ whose loss is small enough.
 
 # %% tags=["collapsed"]
+# Does it hold here? And a figure: a budget, or a loss to keep
 assert from_full > found["IHT"][-1] + 20
 assert plain > 2 * best and again < 1.5 * best
 A, b = problem(0.5, seed=3)
@@ -654,6 +660,7 @@ simplest = max(i for i in range(len(prices)) if mean[i] <= mean[chosen] + spread
 kept = [int(l0(lasso(A - A.mean(0), b - b.mean(), price))) for price in prices]
 
 # %% tags=["collapsed"]
+# Figure: the validation error of each λ
 figure, (axes,) = new_figure()
 axes.errorbar(range(len(prices)), mean, spread, fmt="o-", color=BLUE, capsize=3)
 axes.plot(chosen, mean[chosen], "o", color=RED, markersize=10, label="least error")
@@ -830,6 +837,7 @@ for per_layer in (False, True):
     tiny_curves[per_layer] = [tiny_quality(m, tokenizer).bits_per_byte for m in pruned]
 
 # %% tags=["collapsed"]
+# Does it hold here? And a figure behind a guess: pruning digits and TinyLM
 assert 0.5 < leaky < 0.62 and honest > 1
 printed = torch.tensor([3.0, -4.0, 1.0]) / 8
 assert printed.tolist() == [0.375, -0.5, 0.125] and (printed >= 0.2).tolist() == [
@@ -1074,6 +1082,7 @@ for density in shares_kept:
     forms.append({n.split(":")[1] for n in packed if ":" in n} & {"bitmap", "gaps", "indices"})
 
 # %% tags=["collapsed"]
+# Does it hold here? And a figure: the sparse file's size
 assert results["PyTorch", 0.05][0] > 0.6 and results["PyTorch", 0.05][1] < 0.1
 assert results["PyTorch", 0.1][0] > 0.9
 assert results["PyTorch", 0.1][2] < results["PyTorch", 0.0][2] - 20
@@ -1136,6 +1145,7 @@ Picture(
 # is *exactly* 0 or 1 with positive chance.
 
 # %% tags=["collapsed"]
+# Figure: how a gate behaves
 draws = torch.rand(20_000, generator=torch.Generator().manual_seed(0))
 figure, axes = new_figure(columns=3, height=2.8)
 for one, log_alpha in zip(axes, (-2.0, 0.0, 2.0), strict=True):
@@ -1256,6 +1266,7 @@ check(sparsify_digits)
 # ## In numbers
 
 # %% tags=["collapsed", "nbval-ignore-output"]
+# The chapter in numbers
 sparsify = yours("sparsify_digits")
 sparse = sparsify(networks, data.train_images, data.train_labels)
 sparse_accuracy = mean_accuracy(sparse)

@@ -32,6 +32,7 @@
 # shares it?
 
 # %% tags=["collapsed"]
+# Imports
 import warnings
 from copy import deepcopy
 
@@ -80,6 +81,7 @@ def relative_error(changed: torch.Tensor, weight: torch.Tensor) -> float:
 
 
 # %% tags=["collapsed"]
+# Figure with sliders: a row of weights and its ruler
 def levels_of_row(bits: int, share: str | int, row: int) -> list[float]:
     """The levels of one row of the layer, or of its first group."""
     rows, format = to_rows(layer, share), Format(bits, symmetric=True)
@@ -287,6 +289,7 @@ for bits in (2, 3, 4):
     print(f"{bits} bits: {error:.3f}, bound {0.5 / (2**bits - 1):.3f}")
 
 # %% tags=["collapsed"]
+# Does it hold here?
 assert as_printed(torch.linspace(-1, 1, 9), -1, 1, 3).tolist() == [0, 0, 2, 2, 4, 4, 6, 6, 8]
 assert in_a_byte.to(torch.uint8)[1] == 0 and as_printed(torch.tensor(1.3), -1, 1, 8) == 294
 assert [round(v, 6) for v in squares.values()] == [0.001302, 0.005207, 0.001481]
@@ -403,6 +406,7 @@ for name, data in {"weights": layer, "SiLU output": gate}.items():
 
 
 # %% tags=["collapsed"]
+# Figure: how much larger than a typical weight is each layer's largest?
 def largest_over_typical(model: torch.nn.Module) -> list[float]:
     """max|w| / (root mean square of w), for every linear layer, in order of size."""
     weights = (p for name, p in model.blocks.named_parameters() if p.dim() == 2)
@@ -471,6 +475,7 @@ predict(
 )
 
 # %% tags=["collapsed"]
+# The planted weight's damage; does it hold here?
 assert by_share["tensor"] > 2.8 * by_share["channel"] and by_share["channel"] < 1.4 * by_share[64]
 assert erased > 0.99
 for share in ("tensor", "channel", 64):
@@ -577,6 +582,7 @@ def best_end(bits: int) -> tuple[float, float]:
 
 
 # %% tags=["collapsed"]
+# Figure with a slider, table: where should the ruler end?
 def draw_clipping(bits: int) -> Picture:
     """Rounding and clipping errors over the end of the ruler."""
     measured, predicted = clipping_and_rounding(bits)
@@ -850,6 +856,7 @@ for name, perplexity in better.items():
     print(f"groups of 64, {name:28} perplexity {shown(perplexity)}")
 
 # %% tags=["collapsed"]
+# Does it hold here? And a figure: perplexity over file size
 figure, (axes,) = new_figure()
 for share, colour in zip(("tensor", "channel", 64), (RED, ORANGE, BLUE), strict=True):
     points = [measured[bits, share][::-1] for bits in (8, 4, 3)]
@@ -916,20 +923,21 @@ Picture(
 # typical weights. What will it be?
 
 # %% tags=["collapsed"]
+# The stored table
 STORED_DENSE, STORED_FILE = 23.70, 269_057_328  # float16
 STORED = {  # (bits, one scale for each): (perplexity, bytes of the file)
-    (8, "tensor"): (25.39, 134_766_892),
-    (8, "channel"): (23.76, 135_077_992),
-    (8, 64): (23.66, 138_085_288),
-    (4, "tensor"): (5_150_000.0, 81_682_604),
-    (4, "channel"): (46.27, 81_993_704),
-    (4, 64): (37.45, 85_001_008),
+    (8, "tensor"): (25.46, 134_766_892),
+    (8, "channel"): (23.83, 135_077_992),
+    (8, 64): (23.73, 138_085_288),
+    (4, "tensor"): (5_170_000.0, 81_682_604),
+    (4, "channel"): (46.45, 81_993_704),
+    (4, 64): (37.54, 85_001_008),
     (3, "tensor"): (1_530_000_000.0, 68_411_532),
     (3, "channel"): (14_200.0, 68_722_640),
-    (3, 64): (245.85, 71_729_952),
+    (3, 64): (246.5, 71_729_952),
     (2, "tensor"): (25_100_000_000_000.0, 55_140_380),
     (2, "channel"): (82_700_000.0, 55_451_488),
-    (2, 64): (8_640_000.0, 58_458_816),
+    (2, 64): (8_670_000.0, 58_458_816),
 }
 
 
@@ -1016,6 +1024,7 @@ if pretrained.has_smollm2():
     print("TinyLM's layer:", ", ".join(f"{g}: {error:.1%}" for g, error in own.items()))
 
 # %% tags=["collapsed"]
+# Does it hold here?
 assert STORED[4, "tensor"][0] > 100 * 49_152 and STORED[4, 64][0] < 1.6 * STORED_DENSE
 assert STORED[8, "channel"][0] < 1.006 * STORED_DENSE
 assert STORED[4, 64][1] < 1.05 * STORED[4, "tensor"][1]
@@ -1101,6 +1110,7 @@ if pretrained.has_smollm2():
 # it. Look for the bend on your own machine. (Your numbers will differ from anybody else's.)
 
 # %% tags=["collapsed", "nbval-ignore-output"]
+# Figure: time for each token, measured on this machine
 matrix = torch.randn(2048, 4096)  # on the CPU, whose int8 kernel comes with PyTorch
 batches = [torch.randn(count, 4096) for count in (1, 2, 4, 8, 16, 32, 64, 128)]
 each = [seconds(lambda x=x: F.linear(x, matrix), repeats=5) / len(x) for x in batches]
@@ -1218,12 +1228,13 @@ for name, way in ways.items():
 # * **Dequantize, then multiply** reads a quarter of the bytes and is *slower*: it writes the large matrix
 #   out and reads it again. Small on disk is not small on the way.
 # * **The int8 kernel** here wins on both sides. With one token it reads a quarter of the bytes, once. With 64
-#   it multiplies integers, and how much that gains depends on the processor. One core with int8
-#   instructions (AVX-512 VNNI) was measured at 468 billion int8 operations a second, a multiply-add being
-#   two, against 117 billion in `float32` (2026-11-22): four times. A processor without them gains little.
-# * **Four bits** would halve the bytes once more. On that core a batch-1 layer of 4096² took 3.6 ms in
-#   `float32`, 1.24 in int8 and 0.72 in int4 (onnxruntime). With 64 tokens expect little of it: there
-#   the multiplications decide, and they are the same.
+#   it multiplies integers, and how much that gains depends on the processor. On one core of an x86 server
+#   with int8 instructions (AVX-512 VNNI) a layer of 4096² took 22 ms with 64 tokens in `float32`, and 4.5
+#   with int8 on both sides: a fifth. A processor without such instructions gains little.
+# * **Four bits** halve the bytes once more. On the same core one token took 4.9 ms in `float32`, 1.9 with int8
+#   weights and 1.2 with int4 weights. With 64 tokens int4 weights took 25 ms, more than `float32`: there the
+#   multiplications decide, and they are the same. (All from `python -m benchmarks.quantization kernels`, one
+#   thread, CPU time, 2026-11-26.)
 #
 # So the rule: *4-bit weights for writing token by token, int8 on both sides for large batches.* Chapter 10
 # takes it from here.
@@ -1266,6 +1277,7 @@ check(better_than_minmax)
 # ## In numbers
 
 # %% tags=["collapsed"]
+# The chapter in numbers
 real = tiny.blocks[1].mlp.down.weight[::4]
 codes, scales = yours("better_than_minmax")(real)
 minmax = real.abs().amax(dim=1, keepdim=True) / 3

@@ -21,6 +21,7 @@
 #   layers (9), your own way (10).
 
 # %% tags=["collapsed"]
+# Imports
 import copy
 import math
 import statistics
@@ -84,6 +85,7 @@ with torch.no_grad():
 likeliest = next_logits.topk(12).indices
 
 # %% tags=["collapsed"]
+# Figure with a slider: the twelve likeliest next tokens
 words = [tokenizer.decode([i]).strip() or "(space)" for i in likeliest.tolist()]
 
 
@@ -143,6 +145,7 @@ second_right = int((ranked[wrong, 1] == data.test_labels.cpu()[wrong]).sum())
 print(f"of its {int(wrong.sum())} errors, the second choice is right in {second_right}")
 
 # %% tags=["collapsed", "nbval-ignore-output"]
+# Does it hold here? And a figure: pictures where the teacher hesitates
 assert teacher_accuracy > 0.95 and second_right > 0.5 * wrong.sum()
 
 hesitant = softened.topk(2).values[:, 1].topk(4).indices
@@ -216,6 +219,7 @@ limit = gradient_norm(logit_matching_loss(s, t))
 print(f"from T = 1 to T = 16 the gradient of KL shrinks by {without[0] / without[4]:.0f}")
 
 # %% tags=["collapsed"]
+# Figure: the gradient with and without T²
 figure, (axes,) = new_figure(height=3.2)
 axes.loglog(temperatures, without, "s--", color=ORANGE, label="KL")
 axes.loglog(temperatures, with_factor, "o-", color=BLUE, label="T² · KL")
@@ -308,6 +312,7 @@ print(
 )
 
 # %% tags=["collapsed"]
+# Does it hold here?
 trained_by = soft(student_logits.clone().requires_grad_(), teacher_logits, 4.0)
 assert trained_by.requires_grad, "no gradient reaches the student: is there a no_grad too many?"
 assert round(worked.item(), 4) == 1.5739
@@ -482,6 +487,7 @@ on_its_own = distance(on_validation, on_cpu, unseen[:270])
 print(f"{'the last one, on its own images':36} {on_its_own:6.3f}")
 
 # %% tags=["collapsed"]
+# Does it hold here?
 assert identical and sizes == (11_110, 11_110) and joined.numel() + 10 == 1_010
 assert test_loss > of_zero
 assert apart["as published, 400 steps, rate 0.1"] > 10 * apart["the loss uses the teacher"]
@@ -573,6 +579,7 @@ digit_results = {
 middle = {name: values[2] for name, values in digit_results.items()}
 
 # %% tags=["collapsed", "nbval-ignore-output"]
+# Figure behind a guess: eight ways to teach with 200 labels
 figure, (axes,) = new_figure(height=3.6)
 for row, values in enumerate(digit_results.values()):
     axes.plot(values, [row] * 5, "o", color=BLUE, alpha=0.5)
@@ -655,6 +662,7 @@ cost = latency(
 print(f"a step with the teacher takes {cost:.1f} times as long as one without")
 
 # %% tags=["collapsed"]
+# Does it hold here?
 assert 4.5 < count_parameters(tiny) / count_parameters(student) < 5.5
 assert learned["with TinyLM's answers"] < learned["alone"] - 0.1
 assert cost > 1.2 if device.type == "cpu" else cost > 1
@@ -666,47 +674,53 @@ assert cost > 1.2 if device.type == "cpu" else cost > 1
 # thread, equal time in CPU seconds, judged on the course's held-out sample.
 
 # %% tags=["collapsed"]
-# held-out bits per byte, lower is better
+# The stored table: held-out bits per byte, lower is better
 measured = {
-    "alone": (1.707, 1.702, 1.728),
-    "teacher online, equal time": (1.737, 1.710, 1.728),
-    "cached answers, equal steps": (1.599, 1.608, 1.630),
-    "a tenth of the text: alone": (2.531, 2.529, 2.561),
-    "    the same, stopped at 120 steps": (2.142, 2.140, 2.157),
-    "a tenth of the text: cached": (1.857, 1.834, 1.844),
+    "alone": (1.889, 1.886, 1.903),
+    "teacher online, equal time": (1.888, 1.874, 1.900),
+    "cached answers, equal steps": (1.784, 1.772, 1.799),
+    "a tenth of the text: alone": (2.456, 2.440, 2.510),
+    "    the same, stopped at 120 steps": (2.150, 2.153, 2.182),
+    "a tenth of the text: cached": (1.965, 1.914, 1.968),
 }
 for name, values in measured.items():
-    print(f"{name:34} {statistics.mean(values):.2f}   ({min(values):.2f} … {max(values):.2f})")
+    print(f"{name:34} {statistics.mean(values):.3f}   ({min(values):.3f} … {max(values):.3f})")
 mean = {name: statistics.mean(values) for name, values in measured.items()}
-asked, trained = (
-    ASKED,
-    TRAINED,
-)  # CPU seconds: TinyLM's answers to all 153,600 tokens, and 300 steps
+asked, trained = 10, 14  # CPU seconds: TinyLM's answers to all tokens, and 300 steps without it
 print(f"asking TinyLM took {asked} s, training {trained} s")
 
 # %% tags=["collapsed"]
-assert mean["teacher online, equal time"] >= mean["alone"]
+# Does it hold here?
+assert all(
+    0 < alone - online < 0.02
+    for alone, online in zip(measured["alone"], measured["teacher online, equal time"], strict=True)
+)
 assert mean["cached answers, equal steps"] < mean["alone"] - 0.08
 stopped = mean["    the same, stopped at 120 steps"]
-assert mean["alone"] + 0.1 < mean["a tenth of the text: cached"] < stopped - 0.25
-assert stopped < mean["a tenth of the text: alone"] - 0.3
+assert mean["alone"] + 0.04 < mean["a tenth of the text: cached"] < stopped - 0.18
+assert stopped < mean["a tenth of the text: alone"] - 0.25
 
 # %% [markdown]
 # Read it slowly, it is the heart of this chapter.
 #
-# * **At equal time with the teacher online, distillation does not win.** It lost on two seeds and drew on
-#   the third. The time that the teacher takes is worth as much as what it teaches.
+# * **At equal time with the teacher online, it is a draw.** The student with the teacher is ahead on each
+#   seed, by 0.001, 0.012 and 0.003. The time that the teacher takes is worth about as much as what it teaches.
 # * **At equal steps with stored answers it wins**, by 0.1 bits per byte.
 # * **Where text is short it wins by more.** In 300 steps the student alone reads the same 15,360 tokens
-#   ten times and learns them by heart. Stopped after 120 steps it is at its best, so be fair and compare
-#   with that: the stored answers are still 0.3 better.
+#   ten times and learns them by heart. Stopped after 120 steps it is better, so be fair and compare
+#   with that: the stored answers are still 0.2 better.
 #
 # Remember where the answers come from. TinyLM has read all 1.1 million tokens of the training text, these
-# windows too. Part of what it teaches is text that this student never saw. And real text is better still:
-# with ten times the tokens the student alone is ahead of the one with a tenth and a teacher.
+# windows too. Part of what it teaches is text that this student never saw. How much that matters you see when
+# the student reads 153,600 tokens from the *beginning* of the Bible alone, and is judged on the same chapters
+# from all over it (`python -m benchmarks.distillation beginning`): then the online teacher wins at equal time,
+# 1.97 against 2.06. Ask of every such table what the teacher had read, and what the judge reads.
 #
-# The stored answers had a price, too: 21 CPU seconds for asking about all 153,600 tokens, nearly as long as
-# the training itself, and space on disk. Each token is asked about once. So it pays when the student reads
+# And real text is better still: with ten times the tokens the student alone is ahead of the one with a tenth
+# and a teacher.
+#
+# The stored answers had a price, too: 10 CPU seconds for asking about all 153,600 tokens, where the training
+# itself takes 14, and space on disk. Each token is asked about once. So it pays when the student reads
 # the text several times, or when you train more than one student.
 #
 # ## What a stored answer costs
@@ -727,6 +741,7 @@ with tempfile.TemporaryDirectory() as folder:
 letters = len(tokenizer.decode(windows[0].flatten().tolist()).encode())
 
 # %% tags=["collapsed"]
+# Figure: what the k likeliest answers hold
 figure, (axes,) = new_figure(height=3.2)
 axes.plot(ks, [100 * share[k] for k in ks], "o-", color=BLUE)
 for k in (1, 8, 32, 128):
@@ -794,6 +809,7 @@ whole = soft_target_loss(student_logits, full)
 print(f"KL of an untrained student through 32 answers {through_cache:.2f}, through all {whole:.2f}")
 
 # %% tags=["collapsed"]
+# Does it hold here?
 assert 0.75 * whole < through_cache < whole
 
 # %% [markdown]
@@ -832,6 +848,7 @@ def token_distillation(
 check(token_distillation)
 
 # %% tags=["collapsed"]
+# Does it hold here? NaN in the padding must not reach a gradient
 some_student = torch.zeros(1, 2, 5, requires_grad=True)
 some_teacher = torch.tensor([[[1.0, 0, 0, 0, 0], [torch.nan] * 5]])
 yours("token_distillation")(some_student, some_teacher, torch.tensor([[3, -100]])).backward()
@@ -857,6 +874,7 @@ forward = (p * (p.log() - log_q)).sum(-1)
 reverse = (log_q.exp() * (log_q - p.log())).sum(-1)
 
 # %% tags=["collapsed"]
+# Figure: two directions of KL
 figure, (axes,) = new_figure(height=3.2)
 axes.fill_between(places, 100 * p, color="0.85", label="teacher")
 for name, divergence, colour in (("KL(p‖q)", forward, BLUE), ("KL(q‖p)", reverse, ORANGE)):
@@ -977,6 +995,7 @@ lead, at_equal_time = (
 print(f"of the dense self's lead {at_equal_time / lead:.0%} is left at equal time")
 
 # %% tags=["collapsed"]
+# Does it hold here?
 assert repair["healed by its dense self"] < repair["60 % pruned"] - 0.02
 assert repair["healed by its dense self"] < repair["healed by the text"]
 assert 0.02 < lead < 0.06 and 0.1 < at_equal_time / lead < 0.7
@@ -985,7 +1004,7 @@ assert repair["healed by its float self"] < repair["3 bits"]
 # %% [markdown]
 # Twenty steps, on 7,680 tokens. At equal steps the former self is the better doctor. But it has to be asked,
 # and a step with it takes 1.2 to 1.3 times as long. In the time of its 20 steps the text gets up to 26, and
-# most of the lead is gone: 29, 37 and 45 % of it was left with three sets of windows that we tried. So ask this
+# much of the lead is gone: with five sets of windows that we tried, 29 to 55 % of it was left. So ask this
 # chapter's question here, too: at equal *what*?
 #
 # ## The field's headline
@@ -1048,4 +1067,5 @@ print(
 )
 
 # %% tags=["collapsed"]
+# Does it hold here?
 assert mean["alone"] - mean["cached answers, equal steps"] > 0.09
