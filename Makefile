@@ -1,8 +1,9 @@
 # `make` alone lists the targets. Set-up happens by itself, and only when a lock file has changed.
 
-# The newest Python that fits; asked to run, since some commands of that name only point elsewhere.
+# The first Python that fits, from the one that is tested most; asked to run, since some commands of
+# such a name only point elsewhere.
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
-PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 python; do \
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
 	$$p -c '$(FITS)' 2>/dev/null && { echo $$p; exit; }; done; echo python3)
 VENV := .venv
 BIN := $(VENV)/bin

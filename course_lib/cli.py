@@ -46,11 +46,11 @@ def doctor(_: argparse.Namespace) -> int:
 def check(arguments: argparse.Namespace) -> int:
     """run a notebook with nbval and say how each exercise stands"""
     from course_lib.classroom.check import NotANotebook, as_json, missing_checks, run_nbval, table
-    from course_lib.classroom.files import find_notebook
+    from course_lib.classroom.files import find_notebook, is_solved
 
     try:
         notebook = find_notebook(arguments.notebook)
-        results = run_nbval([notebook], junit=arguments.junit)
+        results = run_nbval([notebook], junit=arguments.junit, record=not is_solved(notebook))
         results += missing_checks(results, notebook)
     except (LookupError, NotANotebook) as error:
         return _complain(error)
@@ -86,14 +86,15 @@ def reset(arguments: argparse.Namespace) -> int:
 
 def build(arguments: argparse.Namespace) -> int:
     """derive the notebooks of every lesson whose source changed, and run the solved ones"""
+    from course_lib.places import is_checkout
+
+    if not is_checkout():
+        return _complain("This is for authors, in a checkout of the course.")
     try:
         from course_lib.classroom.build import build as derive
         from course_lib.classroom.lesson import LessonError
-        from course_lib.places import is_checkout
     except ImportError:
         return _complain(CLASSROOM)
-    if not is_checkout():
-        return _complain("This is for authors, in a checkout of the course.")
     try:
         derive(force=arguments.force)
     except LessonError as error:

@@ -422,7 +422,11 @@ def repaired_training(
     steps: int,
     rate: float,
 ) -> nn.Module:
-    """A copy of the student after `steps` steps of SGD on its mean square from the teacher."""
+    """A copy of the student after `steps` steps of SGD on its mean square from the teacher.
+
+    Every step sees all of the right inputs. The teacher answers as it does in use; the weights of
+    `student` and `teacher` stay as they are.
+    """
     ### BEGIN SOLUTION
     student = copy.deepcopy(student)
     optimizer = torch.optim.SGD(student.parameters(), lr=rate)
@@ -1023,7 +1027,8 @@ assert repair["healed by its float self"] < repair["3 bits"]
 #
 # 200 labelled digits, 1057 without labels, a teacher's logits for these, and five small students. Bring
 # their median accuracy to 94 %. Labels alone stay well below that, as you saw. Any way is right;
-# `fit(model, loss)` trains a model in place on `loss(model)`.
+# `fit(model, loss)` trains a model in place on `loss(model)`. The check turns or mirrors its images, all
+# in the same way, so that only what you are given can teach. Each student starts from its own weights.
 
 
 # %% exercise="taught_by_few"
@@ -1038,11 +1043,12 @@ def taught_by_few(
 
     images, labels: 200 digits, (200, 64) and (200,).
     unlabelled, teacher_logits: 1057 more digits, and a teacher's logits for them, (1057, 10).
+    All images, those of the test too, are turned or mirrored alike: learn from these alone.
     """
     ### BEGIN SOLUTION
     trained = [copy.deepcopy(student) for student in students]
     for student in trained:
-        fit(student, lambda model: soft_target_loss(model(unlabelled), teacher_logits))
+        fit(student, lambda model: soft_target_loss(model(unlabelled), teacher_logits), steps=80)
     return trained
     ### END SOLUTION
 

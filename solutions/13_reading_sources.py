@@ -225,7 +225,10 @@ for p in (np.array([1e6]), np.array([1e-6]), np.array([3.0, -4.0, 12.0])):
 
 # %% exercise="row_importance"
 def row_importance(weight: torch.Tensor) -> torch.Tensor:
-    """Each row's share of the lengths (L2 norms) of all rows; zeros for a matrix of zeros."""
+    """Each row's share of the lengths (L2 norms) of all rows; zeros for a matrix of zeros.
+
+    weight: (O, I), however large or small. Returns (O,), in the dtype of `weight`.
+    """
     ### BEGIN SOLUTION
     lengths = weight.norm(dim=1)
     return (lengths / lengths.sum()).nan_to_num()
@@ -424,7 +427,11 @@ show("sparsification")
 
 # %% exercise="sparsify_at_random"
 def sparsify_at_random(weight: torch.Tensor, keep: float, uniform: torch.Tensor) -> torch.Tensor:
-    """w / keep where uniform < keep, else 0: on average w itself."""
+    """w / keep where uniform < keep, else 0: on average w itself.
+
+    weight, uniform: of equal shape and dtype, which the result has, too. A `keep` that is 0 or
+    less, or more than 1, is a ValueError.
+    """
     ### BEGIN SOLUTION
     if not 0 < keep <= 1:
         raise ValueError(f"keep must be above 0 and at most 1, not {keep}")
@@ -457,7 +464,10 @@ show("low rank and codebooks")
 
 # %% exercise="sign_and_scale"
 def sign_and_scale(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(signs, scales): int8 signs −1 or 1 (1 for zero), and the mean |w| of each row."""
+    """(signs, scales): int8 signs −1 or 1 (1 for zero), and the mean |w| of each row.
+
+    weight: (O, I). signs: (O, I). scales: (O,), in the dtype of `weight`.
+    """
     ### BEGIN SOLUTION
     signs = torch.where(weight < 0, -1, 1).to(torch.int8)
     return signs, weight.abs().mean(dim=1)
@@ -517,7 +527,10 @@ show("quantization")
 
 # %% exercise="stochastic_ternary"
 def stochastic_ternary(weight: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """sign(w) · s where uniform < |w| / s, else 0, with s = max |w|."""
+    """sign(w) · s where uniform < |w| / s, else 0, with s = max |w|.
+
+    weight, uniform: of equal shape and dtype; s is the largest of all. The result has their dtype.
+    """
     ### BEGIN SOLUTION
     scale = weight.abs().max()
     hit = uniform * scale < weight.abs()
@@ -547,7 +560,10 @@ show("distillation")
 def mse_over_batches(
     model: nn.Module, batches: list[tuple[torch.Tensor, torch.Tensor]]
 ) -> torch.Tensor:
-    """Mean squared error over every target number of all batches, (inputs, targets) each."""
+    """Mean squared error over every target number of all batches, (inputs, targets) each.
+
+    The targets may have any number of axes. Returns a 0-d tensor in their dtype.
+    """
     ### BEGIN SOLUTION
     total, count = 0.0, 0
     for inputs, targets in batches:

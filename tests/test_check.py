@@ -19,6 +19,7 @@ from course_lib.classroom.check import (
     run_nbval,
     table,
 )
+from course_lib.classroom.files import SOLUTIONS
 from course_lib.classroom.lesson import read_lesson
 from course_lib.classroom.nbval_plugin import GRACE_SECONDS
 from course_lib.classroom.student import student_notebook
@@ -199,3 +200,25 @@ def test_what_needs_the_classroom_extra_says_so(command, monkeypatch, capsys):
         monkeypatch.delitem(sys.modules, f"course_lib.classroom.{module}", raising=False)
     assert main(command) == 2
     assert "make lab" in capsys.readouterr().err
+
+
+def test_the_model_answers_are_nobodys_progress(tmp_path, monkeypatch):
+    seen = {}
+
+    def run(notebooks, **options):
+        seen.update(options)
+        return []
+
+    monkeypatch.setattr("course_lib.classroom.check.run_nbval", run)
+    main(["check", str(SOLUTIONS / "00_start_here.ipynb")])
+    assert seen["record"] is False
+    main(["check", str(write_notebook(tmp_path, "1"))])
+    assert seen["record"] is True
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_what_is_not_to_be_recorded_goes_elsewhere(tmp_path, monkeypatch, record):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "mine"))
+    says = "import os\nassert os.environ['XDG_DATA_HOME'].endswith('mine')"
+    (one,) = run_nbval([write_notebook(tmp_path, says)], record=record)
+    assert one.passed is record

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from course_lib.exercises.engine.judge import FAILED, NOT_ATTEMPTED, PASSED, judge
@@ -99,3 +100,57 @@ def test_where_many_answers_are_right_only_properties_decide():
 def test_a_misconception_on_some_cases_only_is_not_blamed():
     verdict = verdict_on(lambda x, by: x * by)
     assert (verdict.status, verdict.misconception) == (FAILED, "")
+
+
+SQUARE = Exercise(
+    reference=lambda x: x.square().sum(),
+    cases=lambda seed: [Case("three", {"x": torch.tensor([1.0, -2.0, 3.0])})],
+    hints=("Square.",),
+    differentiable=("x",),
+    misconceptions=(
+        Misconception("half", lambda x: (x.square() + x.detach().square()).sum() / 2, "Half."),
+    ),
+)
+
+
+def test_a_detached_value_is_named():
+    for cut in (
+        lambda x: x.detach().square().sum(),
+        lambda x: torch.tensor(float(x.square().sum())),
+        lambda x: x.data.square().sum(),
+        torch.no_grad()(lambda x: x.square().sum()),
+    ):
+        verdict = verdict_on(cut, SQUARE)
+        ((_, text),) = [line for line in verdict.details if line[0] == "gradient"]
+        assert text.startswith("none: your value is cut off from x") and not verdict.misconception
+
+
+def test_a_right_value_with_a_wrong_gradient_fails_under_its_own_name_alone():
+    half = verdict_on(lambda x: (x.square() + x.detach().square()).sum() / 2, SQUARE)
+    assert (half.status, half.misconception) == (FAILED, "half")
+    assert "the value is right, its gradient by x is not" in dict(half.details)["gradient"]
+    third = verdict_on(lambda x: (x.square() + 2 * x.detach().square()).sum() / 3, SQUARE)
+    assert (third.status, third.misconception) == (FAILED, "")
+    assert verdict_on(lambda x: x @ x, SQUARE).status == PASSED
+
+
+@pytest.mark.parametrize(("factor", "rounding"), [(1 + 1e-4, True), (1.1, False)])
+def test_a_difference_that_may_be_rounding_is_called_so(factor, rounding):
+    exercise = Exercise(halve, lambda seed: [Case("one", {"x": 3.0, "by": 2})], hints=())
+    verdict = verdict_on(lambda x, by: factor * x / by, exercise)
+    assert verdict.status == FAILED
+    assert any(what == "rounding" for what, _ in verdict.details) == rounding
+
+
+def test_small_inputs_are_shown_and_large_ones_are_not():
+    for count, shown in ((4, True), (13, False)):
+        exercise = Exercise(
+            halve, lambda seed, n=count: [Case("some", {"x": torch.ones(n), "by": 2})], hints=()
+        )
+        verdict = verdict_on(lambda x, by: x, exercise)
+        assert (("given", "x = [1, 1, 1, 1]") in verdict.details) == shown
+
+
+def test_pytorchs_own_not_implemented_is_an_error_and_no_missing_answer():
+    verdict = verdict_on(lambda x, by: x.long().softmax(-1))
+    assert verdict.status == FAILED and "NotImplementedError" in verdict.details[0][1]

@@ -61,6 +61,19 @@ def test_reset_of_a_missing_notebook_restores_it(lesson):
     assert not is_touched(notebook)
 
 
+def test_reset_restores_metadata_that_an_editor_dropped(lesson):
+    fresh, notebook = lesson
+    untouched = notebook.read_bytes()
+    without = nbformat.read(notebook, as_version=4)
+    for cell in without.cells:
+        cell.metadata = {}
+    nbformat.write(without, notebook)
+    assert "is restored" in reset(notebook, fresh)
+    assert notebook.read_bytes() == untouched
+    assert len(list(notebook.parent.glob("*.mine-*"))) == 1
+    assert "untouched" in reset(notebook, fresh)
+
+
 def test_nothing_is_overwritten_within_one_second(lesson):
     _, notebook = lesson
     kept = [keep(notebook) for _ in range(3)]
@@ -73,7 +86,7 @@ HERE = files.sources()[0].stem + ".ipynb"
 def test_start_fills_a_folder_with_untouched_notebooks(tmp_path):
     assert start(tmp_path / "new" / "course") == []
     made = {path.name for path in (tmp_path / "new" / "course").iterdir()}
-    assert made == {"GLOSSARY.md", *(f"{path.stem}.ipynb" for path in files.sources())}
+    assert made == {*files.PAGES, *(f"{path.stem}.ipynb" for path in files.sources())}
     assert not is_touched(tmp_path / "new" / "course" / HERE)
 
 

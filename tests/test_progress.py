@@ -38,6 +38,30 @@ def test_a_spoiled_line_costs_only_itself(file):
     assert progress.latest() == {"a": PASSED, "c": PASSED}
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda good: b"\xef\xbb\xbf" + good,
+        lambda good: good.replace(b"\n", b"\r\n"),
+        lambda good: good.decode().encode("utf-16"),
+        lambda good: good + good.decode().encode("utf-16-le"),
+        lambda good: good + b'{"exercise": "\xe6\x87\n',
+        lambda good: good + b'{"exercise": ["x"], "status": "passed"}\nnull\n[]\n3\n\n',
+        lambda good: good + good[:-20],
+        lambda good: good[:-1],
+    ],
+    ids=["BOM", "CRLF", "UTF-16", "joined UTF-16", "cut character", "odd lines", "torn", "no end"],
+)
+def test_other_tools_spoil_nothing(file, spoil):
+    for name in "ab":
+        record(name, PASSED)
+    file.write_bytes(spoil(file.read_bytes()))
+    assert progress.latest() == {"a": PASSED, "b": PASSED}
+    if b"\0" not in file.read_bytes():
+        record("c", PASSED)  # a line of its own, even behind a torn one
+        assert progress.latest()["c"] == PASSED
+
+
 def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setattr(progress, "progress_file", lambda: tmp_path / "file" / "progress.jsonl")

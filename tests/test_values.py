@@ -99,3 +99,54 @@ def test_short_fits_on_a_line():
     assert short(plain(torch.arange(100))) == "[0, 1, 2, 3, 4, 5, 6, 7, …]"
     assert len(short("x" * 500)) == 80
     assert short(Array(torch.tensor(0.25), "tensor", "cpu")) == "0.25"
+
+
+class Subclass(np.ndarray):
+    pass
+
+
+def nested_in_itself():
+    value = []
+    value.append(value)
+    return value
+
+
+ODD = {
+    "sparse": lambda: torch.eye(2).to_sparse(),
+    "sparse rows": lambda: torch.eye(2).to_sparse_csr(),
+    "meta": lambda: torch.zeros(2, device="meta"),
+    "quantized": lambda: torch.quantize_per_tensor(torch.ones(2), 0.5, 0, torch.quint8),
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(2)]),
+    "complex": lambda: torch.ones(2, dtype=torch.complex64),
+    "float8": lambda: torch.ones(2).to(torch.float8_e4m3fn),
+    "uint16": lambda: np.ones(2, np.uint16),
+    "record": lambda: np.zeros(2, dtype=[("a", int)]),
+    "dates": lambda: np.array(["2020-01-01"], dtype="datetime64[D]"),
+    "long double": lambda: np.ones(2, np.longdouble),
+    "subclass": lambda: np.ones(2).view(Subclass),
+    "masked": lambda: np.ma.masked_array([1, 2], mask=True),
+    "backwards": lambda: np.arange(3)[::-1],
+    "in itself": nested_in_itself,
+    "a huge integer": lambda: 10**5000,
+    "endless": lambda: iter(int, 1),
+    "a class": lambda: dict,
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("expected", [torch.zeros(2), 1.5, [1, 2], {"a": 1}], ids=str)
+def test_an_odd_value_is_unlike_any_answer_and_can_be_shown(make, expected):
+    assert compare(make(), expected)
+    assert len(short(plain(make()))) <= 80
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["meta", "quantized", "nested"])
+def test_a_tensor_without_numbers_is_named(kind):
+    assert short(plain(ODD[kind]())) == f"<tensor ({kind})>"
+
+
+def test_unsigned_and_complex_values_can_be_right():
+    for kind in ("uint16", "complex", "float8", "backwards"):
+        assert compare(ODD[kind](), ODD[kind]()) is None

@@ -55,6 +55,11 @@ def notebook_to_reset(name: str) -> Path:
     return learner_folder() / f"{lesson}.ipynb"
 
 
+def is_solved(notebook: Path) -> bool:
+    """Whether a notebook lies among the model answers, so that it says nothing about a learner."""
+    return notebook.resolve().is_relative_to(SOLUTIONS)
+
+
 def find_notebook(name: str, notebooks: Path | None = None, folder: Path = SOLUTIONS) -> Path:
     """A notebook by its path, or the learner's notebook of the lesson so named.
 

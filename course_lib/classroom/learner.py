@@ -12,8 +12,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from course_lib.classroom.files import NOTEBOOKS, sources
-from course_lib.classroom.glossary import PAGE
+from course_lib.classroom.files import NOTEBOOKS, PAGES, sources
 from course_lib.places import is_checkout
 
 
@@ -39,7 +38,7 @@ def write(path: Path, notebook: NotebookNode) -> None:
 
 
 def start(folder: Path) -> list[str]:
-    """Put the notebooks and the glossary into a folder; returns the names that were there before.
+    """Put the notebooks and the pages beside them into a folder; returns the names that were there before.
 
     Raises:
         OSError: the folder cannot be made or written.
@@ -52,10 +51,11 @@ def start(folder: Path) -> list[str]:
             there.append(path.name)
         else:
             write(path, untouched(source))
-    if (folder / PAGE).exists():
-        there.append(PAGE)
-    else:
-        shutil.copyfile(NOTEBOOKS / PAGE, folder / PAGE)
+    for page in PAGES:
+        if (folder / page).exists():
+            there.append(page)
+        else:
+            shutil.copyfile(NOTEBOOKS / page, folder / page)
     return there
 
 
@@ -97,4 +97,8 @@ def read_cells(path: Path) -> list[NotebookNode]:
 
 
 def _contents(cells: list[NotebookNode]) -> list[tuple]:
-    return [(cell.cell_type, cell.source, cell.get("outputs", [])) for cell in cells]
+    """With nbgrader's metadata, by which answers and checks are found: some editors drop it."""
+    return [
+        (cell.cell_type, cell.source, cell.get("outputs", []), cell.metadata.get("nbgrader"))
+        for cell in cells
+    ]

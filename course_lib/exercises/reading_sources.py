@@ -3,42 +3,46 @@
 import torch
 from torch import Tensor, nn
 
+from course_lib.exercises.engine.seeded import Draw
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
-
-
-def _normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _uniform(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
 
 # ------------------------------------------------------------------------ row_importance
 
 
 def row_importance(weight: Tensor) -> Tensor:
-    """Each row's share of the lengths (L2 norms) of all rows; zeros for a matrix of zeros."""
+    """Each row's share of the lengths (L2 norms) of all rows; zeros for a matrix of zeros.
+
+    weight: (O, I), however large or small. Returns (O,), in the dtype of `weight`.
+    """
     lengths = weight.norm(dim=1)
     return (lengths / lengths.sum()).nan_to_num()
 
 
 def _matrices(seed: int) -> list[Case]:
-    dead = _normal(4, 5, seed=1)
+    draw = Draw(seed)
+    dead = draw.normal(4, 5)
     dead[2] = 0
     matrices = {
         "two rows": torch.tensor([[3.0, -4.0], [0.0, 15.0]]),
-        "rows of very different size": torch.logspace(-3, 3, 5)[:, None] * _normal(5, 8),
+        "rows of very different size": torch.logspace(-3, 3, 5)[:, None] * draw.normal(5, 8),
         "a dead row": dead,
-        "a wide matrix": _normal(2, 9, seed=2),
+        "a wide matrix": draw.normal(2, 9),
+        "a tall matrix": draw.normal(12, 3),
         "a matrix of zeros": torch.zeros(3, 4),
+        "a billion times larger": 1e9 * draw.normal(4, 3),
+        "a billion times smaller": 1e-9 * draw.normal(4, 3),
+        "as small as float64 knows": 1e-60 * draw.normal(3, 4).double(),
+        "zeros in float64": torch.zeros(2, 2, dtype=torch.float64),
+        "one row": draw.normal(1, 6),
+        "one column": torch.cat([draw.normal(3, 1), torch.tensor([[-0.0]])]),
     }
-    return [Case(label, {"weight": weight}) for label, weight in matrices.items()]
+    return labelled_cases(("weight",), {label: (matrix,) for label, matrix in matrices.items()})
 
 
 ROW_IMPORTANCE = Exercise(
     reference=row_importance,
     cases=_matrices,
+    absolute_tolerance=0.0,
     hints=(
         "The printed formula divides each length by itself. By what should it divide?",
         "By the same number for all rows, so that the order stays: the sum of all lengths.",
@@ -92,26 +96,41 @@ ROW_IMPORTANCE = Exercise(
 
 
 def stochastic_ternary(weight: Tensor, uniform: Tensor) -> Tensor:
-    """sign(w) · s where uniform < |w| / s, else 0, with s = max |w|."""
+    """sign(w) · s where uniform < |w| / s, else 0, with s = max |w|.
+
+    weight, uniform: of equal shape and dtype; s is the largest of all. The result has their dtype.
+    """
     scale = weight.abs().max()
     hit = uniform * scale < weight.abs()
     return scale * weight.sign() * hit
 
 
 def _draws(seed: int) -> list[Case]:
+    draw = Draw(seed)
     few = torch.tensor([0.5, -1.0, 0.25, -0.25, 0.0])
-    return [
-        Case("five weights", {"weight": few, "uniform": torch.tensor([0.4, 0.9, 0.3, 0.2, 0.0])}),
-        Case("on the border", {"weight": few, "uniform": torch.tensor([0.5, 0.0, 0.25, 0.1, 0.5])}),
-        Case("a matrix", {"weight": 0.05 * _normal(6, 8), "uniform": _uniform(6, 8)}),
-        Case("all negative", {"weight": -_uniform(12, seed=2), "uniform": _uniform(12, seed=3)}),
-        Case("zeros", {"weight": torch.zeros(4), "uniform": _uniform(4)}),
-    ]
+    far = torch.cat([draw.uniform(11), -1e4 * (1 + draw.uniform(1))])
+    rows = torch.tensor([[0.01], [1.0], [0.1]]) * (0.5 + draw.uniform(3, 5))
+    inputs = {
+        "five weights": (few, torch.tensor([0.4, 0.9, 0.3, 0.2, 0.0])),
+        "on the border": (few, torch.tensor([0.5, 0.0, 0.25, 0.1, 0.5])),
+        "a matrix": (0.05 * draw.normal(6, 8), draw.uniform(6, 8)),
+        "rows of different size": (rows, draw.uniform(3, 5)),
+        "all negative": (-draw.uniform(12), draw.uniform(12)),
+        "one far weight, the last": (far, torch.cat([1e-4 * draw.uniform(11), draw.uniform(1)])),
+        "a billion times larger": (1e9 * draw.normal(9), draw.uniform(9)),
+        "a billion times smaller": (1e-9 * draw.normal(9), draw.uniform(9)),
+        "as small as float64 knows": (1e-60 * draw.normal(9).double(), draw.uniform(9).double()),
+        "zeros": (torch.tensor([0.0, -0.0, 0.0, 0.0]), draw.uniform(4)),
+        "one weight": (draw.normal(1), draw.uniform(1)),
+        "the draw of 0 hits all but zeros": (few, torch.zeros(5)),
+    }
+    return labelled_cases(("weight", "uniform"), inputs)
 
 
 STOCHASTIC_TERNARY = Exercise(
     reference=stochastic_ternary,
     cases=_draws,
+    absolute_tolerance=0.0,
     hints=(
         "A probability lies between 0 and 1. Which number made of w and s = max |w| does?",
         "|w| / s. A uniform number u is below it with just that probability.",
@@ -168,24 +187,38 @@ STOCHASTIC_TERNARY = Exercise(
 
 
 def sign_and_scale(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(signs, scales): int8 signs −1 or 1 (1 for zero), and the mean |w| of each row."""
+    """(signs, scales): int8 signs −1 or 1 (1 for zero), and the mean |w| of each row.
+
+    weight: (O, I). signs: (O, I). scales: (O,), in the dtype of `weight`.
+    """
     signs = torch.where(weight < 0, -1, 1).to(torch.int8)
     return signs, weight.abs().mean(dim=1)
 
 
 def _signed(seed: int) -> list[Case]:
+    draw = Draw(seed)
+    wide = draw.integers(-2, 3, 3, 17).float()  # small whole numbers, zeros among them
     matrices = {
         "three rows": torch.tensor([[1.0, -3.0], [-0.5, -0.5], [0.0, 2.0]]),
-        "a normal matrix": _normal(4, 8),
-        "rows of different size": torch.tensor([[0.01], [1.0], [100.0]]) * _normal(3, 6, seed=1),
+        "a normal matrix": draw.normal(4, 8),
+        "rows of different size": torch.tensor([[0.01], [1.0], [100.0]]) * draw.normal(3, 6),
         "pruned to zeros": torch.zeros(2, 4),
+        "zero has no sign": torch.tensor([[0.0, -0.0, -1.0], [-0.0, 2.0, -0.0]]),
+        "zeros among whole numbers": wide,
+        "a billion times larger": 1e9 * draw.normal(3, 5),
+        "a billion times smaller": 1e-9 * draw.normal(3, 5),
+        "as small as float64 knows": 1e-60 * draw.normal(3, 5).double(),
+        "one far weight": torch.cat([draw.normal(2, 6), 1e6 * draw.normal(2, 1)], dim=1),
+        "one column": draw.normal(5, 1),
+        "one row": draw.normal(1, 5),
     }
-    return [Case(label, {"weight": weight}) for label, weight in matrices.items()]
+    return labelled_cases(("weight",), {label: (matrix,) for label, matrix in matrices.items()})
 
 
 SIGN_AND_SCALE = Exercise(
     reference=sign_and_scale,
     cases=_signed,
+    absolute_tolerance=0.0,
     hints=(
         "One bit a weight: its sign. One float a row: how large its weights are.",
         "Which s makes Σ(w − s·sign(w))² least? Set the derivative to zero: s = mean |w|.",
@@ -249,11 +282,16 @@ def count_lstm_model(
 
 
 def _shapes(seed: int) -> list[Case]:
+    draw = Draw(seed)
     shapes = {
         "the source's model": (1000, 128, 128, 10),
         "narrow embedding": (500, 16, 64, 3),
         "one of each": (1, 1, 1, 1),
         "small": (7, 5, 3, 2),
+        "a large vocabulary": (9000, 64, 30, 9000),
+        "any sizes": tuple(draw.integers(2, 200, 4).tolist()),
+        "other sizes": tuple(draw.integers(2, 200, 4).tolist()),
+        "a wide state": (draw.number(2, 50), draw.number(2, 9), draw.number(50, 99), 2),
     }
     names = ("vocabulary", "width", "hidden", "classes")
     return labelled_cases(names, shapes)
@@ -311,22 +349,37 @@ COUNT_LSTM_MODEL = Exercise(
 
 
 def sparsify_at_random(weight: Tensor, keep: float, uniform: Tensor) -> Tensor:
-    """w / keep where uniform < keep, else 0: on average w itself."""
+    """w / keep where uniform < keep, else 0: on average w itself.
+
+    weight, uniform: of equal shape and dtype, which the result has, too. A `keep` that is 0 or
+    less, or more than 1, is a ValueError.
+    """
     if not 0 < keep <= 1:
         raise ValueError(f"keep must be above 0 and at most 1, not {keep}")
     return torch.where(uniform < keep, weight / keep, 0.0)
 
 
 def _keeps(seed: int) -> list[Case]:
+    draw = Draw(seed)
     few, border = torch.tensor([2.0, -1.0, 0.5]), torch.tensor([0.49, 0.5, 0.1])
+    above = torch.tensor([0.5, 0.4999999999, 0.0], dtype=torch.float64)
+    some, doubles = draw.number(20, 60) / 100, (draw.normal(8).double(), draw.uniform(8).double())
     names = ("weight", "keep", "uniform")
     cases = {
         "three weights": (few, 0.5, border),
-        "the source's 0.7": (_normal(5, 6), 0.7, _uniform(5, 6)),
-        "few are kept": (_normal(40, seed=1), 0.1, _uniform(40, seed=1)),
+        "the source's 0.7": (draw.normal(5, 6), 0.7, draw.uniform(5, 6)),
+        "few are kept": (draw.normal(40), 0.1, draw.uniform(40)),
+        "some are kept": (draw.normal(30), some, draw.uniform(30)),
+        "hardly any are kept": (draw.normal(4), 1e-9, torch.tensor([0.0, 1e-8, 0.5, 5e-10])),
         "all are kept": (few, 1.0, border),
+        "a billion times larger": (1e9 * draw.normal(8), some, draw.uniform(8)),
+        "a billion times smaller": (1e-9 * draw.normal(8), some, draw.uniform(8)),
+        "as small as float64 knows": (1e-60 * doubles[0], some, doubles[1]),
+        "near the border, in float64": (few.double(), 0.5, above),
+        "zeros": (torch.tensor([0.0, -0.0]), 0.5, torch.tensor([0.1, 0.1])),
         "keep none": (few, 0.0, border),
         "an impossible probability": (few, 1.5, border),
+        "a little more than all": (few, 1.001, border),
         "a negative probability": (few, -0.5, border),
     }
     return labelled_cases(names, cases)
@@ -346,6 +399,7 @@ def _refusing(function):
 SPARSIFY_AT_RANDOM = Exercise(
     reference=sparsify_at_random,
     cases=_keeps,
+    absolute_tolerance=0.0,
     hints=(
         "The source uses one letter for two things: the weight and the probability of keeping it.",
         "A uniform number is below `keep` with probability `keep`. What does that make the mean?",
@@ -392,30 +446,47 @@ SPARSIFY_AT_RANDOM = Exercise(
 
 
 def mse_over_batches(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Mean squared error over every target number of all batches, (inputs, targets) each."""
-    total, count = 0.0, 0
-    for inputs, targets in batches:
-        total = total + (model(inputs) - targets).square().sum()
-        count += targets.numel()
-    return total / count
+    """Mean squared error over every target number of all batches, (inputs, targets) each.
+
+    The targets may have any number of axes. Returns a 0-d tensor in their dtype.
+    """
+    errors = [(model(inputs) - targets).flatten() for inputs, targets in batches]
+    return torch.cat(errors).square().mean()
 
 
 def _batches(seed: int) -> list[Case]:
-    def some(model: nn.Linear, sizes: tuple[int, ...]) -> dict:
-        pairs = [
-            (_normal(n, model.in_features, seed=n), _normal(n, model.out_features, seed=50 + n))
-            for n in sizes
-        ]
-        return {"model": model, "batches": pairs}
+    draw = Draw(seed)
+    one, three = draw.module(lambda: nn.Linear(4, 1)), draw.module(lambda: nn.Linear(5, 3))
+    deep = draw.module(lambda: nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)))
+    doubles = draw.module(lambda: nn.Linear(3, 2).double())
 
-    torch.manual_seed(0)
-    one, three = nn.Linear(4, 1), nn.Linear(5, 3)
-    return [
-        Case("one batch, one output", some(one, (6,))),
-        Case("two equal batches", some(one, (4, 4))),
-        Case("a short last batch", some(one, (8, 8, 1))),
-        Case("three outputs", some(three, (4, 2))),
-    ]
+    def some(model, width: int, outputs: int, *sizes: tuple[int, ...], scale=1.0) -> tuple:
+        pairs = [(draw.normal(*n, width), scale * draw.normal(*n, outputs)) for n in sizes]
+        return model, pairs
+
+    quiet, far = draw.module(lambda: nn.Linear(2, 2)), some(three, 5, 3, (4,), (4,))
+    quiet.requires_grad_(False).weight.mul_(1e-9), quiet.bias.zero_()
+    far[1][1][1][2, 1] = 1e4
+    inputs = {
+        "one batch, one output": some(one, 4, 1, (6,)),
+        "two equal batches": some(one, 4, 1, (4,), (4,)),
+        "a short last batch": some(one, 4, 1, (8,), (8,), (1,)),
+        "a short first batch": some(one, 4, 1, (2,), (7,)),
+        "three outputs": some(three, 5, 3, (4,), (2,)),
+        "two layers": some(deep, 3, 2, (5,), (draw.number(1, 5),)),
+        "targets with three axes": some(three, 5, 3, (2, 4), (1, 6)),
+        "a single number": some(one, 4, 1, (1,)),
+        "one far target": far,
+        "targets of a billion": some(one, 4, 1, (3,), (5,), scale=1e9),
+        "tiny numbers": some(quiet, 2, 2, (4,), (3,), scale=1e-9),
+        "in float64": (doubles, [_doubles(pair) for pair in some(None, 3, 2, (4,), (1,))[1]]),
+        "many batches": some(deep, 3, 2, *[(1 + i % 3,) for i in range(draw.number(10, 20))]),
+    }
+    return labelled_cases(("model", "batches"), inputs)
+
+
+def _doubles(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return pair[0].double(), pair[1].double()
 
 
 def _squared(model, batches) -> list[Tensor]:
@@ -425,6 +496,7 @@ def _squared(model, batches) -> list[Tensor]:
 MSE_OVER_BATCHES = Exercise(
     reference=mse_over_batches,
     cases=_batches,
+    absolute_tolerance=0.0,
     hints=(
         "A mean is a sum divided by how many numbers were added. How many were?",
         "Not weights, not batches: one squared error for each number in `targets`.",

@@ -26,7 +26,11 @@ def repaired_training(
     steps: int,
     rate: float,
 ) -> nn.Module:
-    """A copy of the student after `steps` steps of SGD on its mean square from the teacher."""
+    """A copy of the student after `steps` steps of SGD on its mean square from the teacher.
+
+    Every step sees all of the right inputs. The teacher answers as it does in use; the weights of
+    `student` and `teacher` stay as they are.
+    """
     student = copy.deepcopy(student)
     optimizer = torch.optim.SGD(student.parameters(), lr=rate)
     teacher.eval()

@@ -70,8 +70,9 @@ def plain(value: Any, depth: int = 0) -> Any:
 def _array_of_tensor(value: Tensor) -> Array | Opaque:
     """A tensor's numbers, where it has them one by one in memory."""
     if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_nested:
-        kind = "meta" if value.is_meta else "quantized" if value.is_quantized else value.layout
-        return Opaque(f"tensor ({kind}".replace("torch.", "") + ")")
+        odd = {"meta": value.is_meta, "quantized": value.is_quantized, "nested": value.is_nested}
+        layout = str(value.layout).removeprefix("torch.")
+        return Opaque(f"tensor ({next((kind for kind in odd if odd[kind]), layout)})")
     numbers = value.detach().resolve_conj().resolve_neg().cpu().clone()
     return Array(numbers, "tensor", value.device.type)
 

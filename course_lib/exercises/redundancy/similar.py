@@ -299,9 +299,9 @@ def choose_bands(hashes: int, similarity: float, missed: float) -> tuple[int, in
 
     The demand: a pair of this similarity is missed with probability `missed` or less.
     """
-    divisors = [rows for rows in range(hashes, 0, -1) if hashes % rows == 0]
-    good = [r for r in divisors if (1 - similarity**r) ** (hashes / r) <= missed]
-    return hashes // max(good), max(good)
+    splits = [(*divmod(hashes, rows), rows) for rows in range(hashes, 0, -1)]
+    whole = [(bands, rows) for bands, rest, rows in splits if rest == 0]
+    return [(b, r) for b, r in whole if (1 - similarity**r) ** b <= missed][0]
 
 
 def _demands(seed: int) -> list[Case]:
