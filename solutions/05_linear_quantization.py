@@ -330,7 +330,9 @@ assert at_two < 1e-6 < (decode(code(thirds, 0, 1, 3), 0, 1, 3) - thirds).abs().m
 #
 # ## Exercises 4 and 5: affine and symmetric
 #
-# In the affine one the range must hold zero. And a tensor may be all zeros: mind the division.
+# In the affine one the range must hold zero. Since the zero-point is rounded, the grid then stands up to half
+# a step beside the range, and one end of it may be missed by as much. And a tensor may be all zeros: mind the
+# division.
 #
 # Then: which one is better? It depends on the data, so below the exercises are two kinds of it. Weights go
 # to both sides of zero. The other kind is what flows inside an MLP. TinyLM's MLP has three matrices, `gate`,
