@@ -1,6 +1,11 @@
 """Quantization: this library beside PyTorch, torchao, NumPy and re-stated published procedures.
 
     OMP_NUM_THREADS=1 python -m benchmarks.quantization
+    OMP_NUM_THREADS=1 python -m benchmarks.quantization smollm2     10 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.quantization kernels
+
+05_linear_quantization quotes the second, SmolLM2's table, and the third, the times of PyTorch's
+kernels for 8 and 4 bits.
 
 The weight is 4096 × 4096: Student-t numbers of 5 degrees of freedom times 0.02, each row with a
 log-normal gain. Times are CPU seconds of one thread, the median; the sides take turns.
@@ -8,8 +13,10 @@ Quality is the signal-to-error ratio 10 log₁₀ Σ x² / Σ (x − x̂)² in d
 a fresh process's peak during one call, as a multiple of the weight.
 """
 
+import sys
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 import torch
@@ -17,7 +24,12 @@ from torch import Tensor
 from torch.ao.quantization import HistogramObserver, PerChannelMinMaxObserver
 
 from benchmarks.measuring import cpu_seconds, extra_bytes, in_a_fresh_process, report
+from course_lib.formats.linear import Scheme
+from course_lib.formats.model_file import every_linear, pack_model, unpack_model
 from course_lib.formats.packing import pack, unpack
+from course_lib.measure.size import size
+from course_lib.measure.yardstick import smollm2_quality
+from course_lib.models import pretrained
 from course_lib.quantization.calibration import minmax_range, mse_range, percentile_range
 from course_lib.quantization.histogram import histogram
 from course_lib.quantization.linear import Format, Grid, dequantize, fit_grid, quantize
@@ -266,9 +278,68 @@ def memory_table() -> None:
         print(f"    {function.__name__:44} {in_a_fresh_process(extra_memory, function):8.2f}")
 
 
+# ---------------------------------------------------------------- kernels
+
+
+def kernel_table() -> None:
+    """CPU milliseconds of a linear layer of 4096², and each kernel's share of float32's time."""
+    torch.manual_seed(0)
+    weight = torch.randn(WIDTH, WIDTH)
+    codes8 = torch.randint(-127, 128, (WIDTH, WIDTH), dtype=torch.int8)
+    codes4 = torch.randint(16, (WIDTH, WIDTH), dtype=torch.int32)
+    packed4 = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes4, 8)
+    scales8 = torch.ones(WIDTH, dtype=torch.bfloat16)
+    scales4 = torch.ones(WIDTH // 64, WIDTH, 2, dtype=torch.bfloat16)  # and zero-points
+    for tokens in (1, 64):
+        x = torch.randn(tokens, WIDTH)
+        half, x8 = x.bfloat16(), x.to(torch.int8)
+        sides = {
+            "float32": lambda x=x: torch.nn.functional.linear(x, weight),
+            "int8 weights, bfloat16 inputs": lambda x=half: torch.ops.aten._weight_int8pack_mm(
+                x, codes8, scales8
+            ),
+            "int4 weights, bfloat16 inputs": lambda x=half: (
+                torch.ops.aten._weight_int4pack_mm_for_cpu(x, packed4, 64, scales4)
+            ),
+            "int8 on both sides": lambda x=x8: torch._int_mm(x, codes8.T),
+        }
+        seconds = cpu_seconds(sides, 15)
+        print(f"4096 × 4096, {tokens} tokens")
+        for name, value in seconds.items():
+            print(f"    {name:32} {1e3 * value:8.2f} ms  {value / seconds['float32']:.2f}")
+
+
+# ---------------------------------------------------------------- a language model
+
+
+def smollm2_table() -> None:
+    """SmolLM2's perplexity and file, dense and by bits and sharers of a scale, symmetric min–max.
+
+    The embedding has 8 bits a row in every case, and the norms stay in float32.
+    """
+    model, tokenizer = pretrained.smollm2()
+    print(f"float32              {smollm2_quality(model, tokenizer).perplexity:.2f}", flush=True)
+    half = {name: tensor.half() for name, tensor in model.state_dict().items()}
+    changed = deepcopy(model)
+    changed.load_state_dict(half)
+    perplexity = smollm2_quality(changed, tokenizer).perplexity
+    print(f"float16              {perplexity:.2f}  {size(half).bytes:,} bytes", flush=True)
+    for bits in (8, 4, 3, 2):
+        for share in ("tensor", "channel", 64):
+            embedding = {"embedding.weight": Scheme(INT8, "channel")}
+            scheme = Scheme(Format(bits, symmetric=True), share)
+            tensors = pack_model(model, every_linear(model, scheme) | embedding)
+            perplexity = smollm2_quality(unpack_model(tensors, model), tokenizer).perplexity
+            count = size(tensors).bytes
+            print(f"{bits} bits, {share!s:12} {perplexity:.6g}  {count:,} bytes", flush=True)
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # torch announces the end of its quantized tensors
     torch.set_num_threads(1)
+    single = {"smollm2": smollm2_table, "kernels": kernel_table}
+    if sys.argv[1:]:
+        sys.exit(single[sys.argv[1]]() if sys.argv[1] in single else f"one of {', '.join(single)}")
     codes_tables()
     activation_tables()
     packing_table()

@@ -11,8 +11,29 @@
 # weights that are not zero, and $k$ is your budget. The formula is short, and nobody can solve it for
 # a real model. In this chapter you solve it where that is possible, see exactly why it gets hard, and
 # then take the best of the cheap answers to real networks.
+#
+# * **Afterwards you can** tell what L0, L1 and L2 ask for, choose weights by four methods, choose $\lambda$
+#   without fooling yourself, prune a network and train it again under its mask, and weigh the file.
+# * **You need** chapter 00, least squares, and what a gradient is.
+# * **Time:** about four hours.
+# * **Core:** Exercises 1 to 5 and 9, the race, real networks, the file. **Extra:** cross-validation (Exercise
+#   6), the repaired formulas (7, 8), learned masks (10), 92 % zeros (11).
+#
+# ## Two weights
+#
+# Start so small that you can see everything. The article S4 has this example: a linear model with
+# two weights, $\theta = [1, 2]$, and the loss
+#
+# $$L(\theta) = \|X\theta - y\|_2^2 = \sum_i (x_i^\top \theta - y_i)^2 .$$
+#
+# A row $x_i$ of $X$ is one example, $y_i$ is its target. S4 gives no $X$ and no $y$, so nothing can
+# be computed. Let us supply four rows. Go downhill from $[1, 2]$ along the gradient
+# $\nabla L = 2X^\top(X\theta - y)$. How long may a step be? The gradient changes by at most $\Lambda =
+# 2\sigma_{\max}(X)^2$ for each unit that you walk, where $\sigma_{\max}$ is the largest singular
+# value. A step of length $1/\Lambda$ never makes $L$ larger. Above $2/\Lambda$ the steps diverge.
 
-# %%
+# %% tags=["collapsed"]
+# Imports
 import copy
 import math
 
@@ -28,8 +49,9 @@ from course_lib.exercises import check, hint, yours
 from course_lib.formats.model_file import pack_tensors, unpack_tensors
 from course_lib.formats.sparse import Sparse
 from course_lib.measure.latency import latency
-from course_lib.measure.quality import accuracy, quality
+from course_lib.measure.quality import accuracy
 from course_lib.measure.size import count_parameters, size
+from course_lib.measure.yardstick import tiny_quality
 from course_lib.models import pretrained
 from course_lib.models.digits_mlp import DigitsMLP, cross_entropy, train_digits
 from course_lib.models.parts import prunable_weights
@@ -68,20 +90,6 @@ from course_lib.pruning.objective import l0, project, soft_threshold
 
 device = best_device()
 
-# %% [markdown]
-# ## Two weights
-#
-# Start so small that you can see everything. The article S4 has this example: a linear model with
-# two weights, $\theta = [1, 2]$, and the loss
-#
-# $$L(\theta) = \|X\theta - y\|_2^2 = \sum_i (x_i^\top \theta - y_i)^2 .$$
-#
-# A row $x_i$ of $X$ is one example, $y_i$ is its target. S4 gives no $X$ and no $y$, so nothing can
-# be computed. Let us supply four rows. Go downhill from $[1, 2]$ along the gradient
-# $\nabla L = 2X^\top(X\theta - y)$. How long may a step be? The gradient changes by at most $\Lambda =
-# 2\sigma_{\max}(X)^2$ for each unit that you walk, where $\sigma_{\max}$ is the largest singular
-# value. A step of length $1/\Lambda$ never makes $L$ larger. Above $2/\Lambda$ the steps diverge.
-
 # %%
 X = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
 y = torch.tensor([1.0, 2.0, 3.0, 5.0])
@@ -100,8 +108,6 @@ minimum = ridge(X, y, 0.0)
 print(
     f"closed form: θ = [{minimum[0]:.2f}, {minimum[1]:.2f}], L = {squared_error(X, y, minimum):.2f}"
 )
-assert squared_error(X, y, ends[1.1]) > 1e3
-assert torch.allclose(minimum, torch.tensor([4 / 3, 2.0])) and torch.allclose(ends[0.9], minimum)
 
 # %% [markdown]
 # ## Three ways to ask for less
@@ -158,6 +164,10 @@ def penalised(penalty: float) -> dict[str, torch.Tensor]:
     }
 
 
+# %% tags=["collapsed"]
+# Does it hold here? And a figure with a slider: three penalties
+assert squared_error(X, y, ends[1.1]) > 1e3
+assert torch.allclose(minimum, torch.tensor([4 / 3, 2.0])) and torch.allclose(ends[0.9], minimum)
 across, up = torch.meshgrid(torch.linspace(-1, 4, 120), torch.linspace(-1, 4, 120), indexing="xy")
 landscape = (
     (torch.stack([across, up], -1) @ X.T - y).square().sum(-1)
@@ -215,7 +225,14 @@ explore(draw_penalties, penalty=(steps, 20))
 # weight costs $\lambda$ if it stays and $z^2$ if it goes. So it stays if $|z| > \sqrt\lambda$, as
 # it is: a **hard threshold**. For L1 you find out yourself.
 #
-# ## Exercise 2: the L1 answer
+# The hard threshold stands in S1, as the formula of weight pruning:
+#
+# $$W' = \begin{cases} W & \text{if } |W| > t \\ 0 & \text{otherwise.} \end{cases}$$
+#
+# It is right if you read it entry by entry. One detail decides who is in and who is out at
+# $|W| = t$: S1 and S2 drop such a weight, S0's code keeps it. In this course it goes.
+#
+# ## Exercises 2 and 3: the L1 answer, and the hard threshold
 
 
 # %% exercise="minimise_l1"
@@ -229,17 +246,6 @@ def minimise_l1(z: torch.Tensor, penalty: float) -> torch.Tensor:
 # %% check="minimise_l1" points=1
 check(minimise_l1)
 
-# %% [markdown]
-# This is the **soft threshold** (Donoho and Johnstone, 1994). The hard one stands in S1, as the
-# formula of weight pruning:
-#
-# $$W' = \begin{cases} W & \text{if } |W| > t \\ 0 & \text{otherwise.} \end{cases}$$
-#
-# It is right if you read it entry by entry. One detail decides who is in and who is out at
-# $|W| = t$: S1 and S2 drop such a weight, S0's code keeps it. In this course it goes.
-#
-# ## Exercise 3: the hard threshold
-
 
 # %% exercise="hard_threshold"
 def hard_threshold(weight: torch.Tensor, threshold: float) -> torch.Tensor:
@@ -252,7 +258,8 @@ def hard_threshold(weight: torch.Tensor, threshold: float) -> torch.Tensor:
 # %% check="hard_threshold" points=1
 check(hard_threshold)
 
-# %%
+# %% tags=["collapsed"]
+# Figure: what each penalty does to one weight
 soft, hard = yours("minimise_l1"), yours("hard_threshold")
 
 z = torch.linspace(-2, 2, 401)
@@ -273,6 +280,8 @@ Picture(
 )
 
 # %% [markdown]
+# Your answer for L1 is the **soft threshold** (Donoho and Johnstone, 1994).
+#
 # ## Weight decay does not prune
 #
 # S4 writes the L1 penalty into its formula, calls it redundancy removal, and then hands
@@ -313,7 +322,6 @@ recipes = {
 }
 for name, weights in recipes.items():
     print(f"{name:34} {int((weights == 0).sum())} zeros of 10, ‖θ‖₁ = {weights.abs().sum():.2f}")
-assert [int((w == 0).sum()) for w in recipes.values()] == [0, 0, 0, 7]
 
 # %% [markdown]
 # Weight decay makes no zeros, however strong. That was to be expected. The third line may surprise
@@ -350,13 +358,17 @@ for optimizer_class in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
     shrunk[name] = 100 * (after(optimizer_class, 0.0) - after(optimizer_class, 0.1))
     print(f"{name:6} the steep weight lost {shrunk[name][0]:5.2f} %, the flat one ", end="")
     print(f"{shrunk[name][1]:5.2f} %")
+
+# %% tags=["collapsed"]
+# Does it hold here?
+assert [int((w == 0).sum()) for w in recipes.values()] == [0, 0, 0, 7]
 by_formula = 100 * (1 - (1 - 1e-3 * 0.1) ** 200)
 assert all((shrunk[name] - by_formula).abs().max() < 0.1 for name in ("SGD", "AdamW"))
 assert shrunk["Adam"][0] < 0.5 and shrunk["Adam"][1] > 10
 
 # %% [markdown]
-# SGD and AdamW multiply every weight by $1 - \eta\lambda$ a step, with learning rate $\eta$ and weight
-# decay $\lambda$: 2 % in 200 steps. In SGD that is the gradient of the L2 penalty. Adam adds the same
+# SGD and AdamW multiply every weight by $1 - \eta\omega$ a step, with learning rate $\eta$ and weight
+# decay $\omega$: 2 % in 200 steps. In SGD that is the gradient of the L2 penalty. Adam adds the same
 # gradient to the loss's, and then divides both by the size of recent gradients. So the steep weight is
 # hardly decayed and the flat one is decayed hard. AdamW takes the decay out of that division, and then
 # it is no longer the gradient of a penalty (Loshchilov and Hutter, 2019). None of the three makes a zero.
@@ -366,24 +378,25 @@ assert shrunk["Adam"][0] < 0.5 and shrunk["Adam"][1] > 10
 # Back to S0's formula. With $P$ weights there are $\binom{P}{k}$ ways to choose $k$ of them. With a
 # squared loss the best values for each choice are an ordinary least-squares fit. (For a network each
 # choice is a whole training.) So try them all.
-
-# %%
-print("weights   kept   choices")
-for P, k in ((2, 1), (12, 3), (40, 10), (1_572_864, 157_286)):
-    digits10 = (math.lgamma(P + 1) - math.lgamma(k + 1) - math.lgamma(P - k + 1)) / math.log(10)
-    count = f"{math.comb(P, k):,}" if digits10 < 12 else f"a number of {int(digits10) + 1:,} digits"
-    print(f"{P:>9,} {k:>7,}   {count}")
-assert digits10 > 200_000
-
-# %% [markdown]
+#
+# | weights $P$ | kept $k$ | choices |
+# |---:|---:|---:|
+# | 2 | 1 | 2 |
+# | 12 | 3 | 220 |
+# | 40 | 10 | 847,660,528 |
+# | 1,572,864 | 157,286 | a number of 222,057 digits |
+#
 # The last line is TinyLM at a density of one in ten. No cleverness removes this wall in general: the
 # problem is NP-hard (Natarajan, 1995). What remains are cheap methods that are often right:
 #
 # * **Magnitude**: fit all weights, keep the $k$ largest, fit those again. This is pruning with
 #   retraining (Han, Pool, Tran, Dally, 2015).
-# * **OMP**, orthogonal matching pursuit (Pati, Rezaiifar, Krishnaprasad, 1993): begin with nothing.
-#   $k$ times, add the feature that points most along what is left unexplained, and fit again.
-# * **Lasso**: lower $\lambda$ until $k$ weights are in, then fit those again without the penalty.
+# * **OMP**, orthogonal matching pursuit (Pati, Rezaiifar, Krishnaprasad, 1993): begin with $\theta = 0$.
+#   $k$ times: take what is left unexplained, $r = y - X\theta$. Of the columns $X_j$ that are not chosen
+#   yet, choose the one with the largest $|X_j^\top r| / \|X_j\|_2$, which points most along $r$. Then fit
+#   $\theta$ anew, by least squares, on all columns chosen so far.
+# * **Lasso**: start with $\lambda$ so large that $\theta = 0$, lower it until $k$ weights are in, then fit
+#   those again without the penalty.
 # * **IHT**, iterative hard thresholding (Blumensath and Davies, 2008): take a gradient step, keep the
 #   $k$ largest, and repeat.
 #
@@ -391,9 +404,14 @@ assert digits10 > 200_000
 # of all points with at most $k$ non-zeros, the one nearest to $\theta$. To zero $\theta_i$ costs
 # $\theta_i^2$ of distance, so the small ones go.
 #
-# ## Exercise 4: project
+# ## Exercises 4 and 5: project, and one step of IHT
 #
-# $\theta$ is a vector. Of equal magnitudes, those with the smaller index stay. Exactly $k$ may stay.
+# $\theta$ is a vector. Of equal magnitudes, those with the smaller index stay. Exactly $k$ may stay. With $\Pi_k$ for the
+# projection, a step of IHT is
+#
+# $$\theta \leftarrow \Pi_k\big(\theta - \tfrac{1}{\Lambda} \nabla L(\theta)\big) .$$
+#
+# In Exercise 5 call the projection as `project(theta, k)`.
 
 
 # %% exercise="keep_largest"
@@ -415,13 +433,6 @@ def keep_largest(theta: torch.Tensor, k: int) -> torch.Tensor:
 # %% check="keep_largest" points=2
 check(keep_largest)
 
-# %% [markdown]
-# ## Exercise 5: one step of IHT
-#
-# $$\theta \leftarrow P_k\big(\theta - \tfrac{1}{\Lambda} \nabla L(\theta)\big)$$
-#
-# $P_k$ is the projection; call it as `project(theta, k)`.
-
 
 # %% exercise="iht_step"
 def iht_step(features: torch.Tensor, targets: torch.Tensor, theta: torch.Tensor, k: int):
@@ -439,7 +450,7 @@ check(iht_step)
 # %% [markdown]
 # Now a race. There are 12 features, of which 3 matter, and 60 noisy rows. The features share a common
 # part, so that any two of them have correlation $\rho$. Brute force over all 220 choices knows the
-# best. How often does each method find it?
+# best. How often, in 200 such problems, does each method find it?
 #
 # **Guess before you run:** at $\rho = 0$ all are good. Who breaks first as $\rho$ grows? Magnitude is
 # the crudest of the four. Will it be the worst?
@@ -485,7 +496,7 @@ methods = {
     "lasso": by_lasso,
     "IHT": by_iht,
 }
-correlations, trials = (0.0, 0.6, 0.9, 0.95), 20
+correlations, trials = (0.0, 0.6, 0.9, 0.95), 200
 found = {name: [] for name in methods}
 for rho in correlations:
     races = [problem(rho, seed) for seed in range(trials)]
@@ -495,37 +506,42 @@ for rho in correlations:
         same = [torch.equal(method(A, b, 3) != 0, theta != 0) for (A, b), theta in pairs]
         found[name].append(100 * sum(same) / trials)
 
+
+# %% tags=["collapsed"]
+# Does it hold here? And a figure: how often each method finds the best subset
 A, b = races[0]
 theta, library = torch.zeros(12, dtype=A.dtype), iterative_hard_thresholding(A, b, 3, steps=100)
 for _ in range(100):
     theta = one_step(A, b, theta, 3)
 assert torch.allclose(theta, library)  # your step, repeated, is the library's IHT
 
-# %%
 figure, (axes,) = new_figure()
 for (name, shares), colour in zip(found.items(), (ORANGE, BLUE, GREEN, RED), strict=True):
-    axes.plot(correlations, shares, "o-", color=colour, label=name)
-axes.set(xlabel="correlation ρ of any two features", ylabel="best subset found (% of 20 problems)")
+    errors = [math.sqrt(share * (100 - share) / trials) for share in shares]
+    axes.errorbar(correlations, shares, errors, fmt="o-", color=colour, label=name, capsize=3)
+axes.set(xlabel="correlation ρ of any two features", ylabel=f"best subset found (% of {trials})")
 axes.set(ylim=(0, 104))
 axes.set_title("The more alike the features, the harder to tell which of them matter")
 axes.legend(frameon=False)
 assert all(found["IHT"][i] < min(found[m][i] for m in methods if m != "IHT") for i in (1, 2, 3))
+assert all(a >= b for shares in found.values() for a, b in zip(shares, shares[1:], strict=False))
 assert min(found["magnitude"][0], found["OMP"][0]) >= 95
 assert found["OMP"][-1] > found["magnitude"][-1] > found["lasso"][-1] > found["IHT"][-1]
 
 Picture(
     figure,
-    "Lines fall with correlation: IHT first and deepest; OMP holds out best, then magnitude, then "
-    "the lasso.",
+    "Lines with error bars fall with correlation: IHT first and deepest; OMP holds out best, then "
+    "magnitude, then the lasso.",
 )
 
 # %% [markdown]
-# IHT is gradient descent on S0's formula, and does worst. OMP does best. The crude recipe "fit
+# (The bars are one standard error.) IHT is gradient descent on S0's formula, and does worst. OMP does best. The crude recipe "fit
 # everything, keep the largest, fit again" comes second. Why does IHT fail? It starts from zero, where it
 # knows only how each feature goes with $y$ by itself. Let it start from the full fit instead, which has
-# already sorted out who does what:
+# already sorted out who does what. (Below it stands what keeping the largest weights does with and without
+# a second fit, for one problem.)
 
-# %%
+# %% tags=["nbval-ignore-output"]
 from_full = 0
 for (A, b), theta in zip(races, best, strict=True):  # ρ = 0.95 still
     start = ridge(A, b, 0.0)
@@ -534,7 +550,16 @@ for (A, b), theta in zip(races, best, strict=True):  # ρ = 0.95 still
     from_full += torch.equal(start != 0, theta != 0)
 from_full = 100 * from_full / trials
 print(f"IHT at ρ = 0.95: {found['IHT'][-1]:.0f} % from zero, {from_full:.0f} % from the full fit")
-assert from_full > found["IHT"][-1] + 20
+
+A, b = problem(0.95, seed=1)
+full = ridge(A, b, 0.0)
+best = float(squared_error(A, b, best_subset(A, b, 3)))
+plain = float(squared_error(A, b, project(full, 3)))
+again = float(squared_error(A, b, by_magnitude(A, b, 3)))
+print(
+    f"loss of the best three {best:.0f}, of the largest three {plain:.0f}, "
+    f"of the largest three, fitted again, {again:.0f}"
+)
 
 # %% [markdown]
 # The same steps, a better place to begin. The methods that do well fit before each choice (OMP, the
@@ -542,20 +567,8 @@ assert from_full > found["IHT"][-1] + 20
 # prune, then train again.**
 #
 # One warning. Keeping the largest weights is *sure* to be the exact answer only if the features are
-# uncorrelated and of equal length. Without the second fit it can be terrible:
-
-# %%
-A, b = problem(0.95, seed=1)
-full = ridge(A, b, 0.0)
-best = float(squared_error(A, b, best_subset(A, b, 3)))
-plain = float(squared_error(A, b, project(full, 3)))
-again = float(squared_error(A, b, by_magnitude(A, b, 3)))
-print(
-    f"best three {best:.0f}   largest three {plain:.0f}   largest three, fitted again {again:.0f}"
-)
-assert plain > 2 * best and again < 1.5 * best
-
-# %% [markdown]
+# uncorrelated and of equal length. Without the second fit it can be terrible, as the last line shows.
+#
 # ## Two questions that look like one
 #
 # S0 says in words: "keep the performance while the number of parameters is minimal". Its formula says:
@@ -563,7 +576,10 @@ assert plain > 2 * best and again < 1.5 * best
 # each $k$, by brute force. The formula reads the plot from below: choose $k$, look up. The words read
 # it from the left: choose a loss, go to the right, and stop at the first $k$ whose loss is small enough.
 
-# %%
+# %% tags=["collapsed"]
+# Does it hold here? And a figure: a budget, or a loss to keep
+assert from_full > found["IHT"][-1] + 20
+assert plain > 2 * best and again < 1.5 * best
 A, b = problem(0.5, seed=3)
 losses = [float(squared_error(A, b, best_subset(A, b, k))) for k in range(13)]
 allowed = 1.1 * losses[-1]
@@ -643,6 +659,8 @@ chosen = int(mean.argmin())
 simplest = max(i for i in range(len(prices)) if mean[i] <= mean[chosen] + spread[chosen])
 kept = [int(l0(lasso(A - A.mean(0), b - b.mean(), price))) for price in prices]
 
+# %% tags=["collapsed"]
+# Figure: the validation error of each λ
 figure, (axes,) = new_figure()
 axes.errorbar(range(len(prices)), mean, spread, fmt="o-", color=BLUE, capsize=3)
 axes.plot(chosen, mean[chosen], "o", color=RED, markersize=10, label="least error")
@@ -700,7 +718,6 @@ def noise_error(seed: int, choose_inside: bool) -> float:
 leaky, honest = (sum(noise_error(s, how) for s in range(20)) / 20 for how in (False, True))
 print(f"chosen on all rows, before the folds: error {leaky:.2f}")
 print(f"chosen inside each fold:              error {honest:.2f}")
-assert 0.5 < leaky < 0.62 and honest > 1
 
 # %% [markdown]
 # Chosen before, five columns of noise seem to explain almost half of another column of noise. The
@@ -714,19 +731,15 @@ assert 0.5 < leaky < 0.62 and honest > 1
 #
 # $$|w_i| = \frac{w_i}{\|W\|_1}$$
 #
-# and prunes where it is below a threshold.
-
-# %%
-W = torch.tensor([3.0, -4.0, 1.0])
-printed = W / W.abs().sum()
-print("as printed:", [f"{share:.3f}" for share in printed.tolist()])
-print("kept at threshold 0.2:", W[printed >= 0.2].tolist())
-assert W[printed >= 0.2].tolist() == [3.0]
-
-# %% [markdown]
-# The largest weight is gone. What was meant is each weight's share of the total.
+# and prunes where it is below a threshold. Try it on $W = (3, -4, 1)$: the "absolute values" are 0.375,
+# −0.5 and 0.125, and at a threshold of 0.2 only the first weight stays. The largest one is gone. What was
+# meant is each weight's share of the total.
 #
-# ## Exercise 7: the repaired formula
+# S3 also says which weights are unimportant: those "smaller than the mean". Read it with magnitudes,
+# to be kind: a weight stays if $|w| \ge$ the mean of all $|w|$. How many is that? Nobody asked for this
+# number. It just comes out.
+#
+# ## Exercises 7 and 8: the repaired formula; the mean rule and its k
 
 
 # %% exercise="relative_magnitude"
@@ -740,13 +753,6 @@ def relative_magnitude(weight: torch.Tensor) -> torch.Tensor:
 
 # %% check="relative_magnitude" points=1
 check(relative_magnitude)
-
-# %% [markdown]
-# ## Exercise 8: the mean rule and its k
-#
-# S3 also says which weights are unimportant: those "smaller than the mean". Read it with magnitudes,
-# to be kind: a weight stays if $|w| \ge$ the mean of all $|w|$. How many is that? Nobody asked for this
-# number. It just comes out.
 
 
 # %% exercise="kept_by_mean"
@@ -779,10 +785,6 @@ tensors["the same but for one weight of 100,000"] = giant
 shares = {name: 100 * count_kept(tensor) / tensor.numel() for name, tensor in tensors.items()}
 for name, share in shares.items():
     print(f"{name:38} the mean rule keeps {share:5.1f} %")
-values = list(shares.values())
-assert (
-    49 < values[0] < 51 and 41 < values[1] < 44 and 38 < values[2] < 46 and count_kept(giant) == 1
-)
 
 # %% [markdown]
 # The rule decides for you how much to prune, and one odd weight changes its mind: in the last line it keeps that weight alone. A budget is yours
@@ -793,6 +795,11 @@ assert (
 # Three small networks that read handwritten digits, 64-300-100-10, trained with different seeds. Then
 # the projection: the largest weights stay, all in one stroke. Either of the whole network (**global**)
 # or of each layer by itself (**per layer**).
+#
+# Then the same with TinyLM and its 1,572,864 weights in linear layers; embedding and norms stay as they are.
+#
+# **Guess before you run:** for the digits, global is better than per layer. For the language model,
+# too?
 
 # %%
 data = Digits(*(part.to(device) for part in digits()))
@@ -822,23 +829,30 @@ digit_curves = {}
 for per_layer in (False, True):
     pruned = [[magnitude_pruned(m, d, per_layer) for m in networks] for d in densities]
     digit_curves[per_layer] = [mean_accuracy(models) for models in pruned]
-assert dense_accuracy > 96.5 and digit_curves[False][3] > digit_curves[True][3] + 3
 
-# %% [markdown]
-# And TinyLM: its 1,572,864 weights in linear layers; embedding and norms stay as they are.
-#
-# **Guess before you run:** for the digits, global is better than per layer. For the language model,
-# too?
-
-# %%
-train_text, held_out = split(bible_chapters("kjv"))
-held_out = held_out[:12_000]
 tiny_densities = [1.0, 0.9, 0.7, 0.5, 0.3]
 tiny_curves = {}
 for per_layer in (False, True):
     pruned = [magnitude_pruned(tiny, d, per_layer) for d in tiny_densities]
-    tiny_curves[per_layer] = [quality(m, tokenizer, held_out).bits_per_byte for m in pruned]
+    tiny_curves[per_layer] = [tiny_quality(m, tokenizer).bits_per_byte for m in pruned]
+
+# %% tags=["collapsed"]
+# Does it hold here? And a figure behind a guess: pruning digits and TinyLM
+assert 0.5 < leaky < 0.62 and honest > 1
+printed = torch.tensor([3.0, -4.0, 1.0]) / 8
+assert printed.tolist() == [0.375, -0.5, 0.125] and (printed >= 0.2).tolist() == [
+    True,
+    False,
+    False,
+]
+values = list(shares.values())
+assert 49 < values[0] < 51 and 41 < values[1] < 44 and 38 < values[2] < 46
+assert count_kept(giant) == 1
+assert dense_accuracy > 96.5 and digit_curves[False][3] > digit_curves[True][3] + 3
 assert sum(w.numel() for w in prunable_weights(tiny).values()) == 1_572_864
+assert [math.comb(P, k) for P, k in ((2, 1), (12, 3), (40, 10))] == [2, 220, 847_660_528]
+logarithm = math.lgamma(1_572_865) - math.lgamma(157_287) - math.lgamma(1_572_864 - 157_286 + 1)
+assert int(logarithm / math.log(10)) + 1 == 222_057
 
 figure, (left, right) = new_figure(columns=2)
 for per_layer, colour in ((False, BLUE), (True, ORANGE)):
@@ -853,6 +867,7 @@ right.set(title="TinyLM: per layer wins")
 left.legend(frameon=False)
 dense_bits, half_bits = tiny_curves[False][0], tiny_curves[False][3]
 assert tiny_curves[False][1] < 1.01 * dense_bits and half_bits > 1.1 * dense_bits
+assert tiny_curves[True][3] > 1.1 * dense_bits
 assert all(tiny_curves[True][i] < tiny_curves[False][i] for i in (3, 4))
 
 predict(
@@ -885,38 +900,46 @@ predict(
 
 # %% tags=["nbval-ignore-output"]
 results = {}
-for threshold in (0.0, 0.05, 0.1):
+for start, threshold in (("PyTorch", 0.0), ("PyTorch", 0.05), ("PyTorch", 0.1), ("Keras", 0.1)):
     torch.manual_seed(0)
     fresh = DigitsMLP().to(device)
+    if start == "Keras":  # how Keras begins: wider limits, and biases of zero
+        for module in fresh.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
     weights = prunable_weights(fresh)
     apply_masks(weights, {name: w.abs() >= threshold for name, w in weights.items()})
+    stay = [100 * int(l0(w)) / w.numel() for w in weights.values()]
     before = 1 - sum(int(l0(w)) for w in weights.values()) / weights_in_all
     train_digits(fresh, data, epochs=5)
     after = 1 - sum(int(l0(w)) for w in weights.values()) / weights_in_all
-    results[threshold] = (before, after, mean_accuracy([fresh]))
+    results[start, threshold] = (before, after, mean_accuracy([fresh]), stay)
     print(
-        f"threshold {threshold:4}: {100 * before:3.0f} % zeros, "
-        f"{100 * after:3.0f} % after training, accuracy {results[threshold][2]:.0f} %"
+        f"{start:7} threshold {threshold:4}: {100 * before:3.0f} % zeros, "
+        f"{100 * after:3.0f} % after training, accuracy {results[start, threshold][2]:.0f} %; stay "
+        f"in the three layers: {', '.join(f'{share:.0f} %' for share in stay)}"
     )
-assert results[0.05][0] > 0.6 and results[0.05][1] < 0.1
-assert results[0.1][0] > 0.9 and results[0.1][2] < results[0.0][2] - 20
-largest_fresh = [1 / math.sqrt(w.shape[1]) for w in prunable_weights(fresh).values()]
-assert [limit <= 0.1 for limit in largest_fresh] == [False, True, True]
 
 # %% [markdown]
 # At 0.05 training refills the zeros: gradients know nothing of a mask. (Those that stay zero get no
-# gradient: their pixel is black in every image, or their neuron is never switched on.) At 0.1, S0's own
-# number, two whole layers are zero from the start. A fresh weight is at most $1/\sqrt{\text{inputs}}$ in
-# size, which is 0.058 for 300 inputs and 0.1 for 100. Learning can start only from the random biases,
-# so it starts late. In S0's Keras the biases start at zero, too: then no gradient passes, and both
-# layers stay zero for ever. A threshold on fresh weights measures the initialiser.
+# gradient: their pixel is black in every image, or their neuron is never switched on.)
+#
+# At 0.1, S0's own number, it depends on who made the fresh weights. PyTorch draws them up to
+# $1/\sqrt{\text{inputs}}$ in size, which is 0.058 for 300 inputs and 0.1 for 100. So two whole layers are
+# zero from the start. Learning can start only from the random biases, and it starts late. Keras, which S0
+# uses, draws up to $\sqrt{6 / (\text{inputs} + \text{outputs})}$ (Glorot and Bengio, 2010), with biases of
+# zero. In a network as small as ours that is 0.13, 0.12 and 0.23: 22, 19 and 58 % of the weights stay, and
+# the network learns as if nothing had happened. But from 784 inputs to 256 outputs the limit is 0.076.
+# There nothing stays; and with biases of zero no gradient passes, so such a layer stays zero for ever. A
+# threshold on fresh weights measures the initialiser.
 #
 # To hold the zeros, mask the weights after each step. And mask what the optimizer **remembers**. With
 # momentum $\mu$ and step $\eta$, SGD keeps a velocity $v$:
 #
-# $$v \leftarrow \mu v + g, \qquad w \leftarrow w - \eta v,$$
+# $$v \leftarrow \mu v + \nabla L, \qquad w \leftarrow w - \eta v .$$
 #
-# where $g$ is the gradient. The velocity still holds gradients from before the pruning. If you mask only
+# The velocity still holds gradients from before the pruning. If you mask only
 # the weights, it goes on collecting; on the day the mask changes, such a weight leaps.
 #
 # ## Exercise 9: a step that cannot revive
@@ -951,12 +974,12 @@ check(masked_momentum_step)
 # The library's `hold_masks` does this for any optimizer. Here is what it buys, with a control that
 # belongs into every such table: the dense network, trained just as much longer.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 step_once = yours("masked_momentum_step")
 w, v = torch.tensor([0.0, 2.0]), torch.ones(2)
 for _ in range(50):
     w, v = step_once(w, v, torch.ones(2), torch.tensor([False, True]), 0.01, 0.9)
-assert w[0] == 0 and v[0] == 0
+print(f"50 steps with momentum: pruned weight {w[0]:.0f}, its velocity {v[0]:.0f}")
 
 table = {}
 for density in (1.0, 0.1, 0.05):
@@ -964,27 +987,26 @@ for density in (1.0, 0.1, 0.05):
     for model in models:
         masks = magnitude_masks(prunable_weights(model), density)
         retrain(model, data.train_images, data.train_labels, masks, epochs=6)
-        left = sum(int(l0(w)) for w in prunable_weights(model).values())
-        assert left <= round(density * weights_in_all)
+    most = max(sum(int(l0(w)) for w in prunable_weights(model).values()) for model in models)
     at_once = digit_curves[False][densities.index(density)]
-    table[density] = (at_once, mean_accuracy(models))
-assert table[0.1][1] > table[0.1][0] + 15 and table[0.1][1] > dense_accuracy - 1
+    table[density] = (at_once, mean_accuracy(models), most)
 
-# %% tags=["nbval-ignore-output"]
 print("weights left   at once   trained again")
-for density, (at_once, again) in table.items():
+for density, (at_once, again, _) in table.items():
     print(f"{100 * density:>10.0f} %{at_once:>9.1f} %{again:>12.1f} %")
 
 # %% [markdown]
 # At one weight in ten, accuracy comes back from ruins to within a point of the dense network.
 #
-# A language model is slower to train: TinyLM took an hour. Here it gets 16 steps, 16,384 tokens, one
-# part in five hundred of what it once learned from. The dense model gets them too, as the control.
+# A language model is slower to train: TinyLM took an hour. Here it gets 16 steps, 16,384 tokens from all
+# over the Bible. That is one in 67 of its training text, and one in 500 of the tokens it learned from, since
+# it read the text seven times. The dense model gets them too, as the control.
 #
 # **Guess before you run:** how much of the damage do 16 steps repair?
 
 # %% tags=["nbval-ignore-output"]
-train_tokens = torch.tensor(tokenizer.encode(train_text[:400_000]).ids, device=device)
+train_text, _ = split(bible_chapters("kjv"))
+train_tokens = torch.tensor(tokenizer.encode(train_text).ids, device=device)
 
 
 def train_again(model: torch.nn.Module, density: float, steps: int = 16) -> float:
@@ -1001,7 +1023,7 @@ def train_again(model: torch.nn.Module, density: float, steps: int = 16) -> floa
         loss.backward()
         optimizer.step()
     assert sum(int(l0(w)) for w in weights.values()) <= density * 1_572_864 + len(weights)
-    return quality(model, tokenizer, held_out).bits_per_byte
+    return tiny_quality(model, tokenizer).bits_per_byte
 
 
 print("TinyLM's weights left   at once   16 steps later   (bits per byte)")
@@ -1010,14 +1032,11 @@ for density in watch((1.0, 0.5, 0.3), "trained again"):
     at_once = tiny_curves[True][tiny_densities.index(density)]
     healed[density] = train_again(copy.deepcopy(tiny).requires_grad_(), density)
     print(f"{100 * density:>21.0f} %{at_once:>10.2f}{healed[density]:>17.2f}")
-assert abs(healed[1.0] - dense_bits) < 0.03
-for density, at_once in zip((0.5, 0.3), tiny_curves[True][3:5], strict=True):
-    assert 0.3 < (at_once - healed[density]) / (at_once - healed[1.0]) < 0.5  # repaired
 
 # %% [markdown]
-# The dense control stays where it was: 16 steps teach it nothing new. So what the pruned models gain is
-# repair, not more training. At five weights in ten and at three, about two fifths of the damage is
-# undone. (How far patience goes is chapter 03's subject.)
+# The dense control does not gain: 16 steps teach it nothing new, they even disturb it a little. So what the
+# pruned models gain is repair, not more training. At five weights in ten about three tenths of the damage
+# is undone, at three weights in ten about four. (How far patience goes is chapter 03's subject.)
 #
 # ## What did we save?
 #
@@ -1027,26 +1046,29 @@ for density, at_once in zip((0.5, 0.3), tiny_curves[True][3:5], strict=True):
 
 # %% tags=["nbval-ignore-output"]
 tenth = magnitude_pruned(tiny, 0.1)
-assert count_parameters(tenth) == count_parameters(tiny)
 print(f"parameters: {count_parameters(tiny):,} before, {count_parameters(tenth):,} after")
 
 tokens = torch.randint(0, 2048, (2, 256), device=device)
 with torch.no_grad():
     speed = latency(lambda: tenth(tokens), lambda: tiny(tokens), repeats=15)
 print(f"time for a pass, 90 % zeros ÷ dense: {speed.ratio:.2f}")
-assert speed.ratio > 0.4  # a tenth of the work, and nowhere near a tenth of the time
 
 # %% [markdown]
 # The file does not shrink by itself either. Zeros have to be left out, and then one must note *where*
-# they were. Let a tensor have $N$ weights of $b$ bytes each, $n$ of them not zero. Three ways:
+# they were. Let a tensor have $P$ weights of $b$ bytes each, row after row, $k$ of them not zero. The $k$
+# values are stored in their order, and beside them one of these:
 #
-# | form | what is stored | bytes |
+# | form | what is stored beside the values | bytes |
 # |---|---|---|
-# | bitmap | one bit a weight: zero or not | $bn + N/8$ |
-# | gaps | an 8-bit distance to the next non-zero | $(b+1)\,n$, a little more if gaps exceed 255 |
-# | indices | a 32-bit position | $(b+4)\,n$ |
+# | bitmap | one bit for each of the $P$ weights: zero or not | $bk + P/8$ |
+# | gaps | for each value its distance from the one before, 8 bits | $(b+1)\,k$, a little more if gaps exceed 255 |
+# | indices | for each value its position, 32 bits | $(b+4)\,k$ |
 #
-# The scheme `Sparse` takes the smallest for each tensor, or the dense form. Files, measured:
+# A gap above 255 does not fit into 8 bits. Then a *filler* stands in between: a value of zero with the gap
+# 255 (Han, Mao, Dally, 2016). The reader adds the gaps up, and has the positions.
+#
+# The scheme `Sparse` takes the smallest form for each tensor, or the dense one. A file holds a "values" and a
+# "bitmap", "gaps" or "indices" for each. Files, measured:
 
 # %%
 shares_kept = [1.0, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02]
@@ -1058,6 +1080,33 @@ for density in shares_kept:
     assert all(torch.equal(back[name], half[name]) for name in half)
     stored.append(size(packed).bytes / 1e6)
     forms.append({n.split(":")[1] for n in packed if ":" in n} & {"bitmap", "gaps", "indices"})
+
+# %% tags=["collapsed"]
+# Does it hold here? And a figure: the sparse file's size
+assert results["PyTorch", 0.05][0] > 0.6 and results["PyTorch", 0.05][1] < 0.1
+assert results["PyTorch", 0.1][0] > 0.9
+assert results["PyTorch", 0.1][2] < results["PyTorch", 0.0][2] - 20
+assert results["PyTorch", 0.1][3][1:] == [0, 0] and min(results["Keras", 0.1][3]) > 15
+assert results["Keras", 0.1][2] > results["PyTorch", 0.0][2] - 2
+assert [limit <= 0.1 for limit in (1 / math.sqrt(64), 1 / math.sqrt(300), 1 / math.sqrt(100))] == [
+    False,
+    True,
+    True,
+]
+limits = [round(math.sqrt(6 / both), 3) for both in (64 + 300, 300 + 100, 100 + 10, 784 + 256)]
+assert limits == [0.128, 0.122, 0.234, 0.076]
+assert w[0] == 0 and v[0] == 0
+assert all(most <= round(density * weights_in_all) for density, (_, _, most) in table.items())
+assert table[0.1][1] > table[0.1][0] + 15 and table[0.1][1] > dense_accuracy - 1
+assert 66 < len(train_tokens) / (16 * 8 * 128) < 68 and 7 < 4000 * 8 * 256 / len(train_tokens) < 8
+assert abs(healed[1.0] - dense_bits) < 0.03
+repaired = [  # of the damage that is left beside the control
+    (at_once - healed[density]) / (at_once - healed[1.0])
+    for density, at_once in zip((0.5, 0.3), tiny_curves[True][3:5], strict=True)
+]
+assert 0.24 < repaired[0] < 0.36 and 0.33 < repaired[1] < 0.45
+assert count_parameters(tenth) == count_parameters(tiny)
+assert speed.ratio > 0.4  # a tenth of the work, and nowhere near a tenth of the time
 
 dense_megabytes = size({k: t.half() for k, t in tiny.state_dict().items()}).bytes / 1e6
 figure, (axes,) = new_figure(height=3.3)
@@ -1085,23 +1134,25 @@ Picture(
 #
 # All methods so far train, then choose. Can training choose? $\|\theta\|_0$ has no gradient: it stays
 # the same until it jumps. Louizos, Welling and Kingma (2018) make it smooth by chance. Give each weight
-# a **gate** $z \in [0, 1]$ that multiplies it. The gate is random: draw $u$ evenly from $(0, 1)$, and
+# a **gate** $g \in [0, 1]$ that multiplies it. (The paper's letter is $z$.) The gate is random: draw $u$
+# evenly from $(0, 1)$, and
 #
 # $$s = \text{sigmoid}\Big(\tfrac{1}{\beta}\big(\log\tfrac{u}{1-u} + \log\alpha\big)\Big), \qquad
-# z = \min\big(1, \max(0,\; s(\zeta - \gamma) + \gamma)\big).$$
+# g = \min\big(1, \max(0,\; s(\zeta - \gamma) + \gamma)\big).$$
 #
 # $\log\alpha$ is learned: the larger, the more open is the gate. $\beta = \frac23$ says how sharply it
-# decides. $\gamma = -0.1$ and $\zeta = 1.1$ stretch $s$ beyond $[0, 1]$ before it is cut off, so that $z$
+# decides. $\gamma = -0.1$ and $\zeta = 1.1$ stretch $s$ beyond $[0, 1]$ before it is cut off, so that $g$
 # is *exactly* 0 or 1 with positive chance.
 
-# %%
+# %% tags=["collapsed"]
+# Figure: how a gate behaves
 draws = torch.rand(20_000, generator=torch.Generator().manual_seed(0))
 figure, axes = new_figure(columns=3, height=2.8)
 for one, log_alpha in zip(axes, (-2.0, 0.0, 2.0), strict=True):
     gates = sample_gates(torch.full_like(draws, log_alpha), draws)
     one.hist(gates.numpy(), bins=40, range=(0, 1), color=PURPLE)
     measured, formula = float((gates > 0).float().mean()), open_probability(torch.tensor(log_alpha))
-    one.set(title=f"log α = {log_alpha:g}: open {100 * measured:.0f} %", xlabel="gate z", yticks=[])
+    one.set(title=f"log α = {log_alpha:g}: open {100 * measured:.0f} %", xlabel="gate g", yticks=[])
     assert abs(measured - formula) < 0.01
 axes[0].set_ylabel("how often")
 figure.suptitle("A hard-concrete gate is often exactly 0 or exactly 1")
@@ -1114,7 +1165,7 @@ Picture(figure, "Three histograms of the gate: piled up at 0, at both ends, and 
 #
 # ## Exercise 10: the expected L0
 #
-# Find $P(z \ne 0)$. When is $s(\zeta - \gamma) + \gamma > 0$? Solve for $u$. (It ends in a sigmoid.)
+# Find the chance that $g \ne 0$. When is $s(\zeta - \gamma) + \gamma > 0$? Solve for $u$. (It ends in a sigmoid.)
 
 
 # %% exercise="expected_open_gates"
@@ -1133,10 +1184,17 @@ check(expected_open_gates)
 
 # %% [markdown]
 # Now train weights and gates of one *fresh* digits network together, with the loss $L + \lambda\,
-# \mathbb{E}\|z\|_0$. After training the noise is left out, and gates that ended at 0 are real zeros.
+# \mathbb{E}\|g\|_0$. After training the gates are removed (`remove_gates`). The noise is left out: each gate
+# becomes the one number
+#
+# $$\hat g = \min\big(1, \max(0,\; \text{sigmoid}(\log\alpha)\,(\zeta - \gamma) + \gamma)\big) .$$
+#
+# It is multiplied into its weight, and an ordinary linear layer with the weights $W \odot \hat g$ remains
+# ($\odot$ multiplies entry by entry). Where $\hat g = 0$ stands a real zero.
+#
 # Beside it: the same number of weights chosen by magnitude, in one stroke, and retrained as long.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 PRICE, EPOCHS = 1e-3, 20
 torch.manual_seed(0)
 gated = add_gates(DigitsMLP().to(device))
@@ -1160,10 +1218,7 @@ scores = {
     "magnitude, one stroke": mean_accuracy([stroke]),
     "magnitude, trained again": mean_accuracy([again]),
 }
-assert 0.1 < learned_density < 0.25
-assert abs(scores["hard concrete"] - scores["magnitude, trained again"]) < 1.5
 
-# %% tags=["nbval-ignore-output"]
 print(f"gates left open: {100 * learned_density:.1f} % of {weights_in_all:,} weights")
 for name, score in scores.items():
     print(f"{name:26} {score:.1f} %")
@@ -1210,7 +1265,8 @@ check(sparsify_digits)
 # %% [markdown]
 # ## In numbers
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"]
+# The chapter in numbers
 sparsify = yours("sparsify_digits")
 sparse = sparsify(networks, data.train_images, data.train_labels)
 sparse_accuracy = mean_accuracy(sparse)
@@ -1223,12 +1279,16 @@ print(
     f"{found['OMP'][-1]:.0f} %, lasso {found['lasso'][-1]:.0f} %, IHT {found['IHT'][-1]:.0f} %"
 )
 print(f"validation error on pure noise: {leaky:.2f} with a leak, {honest:.2f} without")
-print(f"TinyLM, half the weights zero: {dense_bits:.2f} -> {half_bits:.2f} bits per byte")
+per_layer_bits = tiny_curves[True][3]
+print(f"TinyLM, half of each layer zero: {dense_bits:.2f} -> {per_layer_bits:.2f} bits per byte,")
+print(f"    16 steps later {healed[0.5]:.2f}")
 print(f"TinyLM's file: {dense_megabytes:.2f} -> {stored[3]:.2f} MB")
 print(
     f"digits at 92 % zeros: {dense_accuracy:.1f} -> {sparse_accuracy:.1f} %, "
     f"file {dense_file / sparse_file:.1f} times smaller"
 )
+assert 0.1 < learned_density < 0.25
+assert abs(scores["hard concrete"] - scores["magnitude, trained again"]) < 1.5
 assert sparse_accuracy > dense_accuracy - 1 and dense_file > 7 * sparse_file
 
 # %% [markdown]

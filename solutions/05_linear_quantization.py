@@ -3,23 +3,43 @@
 #
 # **How many bits does a weight need?**
 #
-# A weight is stored as a `float32`: 32 bits. In chapter 00 you threw away 28 of them, and the model
-# hardly noticed. Here you learn to do it properly: which numbers to keep, who shares a scale, what
-# happens to a weight that does not fit, how two 4-bit codes get into one byte, and why fewer bits are
-# sometimes faster and sometimes not.
+# In TinyLM's file a weight has 16 bits, a `float16`. In chapter 00 you threw away 12 of them, and the
+# model hardly noticed. Here you learn to do it properly: which numbers to keep, who shares a scale,
+# what happens to a weight that does not fit, how two 4-bit codes get into one byte, and why fewer bits
+# are sometimes faster and sometimes not.
+#
+# * **Afterwards you can** quantize a model per tensor, channel and group, pack it into a file, choose a
+#   range by search, and say before you measure whether fewer bits will be faster.
+# * **You need** chapter 00, and a little of matrices and means.
+# * **Time:** two sittings of about three hours. The first ends behind Exercise 8, where it says **Pause**.
+# * **Core:** Exercises 1, 2, 4 to 8 and 12, and both experiments. **Extra:** the byte (Exercise 3), packing
+#   (9, 10), the detector (11), your own codes (13), and the rules of calibration.
 #
 # The method is a ruler. Lay a ruler with evenly spaced marks along the weights, and move each weight
 # to the nearest mark. Then you need not store the weight: the number of its mark will do. That is
 # **linear** (or *uniform*) quantization. All the art is in choosing the ruler.
+#
+# ## Look first
+#
+# This is a row of a real layer, the last `down` matrix of TinyLM. Its 512 weights make one output.
+# The red lines are the marks of the ruler; each weight moves to the nearest one.
+#
+# Two sliders. **bits**: with $n$ bits there are $2^n - 1$ marks, evenly to both sides of zero.
+# **one scale for each**: who shares a ruler. All weights of the `tensor`, the weights of one output
+# `channel` (one row), or a group of `64` neighbours in a row (then the lines are the ruler of the row's first group).
+#
+# **Guess before you move anything:** what does the ruler look like at 3 bits, if the whole tensor
+# shares it?
 
-# %%
+# %% tags=["collapsed"]
+# Imports
 import warnings
 from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
 
-from course_lib.data.text import bible_chapters, split, wikipedia_articles
+from course_lib.data.text import bible_chapters, split
 from course_lib.device import best_device
 from course_lib.exercises import check, hint, yours
 from course_lib.formats.linear import Scheme
@@ -27,6 +47,7 @@ from course_lib.formats.model_file import every_linear, pack_model, unpack_model
 from course_lib.measure.latency import latency, seconds
 from course_lib.measure.quality import quality
 from course_lib.measure.size import size
+from course_lib.measure.yardstick import tiny_quality, wikipedia_sample
 from course_lib.models import pretrained
 from course_lib.models.parts import record_inputs
 from course_lib.plots.explore import explore
@@ -45,30 +66,13 @@ layer = tiny.blocks[3].mlp.down.weight
 print(f"the layer of this chapter: {tuple(layer.shape)}, {layer.numel():,} weights")
 assert layer.numel() == 98_304
 
-# %% [markdown]
-# ## Look first
-#
-# This is a row of a real layer, the last `down` matrix of TinyLM. Its 512 weights make one output.
-# The red lines are the marks of the ruler; each weight moves to the nearest one.
-#
-# Two sliders. **bits**: with $b$ bits there are $2^b - 1$ marks, evenly to both sides of zero.
-# **one scale for each**: who shares a ruler. All weights of the `tensor`, the weights of one output
-# `channel` (one row), or a group of `64` neighbours in a row (then the lines are the ruler of the row's first group).
-#
-# **Guess before you move anything:** what does the ruler look like at 3 bits, if the whole tensor
-# shares it?
 
 # %%
-row = 35
-
-
-def rounded(weight: torch.Tensor, bits: int, share: str | int) -> tuple[torch.Tensor, list]:
-    """The weight on symmetric grids, and the levels of the row (or of its first group)."""
-    rows, format = to_rows(weight, share), Format(bits, symmetric=True)
-    grid = fit_grid(*calibration.minmax_range(rows), format)
-    first = {"tensor": 0, "channel": row}.get(share, row * len(rows) // len(weight))
-    levels = grid.scale[first] * torch.arange(format.lowest, format.highest + 1, device=device)
-    return fake_quantize(rows, grid).view_as(weight), levels.tolist()
+def on_grid(weight: torch.Tensor, bits: int, share: str | int) -> torch.Tensor:
+    """The weight rounded to symmetric grids: one a tensor, a channel or a group of `share`."""
+    rows = to_rows(weight, share)  # those who share a scale stand in one row
+    grid = fit_grid(*calibration.minmax_range(rows), Format(bits, symmetric=True))
+    return fake_quantize(rows, grid).view_as(weight)
 
 
 def relative_error(changed: torch.Tensor, weight: torch.Tensor) -> float:
@@ -76,9 +80,20 @@ def relative_error(changed: torch.Tensor, weight: torch.Tensor) -> float:
     return ((changed - weight).norm() / weight.norm()).item()
 
 
+# %% tags=["collapsed"]
+# Figure with sliders: a row of weights and its ruler
+def levels_of_row(bits: int, share: str | int, row: int) -> list[float]:
+    """The levels of one row of the layer, or of its first group."""
+    rows, format = to_rows(layer, share), Format(bits, symmetric=True)
+    scale = fit_grid(*calibration.minmax_range(rows), format).scale
+    first = {"tensor": 0, "channel": row}.get(share, row * len(rows) // len(layer))
+    return (scale[first] * torch.arange(format.lowest, format.highest + 1, device=device)).tolist()
+
+
 def draw_ruler(bits: int, one_scale_for_each: str | int) -> Picture:
     """One row's histogram with the levels that its weights may move to."""
-    changed, levels = rounded(layer, bits, one_scale_for_each)
+    changed, row = on_grid(layer, bits, one_scale_for_each), 35
+    levels = levels_of_row(bits, one_scale_for_each, row)
     figure, (axes,) = new_figure(height=3.2)
     largest = layer.abs().max().item()
     draw_levels(axes, layer[row].tolist(), levels, (-largest, largest))
@@ -97,18 +112,15 @@ def draw_ruler(bits: int, one_scale_for_each: str | int) -> Picture:
 explore(
     draw_ruler, bits=([2, 3, 4, 6, 8], 3), one_scale_for_each=(["tensor", "channel", 64], "tensor")
 )
+coarse, fine = (relative_error(on_grid(layer, 3, share), layer) for share in ("tensor", 64))
+print(f"3 bits: error {coarse:.0%} with one scale, {fine:.0%} with one for 64 weights")
+assert coarse > 3 * fine
 
 # %% [markdown]
 # At 3 bits, with one ruler for the whole tensor, this row has a single useful mark: zero. A few huge
 # weights elsewhere in the layer stretched the ruler. Give the row a ruler of its own, and it fits.
 # Give each 64 weights one, and it fits better still. Keep that picture: it is the chapter.
-
-# %%
-coarse, fine = (relative_error(rounded(layer, 3, share)[0], layer) for share in ("tensor", 64))
-print(f"3 bits: error {coarse:.0%} with one scale, {fine:.0%} with one for 64 weights")
-assert coarse > 3 * fine
-
-# %% [markdown]
+#
 # ## The formula, as it is printed
 #
 # Now in numbers. Let $x$ be a weight in the range $[a, b]$, and $n$ the number of bits. Article S1
@@ -133,9 +145,6 @@ in_a_byte = as_printed(torch.tensor([0.9, 1.0]), -1, 1, 8)
 print("8 bits   ", in_a_byte.tolist(), "stored in a byte:", in_a_byte.to(torch.uint8).tolist())
 print("outside  ", as_printed(torch.tensor([-1.2, 1.3]), -1, 1, 8).tolist())
 
-assert as_printed(x, -1, 1, 3).tolist() == [0, 0, 2, 2, 4, 4, 6, 6, 8]
-assert in_a_byte.to(torch.uint8)[1] == 0 and as_printed(torch.tensor(1.3), -1, 1, 8) == 294
-
 # %% [markdown]
 # Three things go wrong.
 #
@@ -157,6 +166,10 @@ assert in_a_byte.to(torch.uint8)[1] == 0 and as_printed(torch.tensor(1.3), -1, 1
 # Here $q$ is the code, $\hat x$ the weight that it stands for, and $s$ the **step** between two levels.
 # Note the $-1$: eight levels have seven steps between them, as eight fence posts have seven gaps. We
 # take the second way, since it keeps both ends exactly. What does it cost?
+#
+# Article S3 (§4.2) has a shorter way to eight bits, for weights from 0 to 1. It is one line of NumPy,
+# `np.round(W * 256).astype(np.uint8)`, and prints the shape of the result as proof that it worked.
+# The shape is fine. The last line below has the numbers.
 
 # %%
 n, a, b = 4, -1.0, 1.0
@@ -171,13 +184,21 @@ errors = {
 squares = {name: error.square().mean().item() for name, error in errors.items()}
 for name, value in squares.items():
     print(f"{name:36} mean squared error {value:.6f}")
-assert [round(v, 6) for v in squares.values()] == [0.001302, 0.005207, 0.001481]
+s3_weights = torch.tensor([0.0, 0.25, 0.5, 0.999, 1.0])
+s3_codes = (s3_weights * 256).round().to(torch.int32).to(torch.uint8)
+print(
+    "S3's way, of weights", [round(w, 3) for w in s3_weights.tolist()], "codes", s3_codes.tolist()
+)
 
 # %% [markdown]
 # Levels on the ends cost a little, since there is one step fewer. A decoder that does not match its
 # coder costs a factor of four. Coder and decoder are one thing; never change only one of them.
 #
-# ## Exercise 1: the formula, repaired
+# In S3's line 0.999 and 1 get code 0. That is the overflow of above, in other clothes.
+#
+# ## Exercises 1, 2 and 3: the formula, repaired; the way back; S3's byte
+#
+# Write the third so that `codes / 255` comes as near to the weight as a byte allows.
 
 
 # %% exercise="quantize_linear"
@@ -196,9 +217,6 @@ def quantize_linear(weight: torch.Tensor, low: float, high: float, bits: int) ->
 # %% check="quantize_linear" points=2
 check(quantize_linear)
 
-# %% [markdown]
-# ## Exercise 2: and back
-
 
 # %% exercise="dequantize_linear"
 def dequantize_linear(codes: torch.Tensor, low: float, high: float, bits: int) -> torch.Tensor:
@@ -210,23 +228,6 @@ def dequantize_linear(codes: torch.Tensor, low: float, high: float, bits: int) -
 
 # %% check="dequantize_linear" points=1
 check(dequantize_linear)
-
-# %% [markdown]
-# Article S3 (§4.2) has a shorter way to eight bits, for weights from 0 to 1. It is one line of NumPy,
-# `np.round(W * 256).astype(np.uint8)`, and prints the shape of the result as proof that it worked.
-# The shape is fine. Here are the numbers.
-
-# %%
-weights = torch.tensor([0.0, 0.25, 0.5, 0.999, 1.0])
-print("weights  ", [round(w, 3) for w in weights.tolist()])
-print("S3's code", (weights * 256).round().to(torch.int32).to(torch.uint8).tolist())
-assert (weights * 256).round().to(torch.int32).to(torch.uint8).tolist()[-2:] == [0, 0]
-
-# %% [markdown]
-# ## Exercise 3: the byte, repaired
-#
-# The same mistake as above, in other clothes. Write it so that `codes / 255` comes as near to the
-# weight as a byte allows.
 
 
 # %% exercise="to_uint8"
@@ -255,47 +256,64 @@ check(to_uint8)
 #
 # One more bit halves the step, so it quarters the mean squared error (that is 6 decibels, a number
 # engineers know by heart). The formula knows nothing of weights, layers or models. Does it hold?
+#
+# Below, the step stands in *widths*, too. By the width of the hill of weights we mean the root of their
+# mean square, 0.19 here.
+#
+# And one more question. The **bound** more than halves with every bit. Does the **error** fall with every
+# bit, for any weights? The last lines try four.
 
 # %%
 low, high = layer.min().item(), layer.max().item()
 code, decode = yours("quantize_linear"), yours("dequantize_linear")
 
-print("bits      step   measured error²   step²/12    ratio")
+width = layer.square().mean().sqrt().item()  # of the hill of weights
+print("bits      step   in widths   measured error²   step²/12    ratio")
 ratios = {}
 for bits in range(8, 1, -1):
     step = (high - low) / (2**bits - 1)
     error = decode(code(layer, low, high, bits), low, high, bits) - layer
     measured, predicted = error.square().mean().item(), step**2 / 12
     ratios[bits] = measured / predicted
-    print(f"{bits:>4}  {step:8.3f}   {measured:15.1e}    {predicted:.1e}   {ratios[bits]:6.2f}")
-power = layer.square().mean().item()
-print(f"mean square of the weights themselves: {power:.3f}")
+    print(
+        f"{bits:>4}  {step:8.3f}   {step / width:9.1f}   {measured:15.1e}    {predicted:.1e}"
+        f"   {ratios[bits]:6.2f}"
+    )
+print(f"width of the hill {width:.2f}, its square {width**2:.3f}")
 print("the four levels at 2 bits:", [round(low + q * step, 2) for q in range(4)])
+
+print("\nlargest error of 0, 1/3, 2/3, 1:")
+thirds = torch.tensor([0.0, 1 / 3, 2 / 3, 1.0])
+for bits in (2, 3, 4):
+    error = (decode(code(thirds, 0, 1, bits), 0, 1, bits) - thirds).abs().max().item()
+    print(f"{bits} bits: {error:.3f}, bound {0.5 / (2**bits - 1):.3f}")
+
+# %% tags=["collapsed"]
+# Does it hold here?
+assert as_printed(torch.linspace(-1, 1, 9), -1, 1, 3).tolist() == [0, 0, 2, 2, 4, 4, 6, 6, 8]
+assert in_a_byte.to(torch.uint8)[1] == 0 and as_printed(torch.tensor(1.3), -1, 1, 8) == 294
+assert [round(v, 6) for v in squares.values()] == [0.001302, 0.005207, 0.001481]
+assert s3_codes.tolist()[-2:] == [0, 0]
 assert all(0.96 < ratios[bits] < 1.04 for bits in range(3, 9)) and ratios[2] > 1.4
-assert measured > 5 * power
+assert measured > 5 * width**2 and 0.18 < width < 0.2
+assert 2.6 < (high - low) / 7 / width < 3 and 6 < (high - low) / 3 / width < 7
 up = (code(layer, low, high, 2) == 2).double().mean()
-assert 0.78 < up < 0.82 and 0.18 < power**0.5 < 0.2
+assert 0.78 < up < 0.82
+at_two = (decode(code(thirds, 0, 1, 2), 0, 1, 2) - thirds).abs().max()
+assert at_two < 1e-6 < (decode(code(thirds, 0, 1, 3), 0, 1, 3) - thirds).abs().max()
 
 # %% [markdown]
 # From 8 bits down to 3 it holds within a few per cent. A formula that knows nothing of neural networks!
 # At 2 bits it fails badly. The error is five times the weights' own mean square: it would be better
 # to delete the layer. Look at the four levels. The hill of weights stands at zero, and there is no
 # level at zero. Four fifths of the weights are thrown up to 0.47 and one fifth down to −0.78, and a
-# typical weight is 0.19. Nothing lies evenly within a step that is wider than the whole hill. So, before you use $s^2/12$: compare $s$ with the hill.
+# typical weight is 0.19. Nothing lies evenly within a step that is wider than the whole hill. So, before
+# you use $s^2/12$, compare the step with the width of the hill. A step of 2.8 widths (3 bits) still does well
+# here, one of 6.5 widths (2 bits) does not. To be safe, stay below two.
 #
-# One more trap. The **bound** more than halves with every bit. Does the **error** fall with every bit?
-
-# %%
-thirds = torch.tensor([0.0, 1 / 3, 2 / 3, 1.0])
-for bits in (2, 3, 4):
-    error = (decode(code(thirds, 0, 1, bits), 0, 1, bits) - thirds).abs().max().item()
-    print(f"{bits} bits: largest error {error:.3f}, bound {0.5 / (2**bits - 1):.3f}")
-at_two = (decode(code(thirds, 0, 1, 2), 0, 1, 2) - thirds).abs().max()
-assert at_two < 1e-6 < (decode(code(thirds, 0, 1, 3), 0, 1, 3) - thirds).abs().max()
-
-# %% [markdown]
-# No! These four weights sit exactly on the 2-bit grid. Three bits miss it. (Four
-# hit it again: 15 steps can be cut into thirds, 7 cannot.) That looks like a puzzle without use. It will come back in this chapter, and bite.
+# And the error does not fall with every bit. The last four weights sit exactly on the 2-bit grid. Three
+# bits miss it. (Four hit it again: 15 steps can be cut into thirds, 7 cannot.) That looks like a puzzle
+# without use. It will come back in this chapter, and bite.
 #
 # ## Zero has to be on the ruler
 #
@@ -310,9 +328,17 @@ assert at_two < 1e-6 < (decode(code(thirds, 0, 1, 3), 0, 1, 3) - thirds).abs().m
 # that the codes of $x$ and $-x$ are opposites. S1 speaks of a scaling factor alone, which is the
 # symmetric case; S2 (§3.2.4) names both and gives no formula for either. Here you write them.
 #
-# ## Exercise 4: affine
+# ## Exercises 4 and 5: affine and symmetric
 #
-# The range must hold zero. And a tensor may be all zeros: mind the division.
+# In the affine one the range must hold zero. Since the zero-point is rounded, the grid then stands up to half
+# a step beside the range, and one end of it may be missed by as much. And a tensor may be all zeros: mind the
+# division.
+#
+# Then: which one is better? It depends on the data, so below the exercises are two kinds of it. Weights go
+# to both sides of zero. The other kind is what flows inside an MLP. TinyLM's MLP has three matrices, `gate`,
+# `up` and `down`, and computes $W_\text{down}\,(\text{SiLU}(W_\text{gate}\,x) \odot W_\text{up}\,x)$, where
+# $\odot$ multiplies entry by entry and $\text{SiLU}(u) = u \cdot \text{sigmoid}(u)$ is a smooth ReLU. The
+# output of SiLU is often negative, but never below −0.28, while it reaches 19 upwards.
 
 
 # %% exercise="fit_affine"
@@ -333,9 +359,6 @@ def fit_affine(weight: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Ten
 # %% check="fit_affine" points=2
 check(fit_affine)
 
-# %% [markdown]
-# ## Exercise 5: symmetric
-
 
 # %% exercise="fit_symmetric"
 def fit_symmetric(weight: torch.Tensor, bits: int) -> torch.Tensor:
@@ -352,29 +375,14 @@ def fit_symmetric(weight: torch.Tensor, bits: int) -> torch.Tensor:
 # %% check="fit_symmetric" points=1
 check(fit_symmetric)
 
-# %% [markdown]
-# Which one is better? It depends on the data, so here are two kinds of it. Weights go to both sides of
-# zero. The output of the gate in an MLP, $\text{SiLU}(x)$, is often negative, but never below −0.28, while
-# it reaches 19 upwards.
-
 # %%
 _, held_out = split(bible_chapters("kjv"))
 tokens = torch.tensor(tokenizer.encode(held_out[:8_000]).ids[:1024], device=device).view(4, 256)
-seen = {}
-hooks = [
-    tiny.blocks[3].mlp.gate.register_forward_hook(
-        lambda _m, _i, out: seen.update(gate=F.silu(out))
-    ),
-    tiny.blocks[3].mlp.down.register_forward_pre_hook(
-        lambda _m, inputs: seen.update(down=inputs[0])
-    ),
-]
-tiny(tokens)
-for hook in hooks:
-    hook.remove()
+mlp = tiny.blocks[3].mlp
+into_gate, into_down = record_inputs(tiny, tokens, [mlp.gate, mlp.down])  # (1024, 192), (1024, 512)
+gate = F.silu(mlp.gate(into_gate))
 
 fit_to_one, fit_to_both = yours("fit_symmetric"), yours("fit_affine")
-gate = seen["gate"]
 print(f"SiLU output: smallest {gate.min():.2f}, largest {gate.max():.1f}")
 print(f"{'mean squared error at 4 bits':30}{'symmetric':>10}{'affine':>10}{'ratio':>8}")
 gains = {}
@@ -385,8 +393,6 @@ for name, data in {"weights": layer, "SiLU output": gate}.items():
     error = [(values - data).square().mean().item() for values in (symmetric, affine)]
     gains[name] = error[0] / error[1]
     print(f"{name:30}{error[0]:10.2g}{error[1]:10.2g}{gains[name]:8.1f}")
-assert 1.2 < gains["weights"] < 1.5 and gains["SiLU output"] > 3
-assert (gate < 0).float().mean() > 0.5 and gate.min() > -0.28 and gate.max() > 19
 
 # %% [markdown]
 # Data that reach far to one side only waste half of a symmetric grid: one bit, a factor of nearly four.
@@ -394,15 +400,15 @@ assert (gate < 0).float().mean() > 0.5 and gate.min() > -0.28 and gate.max() > 1
 # So a common choice at 8 bits is: weights symmetric, activations affine. With fewer bits and smaller
 # groups it buys more: symmetric codes leave one of $2^n$ unused, and a small group is seldom centred.
 # Many 4-bit formats are affine.
-
-# %% [markdown]
+#
 # ## Who shares a scale?
 #
 # The step follows the largest weight. So ask of every layer: how much larger than a typical weight is
 # its largest one?
 
 
-# %%
+# %% tags=["collapsed"]
+# Figure: how much larger than a typical weight is each layer's largest?
 def largest_over_typical(model: torch.nn.Module) -> list[float]:
     """max|w| / (root mean square of w), for every linear layer, in order of size."""
     weights = (p for name, p in model.blocks.named_parameters() if p.dim() == 2)
@@ -423,6 +429,8 @@ axes.set(xlabel="layers, from the mildest to the wildest (%)", ylim=(0, None))
 axes.set_ylabel("largest |weight|,\nin typical weights")
 axes.set_title("A few weights are huge, and they decide the step for all the others")
 axes.legend(frameon=False)
+assert 1.2 < gains["weights"] < 1.5 and gains["SiLU output"] > 3
+assert (gate < 0).float().mean() > 0.5 and gate.min() > -0.28 and gate.max() > 19
 assert outliers["TinyLM"][0] < 4 and outliers["TinyLM"][-1] > 10
 assert "SmolLM2" not in outliers or outliers["SmolLM2"][-1] > 50
 
@@ -444,50 +452,52 @@ Picture(
 # * **Per group:** one scale for $G$ neighbours in a row. The scale changes within the sum. That is
 #   more work, and more to store.
 #
-# A scale is stored in 16 bits, so $b$ bits and groups of $G$ cost $b + 16/G$ bits a weight.
+# A scale is stored in 16 bits, so $n$ bits and groups of $G$ cost $n + 16/G$ bits a weight.
 #
 # **Guess:** by what factor does the error of our layer fall, at 4 bits, from one scale for the tensor
 # to one a channel? And then from a channel to groups of 64?
+#
+# Then we plant one bad weight: a single one of the 98,304 becomes ten times the largest.
 
 # %%
 print("one scale for      bits a weight   relative error")
 by_share = {}
 for share in ("tensor", "channel", 128, 64, 32, 16):
-    by_share[share] = relative_error(rounded(layer, 4, share)[0], layer)
+    by_share[share] = relative_error(on_grid(layer, 4, share), layer)
     cost = 4 + 16 * len(to_rows(layer, share)) / layer.numel()
     print(f"{share!s:18} {cost:13.3f}   {by_share[share]:13.1%}")
-assert by_share["tensor"] > 2.8 * by_share["channel"] and by_share["channel"] < 1.4 * by_share[64]
 
-# %% [markdown]
-# The first step is the great one, and it is almost free. Per channel is the least that anybody should
-# use. Each halving of a group then buys about ten per cent, at a price that doubles: 4.25 bits
-# for groups of 64, 5 for groups of 16. With a whole bit you could halve the error instead.
-#
-# Now plant one bad weight: a single one of the 98,304 becomes ten times the largest.
-
-# %%
 planted = layer.clone()
 planted[5, 7] = 10 * layer.abs().max()
-erased = (rounded(planted, 4, "tensor")[0] == 0).double().mean().item()
+erased = (on_grid(planted, 4, "tensor") == 0).double().mean().item()
 predict(
     "One scale for the tensor, 4 bits. What share of the layer's weights becomes exactly zero?",
     ["1 in 98,304", "1 in 192", "about half", "nearly all"],
     f"{erased:.1%}",
 )
-assert erased > 0.99
 
-# %%
+# %% tags=["collapsed"]
+# The planted weight's damage; does it hold here?
+assert by_share["tensor"] > 2.8 * by_share["channel"] and by_share["channel"] < 1.4 * by_share[64]
+assert erased > 0.99
 for share in ("tensor", "channel", 64):
-    noise = (rounded(planted, 4, share)[0] - planted).norm() / layer.norm()
+    noise = (on_grid(planted, 4, share) - planted).norm() / layer.norm()
     print(f"one scale for {share!s:8} error {by_share[share]:.1%} before, {noise:.1%} after")
     damage = noise / by_share[share]
     assert noise > 0.99 if share == "tensor" else damage < 1.2
 
 # %% [markdown]
-# Per tensor, this one weight erases the layer: everything else becomes zero. Per channel it costs one
+# From the tensor to a channel is the great step, and it is almost free. Per channel is the least that
+# anybody should use. Each halving of a group then buys about ten per cent, at a price that doubles: 4.25
+# bits for groups of 64, 5 for groups of 16. With a whole bit you could halve the error instead.
+#
+# And the planted weight? Per tensor, this one weight erases the layer: everything else becomes zero. Per channel it costs one
 # row of 192, per group 64 weights of 98,304. Groups are an insurance.
 #
-# ## Exercise 6: per channel
+# ## Exercises 6 and 7: per channel, per group
+#
+# In the second you may call your `quantize_per_channel`: a group is a short row. If the group does not
+# divide the row, raise a `ValueError`.
 
 
 # %% exercise="quantize_per_channel"
@@ -506,12 +516,6 @@ def quantize_per_channel(weight: torch.Tensor, bits: int) -> tuple[torch.Tensor,
 
 # %% check="quantize_per_channel" points=2
 check(quantize_per_channel)
-
-# %% [markdown]
-# ## Exercise 7: per group
-#
-# You may call your `quantize_per_channel`: a group is a short row. If the group does not divide the
-# row, raise a `ValueError`.
 
 
 # %% exercise="quantize_per_group"
@@ -546,7 +550,9 @@ check(quantize_per_group)
 #   \underbrace{\frac{1}{N} \sum_{|w_i| > t} (|w_i| - t)^2}_{\text{clipping: falls with } t} ,$$
 #
 # with $N$ weights and $P(|w| \le t)$ the share of them that lies inside. Somewhere in between is the
-# best $t$. The lines are the formula, the points are measured. Move the slider: **with fewer bits,
+# best $t$. The line is the formula for rounding, the points are measured. (Where the ruler is long and has
+# few marks, at the right of 2 and 3 bits, the points lie below the line: there a step is more than two
+# widths of the hill, most weights round to zero, and $s^2/12$ is too much.) Move the slider: **with fewer bits,
 # does the best $t$ go up or down?**
 
 # %%
@@ -577,6 +583,8 @@ def best_end(bits: int) -> tuple[float, float]:
     return shares[both.index(least)].item(), both[-1] / least
 
 
+# %% tags=["collapsed"]
+# Figure with a slider, table: where should the ruler end?
 def draw_clipping(bits: int) -> Picture:
     """Rounding and clipping errors over the end of the ruler."""
     measured, predicted = clipping_and_rounding(bits)
@@ -598,12 +606,17 @@ def draw_clipping(bits: int) -> Picture:
 
 explore(draw_clipping, bits=([2, 3, 4, 5, 6, 8], 4))
 
-# %%
 print("bits   best end of the ruler   error² of min–max / error² there")
 ends = {bits: best_end(bits) for bits in (8, 6, 4, 3, 2)}
 for bits, (end, gain) in ends.items():
     print(f"{bits:>4}   {end:20.0%}   {gain:12.1f}")
 assert ends[8][0] > ends[4][0] > ends[2][0] and ends[8][1] < 2 and ends[4][1] > 8
+for bits, lowest in ((2, 0.1), (3, 0.7), (4, 0.97), (8, 0.97)):
+    found, formula = (of["rounding"] for of in clipping_and_rounding(bits))
+    ratio = torch.tensor(found) / torch.tensor(formula)  # of measured to predicted, for each t
+    narrow = shares * magnitude.max().cpu() / (2 ** (bits - 1) - 1) < 2 * width
+    assert lowest < ratio.min() and ratio.max() < 1.04 and ratio[narrow].min() > 0.97
+    assert bits > 3 or ratio.min() < 0.75
 
 # %% [markdown]
 # With eight bits there are levels to spare: reach far. With few bits the step is dear: clip boldly. To
@@ -636,6 +649,11 @@ def search_clip(weight: torch.Tensor, bits: int, shrink: torch.Tensor) -> torch.
 check(search_clip)
 
 # %% [markdown]
+# ---
+# **Pause.** Here the first sitting ends. You have a ruler, and you know who shares it and where it ends. In
+# the second it meets activations, files, two language models, and the clock. If you come back another day,
+# run the notebook from the top.
+#
 # ## Calibration
 #
 # The weights lie there; you can search at leisure. **Activations**, the inputs of a layer, are
@@ -645,7 +663,11 @@ check(search_clip)
 # * **min–max:** the whole range seen.
 # * **percentile:** leave out the farthest 0.1 % at each end.
 # * **mean squared error:** search, as you just did.
-# * **KL divergence** (Migacz, 2017): keep the *shape* of the histogram.
+# * **KL divergence** (Migacz, 2017): keep the *shape* of the histogram. Count the magnitudes $|x|$ in 2048
+#   bins. Try each bin as the last one kept. $P$ is the histogram up to there, with all that lies beyond
+#   added to its last bin: that is what clipping does. $Q$ is the histogram up to there, without the rest,
+#   as seen through $2^{n-1}$ levels: bins of one level share its counts alike, but empty bins stay empty.
+#   Divide both by their sums and take the end with the least $\text{KL}(P \,\|\, Q) = \sum P \ln (P / Q)$.
 #
 # Here they are on the input of our layer, over 1,024 tokens. The number is the signal-to-noise
 # ratio in decibels, $10 \log_{10} \big(\sum x^2 / \sum (x - \hat x)^2\big)$: more is better, and one bit
@@ -658,7 +680,7 @@ def decibels(rows: torch.Tensor, ends: calibration.Range, format: Format) -> flo
     return 10 * torch.log10(rows.square().sum() / error.sum()).item()
 
 
-inputs = seen["down"].reshape(1, -1)
+inputs = into_down.reshape(1, -1)
 centres, counts = histogram.histogram(inputs)
 rules = {
     "min–max": lambda format: calibration.minmax_range(inputs),
@@ -672,22 +694,14 @@ print(
 later = torch.tensor(tokenizer.encode(held_out[20_000:30_000]).ids[:1024], device=device)
 (unseen,) = record_inputs(tiny, later.view(4, 256), [tiny.blocks[3].mlp.down])
 print(f"{'dB':20}{'8 bits':>8}{'4 bits':>8}    on tokens that no rule saw: 8 bits, 4 bits")
-found = {}
+decibels_of = {}
 for name, rule in rules.items():
-    found[name] = [
+    decibels_of[name] = [
         decibels(rows.reshape(1, -1), rule(Format(bits)), Format(bits))
         for rows in (inputs, unseen)
         for bits in (8, 4)
     ]
-    print("{:20}{:8.1f}{:8.1f}{:39.1f}{:8.1f}".format(name, *found[name]))
-assert found["percentile 99.9"][0] < found["min–max"][0] - 8
-assert found["percentile 99.9"][1] > found["min–max"][1] + 4
-assert all(
-    max(found.values(), key=lambda four: four[i]) == found["mean squared error"] for i in range(4)
-)
-assert all(
-    min(found.values(), key=lambda four: four[i]) == found["KL divergence"] for i in range(4)
-)
+    print("{:20}{:8.1f}{:8.1f}{:39.1f}{:8.1f}".format(name, *decibels_of[name]))
 
 # %% [markdown]
 # The same percentile loses eleven decibels at 8 bits and gains six at 4. A fixed rule cannot know how
@@ -695,8 +709,7 @@ assert all(
 # the very tokens that it saw. On tokens that no rule saw the order is the same. And KL, which TensorRT made popular, comes last: it cares for the
 # shape of the hill and throws the outliers away, and these inputs *are* their outliers. It was made for the
 # activations of image networks. A rule is as good as the data it was made for, so measure.
-
-# %% [markdown]
+#
 # ## From codes to bytes
 #
 # A code of 4 bits in an `int8` tensor still takes a byte: nothing is saved. Two codes must share one.
@@ -707,7 +720,7 @@ assert all(
 #
 # Symmetric 4-bit codes run from −7 to 7. Add 7 before you pack, subtract it after.
 #
-# ## Exercise 9: pack
+# ## Exercises 9 and 10: pack and unpack
 
 
 # %% exercise="pack_int4"
@@ -722,9 +735,6 @@ def pack_int4(codes: torch.Tensor) -> torch.Tensor:
 
 # %% check="pack_int4" points=1
 check(pack_int4)
-
-# %% [markdown]
-# ## Exercise 10: unpack
 
 
 # %% exercise="unpack_int4"
@@ -764,7 +774,7 @@ def stored(bits: int, share: str | int, symmetric: bool = True, model=tiny) -> d
     return pack_model(model, every_linear(model, scheme) | embedding)
 
 
-full = size(tiny.state_dict()).bytes
+float32_bytes = size(tiny.state_dict()).bytes
 files = {
     dtype: {k: v.to(dtype) for k, v in tiny.state_dict().items()}
     for dtype in (torch.float16, torch.bfloat16)
@@ -773,19 +783,19 @@ weights_of = {
     str(dtype).removeprefix("torch."): (layer.to(dtype).float(), size(files[dtype]).bytes)
     for dtype in files
 }
-weights_of["int8"] = (rounded(layer, 8, "channel")[0], size(stored(8, "channel")).bytes)
-print(f"{'':10}{'file':>10}{'smaller':>10}{'error of our layer':>20}")
+weights_of["int8"] = (on_grid(layer, 8, "channel"), size(stored(8, "channel")).bytes)
+print(f"{'float32':10}{float32_bytes / 1e6:7.2f} MB   smaller by   error of our layer")
 for name, (changed, count) in weights_of.items():
     print(
-        f"{name:10}{count / 1e6:7.2f} MB{full / count:9.2f}x{relative_error(changed, layer):20.4%}"
+        f"{name:10}{count / 1e6:7.2f} MB{float32_bytes / count:9.2f}x"
+        f"{relative_error(changed, layer):20.4%}"
     )
-errors = {name: relative_error(changed, layer) for name, (changed, _) in weights_of.items()}
-assert full / weights_of["float16"][1] > 1.99 and full / weights_of["int8"][1] > 3.8
-assert errors["float16"] < errors["bfloat16"] < errors["int8"] < 0.02
 
 # %% [markdown]
 # TinyLM's weights come from a `float16` file, so `float16` gives them back exactly. (Was this checkpoint
-# rounded before? Keep asking.) The three differ in *where* they spend their levels. A float has a step
+# rounded before? Keep asking.) So the honest size to start from is that of the `float16` file, 3.94 MB: to
+# count from `float32` would credit the quantizer with 16 bits a weight that nobody needed. From here on we
+# count from `float16`, and int8 makes TinyLM half as large, not a quarter. The three differ in *where* they spend their levels. A float has a step
 # that grows with the number: fine near zero, coarse far out, always the same share. An integer has one
 # step. In the end 0.8 % of error is nothing to a language model, as you are about to see.
 #
@@ -793,40 +803,62 @@ assert errors["float16"] < errors["bfloat16"] < errors["int8"] < 0.02
 #
 # Every linear layer at 8, 4, 3 and 2 bits, symmetric, with a scale for the tensor, for each channel, for
 # each group of 64. The embedding gets 8 bits a row, in every case. The file is written, loaded, and the
-# loaded model reads held-out text. Quality is **perplexity**: among how many equally likely tokens the
-# model seems to choose. Lower is better.
+# loaded model reads the course's held-out sample (`tiny_quality`). Quality is **perplexity**: among how
+# many equally likely tokens the model seems to choose. Lower is better. The dense model has 17.0 there,
+# which is the 1.173 bits per byte of the other chapters.
 #
 # **Write down your guess for the nine cells below 8 bits.** At 4 bits, does it matter who shares a
 # scale? At 3?
 
 # %%
-text = held_out[:18_000]
-dense = quality(tiny, tokenizer, text).perplexity
+dense, dense_file = tiny_quality(tiny, tokenizer).perplexity, size(files[torch.float16]).bytes
 
 
 def shown(perplexity: float) -> str:
-    """One decimal, where the number means something."""
-    return f"{perplexity:.1f}" if perplexity < 1000 else "> 1000"
+    """No more digits than mean something."""
+    return (
+        f"{perplexity:.1f}"
+        if perplexity < 30
+        else f"{perplexity:.0f}"
+        if perplexity < 1000
+        else "> 1000"
+    )
 
 
 measured = {}
 for bits in (8, 4, 3, 2):
     for share in ("tensor", "channel", 64):
         tensors = stored(bits, share)
-        perplexity = quality(unpack_model(tensors, tiny), tokenizer, text).perplexity
+        perplexity = tiny_quality(unpack_model(tensors, tiny), tokenizer).perplexity
         measured[bits, share] = (perplexity, size(tensors).bytes)
 
-print(f"float32: perplexity {dense:.1f}, {full / 1e6:.2f} MB")
+print(f"float16: perplexity {dense:.1f}, {dense_file / 1e6:.2f} MB")
 print("bits" + "".join(f"{f'one for each {share}':>26}" for share in ("tensor", "channel", 64)))
 for bits in (8, 4, 3, 2):
     cells = [measured[bits, share] for share in ("tensor", "channel", 64)]
     print(f"{bits:>4}" + "".join(f"{shown(p):>14}, {count / 1e6:.2f} MB   " for p, count in cells))
 
-worse = {key: p / dense for key, (p, _) in measured.items()}
-assert worse[8, "tensor"] < 1.01 and worse[4, "tensor"] > 1.2 > 1.06 > worse[4, 64]
-assert worse[3, "tensor"] > 4 and 1.2 < worse[3, 64] < 1.5 and worse[2, 64] > 50
 
-# %%
+def searched(bits: int) -> float:
+    """Perplexity of affine codes in groups of 64, each with its own best clip."""
+    scheme = Scheme(Format(bits), 64, calibration.mse_range)
+    tensors = pack_model(tiny, every_linear(tiny, scheme) | embedding)
+    return tiny_quality(unpack_model(tensors, tiny), tokenizer).perplexity
+
+
+affine = unpack_model(stored(2, 64, symmetric=False), tiny)
+better = {
+    "2 bits, symmetric, min–max": measured[2, 64][0],
+    "2 bits, affine, min–max": tiny_quality(affine, tokenizer).perplexity,
+    "2 bits, affine, searched": searched(2),
+    "3 bits, symmetric, min–max": measured[3, 64][0],
+    "3 bits, affine, searched": searched(3),
+}
+for name, perplexity in better.items():
+    print(f"groups of 64, {name:28} perplexity {shown(perplexity)}")
+
+# %% tags=["collapsed"]
+# Does it hold here? And a figure: perplexity over file size
 figure, (axes,) = new_figure()
 for share, colour in zip(("tensor", "channel", 64), (RED, ORANGE, BLUE), strict=True):
     points = [measured[bits, share][::-1] for bits in (8, 4, 3)]
@@ -846,129 +878,94 @@ for bits in (8, 4, 3):
         textcoords="offset points",
         ha="center",
     )
-axes.axhline(dense, color="black", linestyle="--", label="float32, 7.87 MB")
+axes.axhline(dense, color="black", linestyle="--", label="float16, 3.94 MB")
 axes.set(xlabel="file (MB)", ylabel="perplexity (lower is better)", yscale="log", ylim=(13, 130))
 axes.set_yticks([15, 20, 30, 50, 100], ["15", "20", "30", "50", "100"])
 axes.minorticks_off()
 axes.set_title("The same bits, the same bytes: who shares a scale decides")
 axes.legend(frameon=False)
 extra = measured[3, 64][1] / measured[3, "tensor"][1]
-assert extra < 1.06 and round(full / 1e6, 2) == 7.87
+assert extra < 1.06 and round(dense_file / 1e6, 2) == 3.94
+worse = {key: p / dense for key, (p, _) in measured.items()}
+assert worse[8, "tensor"] < 1.01 and worse[4, "tensor"] > 1.2 > 1.08 > worse[4, 64]
+assert worse[3, "tensor"] > 4 and 1.2 < worse[3, 64] < 1.5 and worse[2, 64] > 50
+steps = list(better.values())
+assert steps == sorted(steps, reverse=True) and steps[2] < 60 and 1.13 < steps[-1] / dense < 1.17
+assert decibels_of["percentile 99.9"][0] < decibels_of["min–max"][0] - 8
+assert decibels_of["percentile 99.9"][1] > decibels_of["min–max"][1] + 4
+columns = list(zip(*decibels_of.values(), strict=True))  # rules as in `rules`
+assert all(column.index(max(column)) == 2 and column.index(min(column)) == 3 for column in columns)
+errors = {name: relative_error(changed, layer) for name, (changed, _) in weights_of.items()}
+assert dense_file / weights_of["int8"][1] > 1.9 and float32_bytes / weights_of["int8"][1] > 3.8
+assert errors["float16"] < errors["bfloat16"] < errors["int8"] < 0.02
 
 Picture(
     figure,
     "Perplexity over file size at 8, 4 and 3 bits. With one scale for the tensor it climbs to about "
-    "120, with one for 64 weights it stays near 28; the files are almost equally large.",
+    "110, with one for 64 weights it stays near 23; the files are almost equally large.",
 )
 
 # %% [markdown]
 # For five per cent more bytes, 3 bits go from ruin to usable. Two bits fail with each of the three. One
 # reason is simple: two symmetric bits are three levels. Use the fourth (affine), and search the
-# clip, and the same 2 bits get a long way back. What does the same do for three bits?
+# clip (the last five lines above), and the same 2 bits get a long way back, though they are still bad. The
+# same makes three bits good: 15 % above the dense model. To go on from here one needs levels that are not
+# even (chapter 06), training (07), or a look at what comes into the layer (11).
 
-
-# %%
-def searched(bits: int) -> float:
-    """Perplexity of affine codes in groups of 64, each with its own best clip."""
-    scheme = Scheme(Format(bits), 64, calibration.mse_range)
-    tensors = pack_model(tiny, every_linear(tiny, scheme) | embedding)
-    return quality(unpack_model(tensors, tiny), tokenizer, text).perplexity
-
-
-affine = unpack_model(stored(2, 64, symmetric=False), tiny)
-better = {
-    "2 bits, symmetric, min–max": measured[2, 64][0],
-    "2 bits, affine, min–max": quality(affine, tokenizer, text).perplexity,
-    "2 bits, affine, searched": searched(2),
-    "3 bits, symmetric, min–max": measured[3, 64][0],
-    "3 bits, affine, searched": searched(3),
-}
-for name, perplexity in better.items():
-    print(f"groups of 64, {name:28} perplexity {shown(perplexity)}")
-steps = list(better.values())
-assert (
-    steps == sorted(steps, reverse=True) and steps[2] < 60 and round(steps[-1] / dense, 2) == 1.16
-)
-
-# %% [markdown]
-# Two bits are still bad, and far better than before. Three bits are now 16 % from `float32`. To
-# go on from here one needs levels that are not even (chapter 06), training (07), or a look at what
-# comes into the layer (11).
-
-# %% [markdown]
+#
 # ## The experiment: SmolLM2
 #
 # The same with a real language model of 135 million parameters, on Wikipedia. All twelve cells would
-# take your machine some minutes; so here is the table as it was measured on 2026-11-25, over 4,096
-# tokens, and below it two cells measured now, over the first 512. (As before: symmetric, min–max, scales in
-# `float16`, the embedding at 8 bits a row, norms in `float32`.)
+# take your machine some minutes; so here is the table as `python -m benchmarks.quantization smollm2` printed it
+# on 2026-11-26, on two cores of an x86 server, over 4,097 tokens (`smollm2_quality`). Below it two cells
+# are measured now, over the first 512 of these tokens. (As before: symmetric, min–max, scales in `float16`,
+# the embedding at 8 bits a row, norms in `float32`.)
 #
-# **Guess first.** TinyLM's perplexity rose by a quarter at 4 bits per tensor. SmolLM2 has outliers of 51
+# **Guess first.** TinyLM's perplexity rose by 28 % at 4 bits per tensor. SmolLM2 has outliers of 51
 # typical weights. What will it be?
 
-# %%
-STORED_DENSE = 23.63  # over 4,096 tokens, 2026-11-25
+# %% tags=["collapsed"]
+# The stored table
+STORED_DENSE, STORED_FILE = 23.70, 269_057_328  # float16
 STORED = {  # (bits, one scale for each): (perplexity, bytes of the file)
-    (8, "tensor"): (25.39, 134_766_892),
-    (8, "channel"): (23.76, 135_077_992),
-    (8, 64): (23.66, 138_085_288),
-    (4, "tensor"): (5_150_000.0, 81_682_604),
-    (4, "channel"): (46.27, 81_993_704),
-    (4, 64): (37.45, 85_001_008),
+    (8, "tensor"): (25.46, 134_766_892),
+    (8, "channel"): (23.83, 135_077_992),
+    (8, 64): (23.73, 138_085_288),
+    (4, "tensor"): (5_170_000.0, 81_682_604),
+    (4, "channel"): (46.45, 81_993_704),
+    (4, 64): (37.54, 85_001_008),
     (3, "tensor"): (1_530_000_000.0, 68_411_532),
     (3, "channel"): (14_200.0, 68_722_640),
-    (3, 64): (245.85, 71_729_952),
+    (3, 64): (246.5, 71_729_952),
     (2, "tensor"): (25_100_000_000_000.0, 55_140_380),
     (2, "channel"): (82_700_000.0, 55_451_488),
-    (2, 64): (8_640_000.0, 58_458_816),
+    (2, 64): (8_670_000.0, 58_458_816),
 }
 
 
 def any_size(perplexity: float) -> str:
-    return f"{perplexity:.1f}" if perplexity < 1000 else f"{perplexity:.0e}"
+    return shown(perplexity) if perplexity < 1000 else f"{perplexity:.0e}"
 
 
-print(f"float32: perplexity {STORED_DENSE:.1f}, 538.1 MB")
+print(f"float16: perplexity {STORED_DENSE:.1f}, {STORED_FILE / 1e6:.1f} MB")
 print("bits" + "".join(f"{f'one for each {share}':>26}" for share in ("tensor", "channel", 64)))
 for bits in (8, 4, 3, 2):
     cells = [STORED[bits, share] for share in ("tensor", "channel", 64)]
     print(
         f"{bits:>4}" + "".join(f"{any_size(p):>14}, {count / 1e6:5.1f} MB  " for p, count in cells)
     )
-assert STORED[4, "tensor"][0] > 100 * 49_152 and STORED[4, 64][0] < 1.6 * STORED_DENSE
-assert STORED[8, "channel"][0] < 1.006 * STORED_DENSE
-assert STORED[4, 64][1] < 1.05 * STORED[4, "tensor"][1]
 
 # %% [markdown]
 # At 8 bits per channel half a per cent is lost. At 4 bits per tensor the perplexity is five
 # **million**: the vocabulary has 49,152 tokens, so blind guessing would be a hundred times better. The
 # same four bits with a scale for 64 weights give a working model, if a worse one. The difference in
 # bytes is 4 %. That is what outliers do, and what groups are for.
-
-# %%
-if pretrained.has_smollm2():
-    wikipedia = "\n\n".join(wikipedia_articles().values())
-    wikipedia = wikipedia[: smol_tokenizer.encode(wikipedia[:4_000]).offsets[512][1]]
-    scores = {"float32": quality(smol, smol_tokenizer, wikipedia, length=512).perplexity}
-    for share in ("tensor", 64):
-        tensors = stored(4, share, model=smol)
-        changed = unpack_model(tensors, smol)
-        scores[share] = quality(changed, smol_tokenizer, wikipedia, length=512).perplexity
-        assert size(tensors).bytes == STORED[4, share][1]
-        del tensors, changed
-    print(
-        f"now, 512 tokens: float32 {scores['float32']:.0f}, 4 bits with groups of 64 {scores[64]:.0f}, "
-        f"4 bits per tensor {shown(scores['tensor'])}"
-    )
-    assert scores["tensor"] > 1e5 and 1.2 < scores[64] / scores["float32"] < 1.9
-else:
-    print("SmolLM2 is not installed: only the stored table. `course doctor` names the command.")
-
-# %% [markdown]
+#
 # ## Too good to be true
 #
-# One more scheme, the first one of this chapter: levels from the smallest to the largest weight, the
-# repaired formula, without a zero-point. Four bits, in groups of 32. Look at what happens.
+# Two cells of the table now, on 512 tokens. And one more scheme, the first one of this chapter: levels from
+# the smallest to the largest weight, the repaired formula, without a zero-point. Four bits, in groups of 32.
+# Look at what happens.
 
 
 # %%
@@ -981,14 +978,27 @@ def levels_on_the_ends(weight: torch.Tensor, bits: int, group: int) -> torch.Ten
 
 
 if pretrained.has_smollm2():
+    wikipedia = wikipedia_sample()
+    wikipedia = wikipedia[: smol_tokenizer.encode(wikipedia[:4_000]).offsets[512][1]]
+    scores = {"dense": quality(smol, smol_tokenizer, wikipedia, length=512).perplexity}
+    sizes = {}
+    for share in ("tensor", 64):
+        tensors = stored(4, share, model=smol)
+        changed = unpack_model(tensors, smol)
+        scores[share] = quality(changed, smol_tokenizer, wikipedia, length=512).perplexity
+        sizes[share] = size(tensors).bytes
+        del tensors, changed
+    print(
+        f"now, 512 tokens: dense {scores['dense']:.0f}, 4 bits with groups of 64 {scores[64]:.0f}, "
+        f"4 bits per tensor {shown(scores['tensor'])}"
+    )
     perfect = deepcopy(smol)
     for weight in perfect.blocks.parameters():
         if weight.dim() == 2:
             weight.copy_(levels_on_the_ends(weight, 4, 32))
     scores["trap"] = quality(perfect, smol_tokenizer, wikipedia, length=512).perplexity
-    print(f"float32                {scores['float32']:.2f}")
+    print(f"dense                  {scores['dense']:.2f}")
     print(f"4 bits, groups of 32   {scores['trap']:.2f}")
-    assert abs(scores["trap"] / scores["float32"] - 1) < 1e-3
     for old, new in zip(smol.blocks.parameters(), perfect.blocks.parameters(), strict=True):
         if old.dim() == 2:
             rows = to_rows(old, 32)
@@ -996,8 +1006,9 @@ if pretrained.has_smollm2():
             new.copy_(fake_quantize(rows, grid).view_as(old))
     scores["affine"] = quality(perfect, smol_tokenizer, wikipedia, length=512).perplexity
     print(f"the same, affine       {scores['affine']:.2f}")
-    assert 26 < scores["affine"] < 28
     del perfect
+else:
+    print("SmolLM2 is not installed: only the stored table. `course doctor` names the command.")
 
 # %% [markdown]
 # Four bits, and *no loss at all*. (Affine, as in Exercise 4, there is one.) Publish it?
@@ -1013,6 +1024,18 @@ if pretrained.has_smollm2():
         print(f"4 bits, groups of {group}: error {error:.1%}")
     own = {g: relative_error(levels_on_the_ends(layer, 4, g), layer) for g in (64, 32, 16)}
     print("TinyLM's layer:", ", ".join(f"{g}: {error:.1%}" for g, error in own.items()))
+
+# %% tags=["collapsed"]
+# Does it hold here?
+assert STORED[4, "tensor"][0] > 100 * 49_152 and STORED[4, 64][0] < 1.6 * STORED_DENSE
+assert STORED[8, "channel"][0] < 1.006 * STORED_DENSE
+assert STORED[4, 64][1] < 1.05 * STORED[4, "tensor"][1]
+assert 1.57 < STORED[4, 64][0] / STORED_DENSE < 1.6 and 5e6 < STORED[4, "tensor"][0] < 5.5e6
+assert 1.03 < worse[4, 64] < 1.05 and 1.26 < worse[4, "tensor"] < 1.31
+if pretrained.has_smollm2():
+    assert scores["tensor"] > 1e5 and 1.2 < scores[64] / scores["dense"] < 1.9
+    assert all(count == STORED[4, share][1] for share, count in sizes.items())
+    assert abs(scores["trap"] / scores["dense"] - 1) < 1e-3 and 26 < scores["affine"] < 28
     assert clue[32] < 1e-6 and clue[16] > 0.05 and own[64] > own[32] > own[16]
 
 # %% [markdown]
@@ -1022,8 +1045,9 @@ if pretrained.has_smollm2():
 # The package's file is called `SmolLM2-135M-Instruct.Q4_1.gguf`. Its weights **were quantized before**:
 # to 16 levels between the smallest and the largest of each 32 neighbours. We "quantized" to the very same
 # grid, and measured nothing. (The affine scheme of Exercise 4, in the same groups, does not fall into the
-# trap, and gets 26.8: it moves the grid until zero lies on it, away from the old levels.) The `float32`
-# baseline of the table above is a dequantized 4-bit model, and every figure in it says what a *second* quantization costs. The traps you may fall into outside of
+# trap, and gets 26.8: it moves the grid until zero lies on it, away from the old levels.) The dense
+# baseline of the table above is a dequantized 4-bit model, and every figure in it says what a *second*
+# quantization costs. The traps you may fall into outside of
 # this course look the same: a downloaded checkpoint, a wonderful result.
 #
 # ## Exercise 11: a detector
@@ -1063,13 +1087,11 @@ check(detect_grid)
 # %%
 detect = yours("detect_grid")
 print("TinyLM, `down` of block 3:       group, levels =", detect(layer).tolist())
-assert detect(layer).tolist() == [0, 0]
 if pretrained.has_smollm2():
     found = detect(smol.blocks[11].attention.query.weight).tolist()
     print("SmolLM2, `query` of block 11:    group, levels =", found)
     embedded = detect(smol.embedding.weight[:4096]).tolist()
     print("SmolLM2, its embedding:          group, levels =", embedded)
-    assert found == [32, 16] and embedded == [0, 0]
 
 # %% [markdown]
 # The last line is a blind spot. The package says that the embedding was stored in 8 bits, in groups of
@@ -1080,16 +1102,17 @@ if pretrained.has_smollm2():
 # ## Smaller, but faster?
 #
 # S1 and S3 say that quantization makes a model faster. Sometimes. A linear layer with $N$ weights, applied
-# to $T$ tokens at once, has to **read** $N$ weights and to do $N\,T$ multiplications. With $b$ bits a
-# weight, a memory of $R$ bytes a second and a processor of $P$ multiplications a second,
+# to $T$ tokens at once, has to **read** $N$ weights and to do $N\,T$ multiplications. With $n$ bits a
+# weight, a memory of $R$ bytes a second and a processor of $M$ multiplications a second,
 #
-# $$\text{time} \;\ge\; \max\left(\frac{N\,b/8}{R},\; \frac{N\,T}{P}\right).$$
+# $$\text{time} \;\ge\; \max\left(\frac{N\,n/8}{R},\; \frac{N\,T}{M}\right).$$
 #
 # If $T$ is small, reading decides: the step is **memory-bound**. If $T$ is large, it is
 # **compute-bound**. A chatbot that writes token by token has $T = 1$. Reading your prompt has $T$ = all of
 # it. Look for the bend on your own machine. (Your numbers will differ from anybody else's.)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"]
+# Figure: time for each token, measured on this machine
 matrix = torch.randn(2048, 4096)  # on the CPU, whose int8 kernel comes with PyTorch
 batches = [torch.randn(count, 4096) for count in (1, 2, 4, 8, 16, 32, 64, 128)]
 each = [seconds(lambda x=x: F.linear(x, matrix), repeats=5) / len(x) for x in batches]
@@ -1098,20 +1121,22 @@ figure, (axes,) = new_figure(height=3)
 axes.loglog(
     [len(x) for x in batches], [1e3 * t for t in each], "o-", color=BLUE, label="float32, measured"
 )
-axes.axhline(1e3 * each[-1], color=ORANGE, linestyle="--", label="floor: multiplying")
+axes.axhline(1e3 * min(each), color=ORANGE, linestyle="--", label="floor: multiplying, at best")
 axes.loglog(
     [len(x) for x in batches],
     [1e3 * each[0] / len(x) for x in batches],
     "--",
     color=GREEN,
-    label="floor: reading",
+    label="reading, shared by all",
 )
 axes.set(xlabel="tokens at once", ylabel="time for each token (ms)")
 axes.set_title(
-    f"{len(batches[-1])} tokens at once: each is {each[0] / each[-1]:.0f} times cheaper than one alone"
+    f"Many tokens at once: each is up to {each[0] / min(each):.0f} times cheaper than one alone"
 )
 axes.legend(frameon=False)
 assert each[-1] < 0.6 * each[0]
+assert detect(layer).tolist() == [0, 0]
+assert not pretrained.has_smollm2() or (found == [32, 16] and embedded == [0, 0])
 
 Picture(
     figure,
@@ -1137,6 +1162,13 @@ Picture(
 # zero-point alike, and $q_x - z$ stays the same.)
 #
 # ## Exercise 12: a linear layer in integers
+#
+# Below it two questions wait. Does it work on a real layer with real inputs, each token with a range of its
+# own ("dynamic")? And is it exact, that is, the same as multiplying the dequantized numbers?
+#
+# Then the clock. Two ways to use 8-bit weights, each beside `float32` in the same run: PyTorch's own int8
+# kernel; and the way that many write first, which is to dequantize the weight, then multiply. **Guess**
+# which of them is faster than `float32`, with one token and with 64.
 
 
 # %% exercise="integer_linear"
@@ -1162,12 +1194,8 @@ def integer_linear(
 # %% check="integer_linear" points=2
 check(integer_linear)
 
-# %% [markdown]
-# Does it work on a real layer with real inputs, each token with a range of its own ("dynamic")? And is it
-# exact, that is, the same as multiplying the dequantized numbers?
-
-# %%
-x = seen["down"][0]  # (T, I) = (256, 512)
+# %% tags=["nbval-ignore-output"]
+x = into_down[:256]  # (T, I)
 w_grid = fit_grid(*calibration.minmax_range(layer), Format(8, symmetric=True))
 w_codes = quantize(layer, w_grid)
 x_grid = fit_grid(*calibration.minmax_range(x), Format(8))
@@ -1177,14 +1205,6 @@ difference = relative_error(in_integers, in_floats)
 loss = relative_error(in_integers, x @ layer.T)
 print(f"integers against dequantized floats: {'equal' if difference < 1e-5 else 'different'}")
 print(f"8-bit layer against float32:         {loss:.1%} error")
-assert difference < 1e-5 and loss < 0.05
-
-# %% [markdown]
-# Now the clock. Two ways to use 8-bit weights, each beside `float32` in the same run: PyTorch's
-# own int8 kernel; and the way that many write first, which is to dequantize the weight, then multiply.
-# **Guess** which of them is faster than `float32`, with one token and with 64.
-
-# %% tags=["nbval-ignore-output"]
 scale = matrix.abs().amax(dim=1) / 127
 codes = (matrix / scale[:, None]).round().to(torch.int8)
 ways = {"dequantize, then multiply": lambda x: F.linear(x, codes * scale[:, None])}
@@ -1205,19 +1225,18 @@ for name, way in ways.items():
     )
     speed[name] = (few, many)
     print(f"{name:28}{few:10.2f}{many:12.2f}")
-assert speed["dequantize, then multiply"][0] > 1
-assert "int8 kernel" not in speed or min(speed["int8 kernel"]) < 1
 
 # %% [markdown]
 # * **Dequantize, then multiply** reads a quarter of the bytes and is *slower*: it writes the large matrix
 #   out and reads it again. Small on disk is not small on the way.
 # * **The int8 kernel** here wins on both sides. With one token it reads a quarter of the bytes, once. With 64
-#   it multiplies integers, and how much that gains depends on the processor. One core with int8
-#   instructions (AVX-512 VNNI) was measured at 468 billion int8 operations a second, a multiply-add being
-#   two, against 117 billion in `float32` (2026-11-22): four times. A processor without them gains little.
-# * **Four bits** would halve the bytes once more. On that core a batch-1 layer of 4096² took 3.6 ms in
-#   `float32`, 1.24 in int8 and 0.72 in int4 (onnxruntime). With 64 tokens expect little of it: there
-#   the multiplications decide, and they are the same.
+#   it multiplies integers, and how much that gains depends on the processor. On one core of an x86 server
+#   with int8 instructions (AVX-512 VNNI) a layer of 4096² took 22 ms with 64 tokens in `float32`, and 4.5
+#   with int8 on both sides: a fifth. A processor without such instructions gains little.
+# * **Four bits** halve the bytes once more. On the same core one token took 4.9 ms in `float32`, 1.9 with int8
+#   weights and 1.2 with int4 weights. With 64 tokens int4 weights took 25 ms, more than `float32`: there the
+#   multiplications decide, and they are the same. (All from `python -m benchmarks.quantization kernels`, one
+#   thread, CPU time, 2026-11-26.)
 #
 # So the rule: *4-bit weights for writing token by token, int8 on both sides for large batches.* Chapter 10
 # takes it from here.
@@ -1256,37 +1275,36 @@ def better_than_minmax(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 # %% check="better_than_minmax" points=3
 check(better_than_minmax)
 
-# %%
+# %% [markdown]
+# ## In numbers
+
+# %% tags=["collapsed"]
+# The chapter in numbers
 real = tiny.blocks[1].mlp.down.weight[::4]
 codes, scales = yours("better_than_minmax")(real)
 minmax = real.abs().amax(dim=1, keepdim=True) / 3
 before = ((real / minmax).round() * minmax - real).square().mean()
 left = ((codes * scales - real).square().mean() / before).item()
-print(f"{left:.1%} of min–max's error is left; the least possible is 37.1 %")
-assert left <= 0.38
-
-# %% [markdown]
-# ## In numbers
-
-# %%
-print(f"""TinyLM, {full / 1e6:.2f} MB and perplexity {dense:.1f} in float32:
+print(f"""TinyLM, {dense_file / 1e6:.2f} MB and perplexity {dense:.1f} in float16:
   8 bits per channel     {measured[8, "channel"][1] / 1e6:.2f} MB   {measured[8, "channel"][0]:.1f}
   4 bits, groups of 64   {measured[4, 64][1] / 1e6:.2f} MB   {measured[4, 64][0]:.1f}
   4 bits per tensor      {measured[4, "tensor"][1] / 1e6:.2f} MB   {measured[4, "tensor"][0]:.1f}
-SmolLM2, 538.1 MB and perplexity {STORED_DENSE:.1f} in float32 (stored, 2026-11-25):
+SmolLM2, {STORED_FILE / 1e6:.1f} MB and perplexity {STORED_DENSE:.1f} in float16 (stored, 2026-11-26):
   8 bits per channel     {STORED[8, "channel"][1] / 1e6:.1f} MB   {STORED[8, "channel"][0]:.1f}
-  4 bits, groups of 64    {STORED[4, 64][1] / 1e6:.1f} MB   {STORED[4, 64][0]:.1f}
+  4 bits, groups of 64    {STORED[4, 64][1] / 1e6:.1f} MB   {shown(STORED[4, 64][0])}
   4 bits per tensor       {STORED[4, "tensor"][1] / 1e6:.1f} MB   five million
 rounding error             step²/12, within 4 % down to 3 bits
-best end of the ruler      {ends[8][0]:.0%} of the largest weight at 8 bits, {ends[4][0]:.0%} at 4""")
-assert STORED[8, "channel"][0] < 1.01 * STORED_DENSE
-assert 1.03 < worse[4, 64] < 1.05 and 1.57 < STORED[4, 64][0] / STORED_DENSE < 1.6
-assert measured[8, "channel"][0] < 1.01 * dense and 5e6 < STORED[4, "tensor"][0] < 5.5e6
+best end of the ruler      {ends[8][0]:.0%} of the largest weight at 8 bits, {ends[4][0]:.0%} at 4
+invented, 3 bits           {left:.1%} of min–max's error is left; the least possible is 37.1 %""")
+assert difference < 1e-5 and loss < 0.05
+assert speed["dequantize, then multiply"][0] > 1
+assert "int8 kernel" not in speed or min(speed["int8 kernel"]) < 1
+assert left <= 0.38 and measured[8, "channel"][0] < 1.01 * dense
 
 # %% [markdown]
 # How many bits does a weight need? **Eight**, if you do nothing but give each channel a scale: one per
 # cent at most. **Four**, if 64 weights share one: TinyLM pays 4 %, SmolLM2 58 % (and its weights were
-# rounded before). So measure on your model. **Three**, on TinyLM, if you search: 16 %. Below that,
+# rounded before). So measure on your model. **Three**, on TinyLM, if you search: 15 %. Below that,
 # rounding a finished model is not enough. Choose other levels (chapter 06), or train for them (07).
 #
 # And four habits: try a formula at its ends. Match the decoder to the coder. Weigh files, not promises.

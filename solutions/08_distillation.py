@@ -10,8 +10,18 @@
 # In this chapter you look at what a teacher says beside its answer, turn that into a loss, find the
 # bug in a published program, and then ask the question that most texts leave out: what does the
 # teacher *cost*, and does it still win when you pay for it?
+#
+# * **Afterwards you can** write the distillation loss and say what its temperature is for, train a
+#   student from stored answers, repair a pruned or rounded model, and tell a fair comparison with a
+#   teacher from an unfair one.
+# * **You need** chapter 00. The section on repair prunes as in chapter 02 and rounds as in chapter 05.
+# * **Time:** about four hours.
+# * **Core:** Exercises 1 to 4 and 6, the comparison with 200 labels, equal steps and equal time, repair.
+#   **Extra:** the published program (Exercise 5), padded sentences (7), the other direction (8), hidden
+#   layers (9), your own way (10).
 
-# %%
+# %% tags=["collapsed"]
+# Imports
 import copy
 import math
 import statistics
@@ -33,8 +43,9 @@ from course_lib.distillation.losses import logit_matching_loss, soft_target_loss
 from course_lib.distillation.training import distill
 from course_lib.exercises import check, hint, yours
 from course_lib.measure.latency import latency
-from course_lib.measure.quality import accuracy, quality
+from course_lib.measure.quality import accuracy
 from course_lib.measure.size import count_parameters
+from course_lib.measure.yardstick import tiny_quality
 from course_lib.models import pretrained
 from course_lib.models.digits_mlp import DigitsMLP, small_student, train_digits
 from course_lib.models.parts import WithFeatures, prunable_weights
@@ -44,11 +55,12 @@ from course_lib.plots.figure import BLUE, GREEN, ORANGE, Picture, new_figure
 from course_lib.plots.predict import predict
 from course_lib.plots.watch import watch
 from course_lib.pruning.masks import hold_masks, magnitude_pruned
+from course_lib.quantization.rounded import rounded
 
 device = best_device()
 tiny, tokenizer = pretrained.tiny()
 tiny.to(device)
-train_text, held_out = split(bible_chapters("kjv"))
+train_text, _ = split(bible_chapters("kjv"))
 
 # %% [markdown]
 # ## What a teacher says besides its answer
@@ -69,8 +81,11 @@ train_text, held_out = split(bible_chapters("kjv"))
 beginning = "And the king said unto the"
 tokens = torch.tensor([tokenizer.encode(beginning).ids], device=device)
 with torch.no_grad():
-    next_logits = tiny(tokens)[0, -1].cpu()
+    next_logits = tiny(tokens)[0, -1].cpu()  # (2048,)
 likeliest = next_logits.topk(12).indices
+
+# %% tags=["collapsed"]
+# Figure with a slider: the twelve likeliest next tokens
 words = [tokenizer.decode([i]).strip() or "(space)" for i in likeliest.tolist()]
 
 
@@ -124,12 +139,14 @@ with torch.no_grad():
     answers = teacher(data.train_images)
 teacher_accuracy = accuracy(teacher, data.test_images, data.test_labels)
 print(f"teacher: {count_parameters(teacher):,} parameters, {100 * teacher_accuracy:.1f} % right")
-assert teacher_accuracy > 0.95
 ranked = softened.argsort(dim=1, descending=True)
 wrong = ranked[:, 0] != data.test_labels.cpu()
 second_right = int((ranked[wrong, 1] == data.test_labels.cpu()[wrong]).sum())
 print(f"of its {int(wrong.sum())} errors, the second choice is right in {second_right}")
-assert second_right > 0.5 * wrong.sum()
+
+# %% tags=["collapsed", "nbval-ignore-output"]
+# Does it hold here? And a figure: pictures where the teacher hesitates
+assert teacher_accuracy > 0.95 and second_right > 0.5 * wrong.sum()
 
 hesitant = softened.topk(2).values[:, 1].topk(4).indices
 figure, axes = new_figure(rows=2, columns=4, height=3.6)
@@ -201,6 +218,8 @@ without = [norm / T**2 for norm, T in zip(with_factor, temperatures, strict=True
 limit = gradient_norm(logit_matching_loss(s, t))
 print(f"from T = 1 to T = 16 the gradient of KL shrinks by {without[0] / without[4]:.0f}")
 
+# %% tags=["collapsed"]
+# Figure: the gradient with and without T²
 figure, (axes,) = new_figure(height=3.2)
 axes.loglog(temperatures, without, "s--", color=ORANGE, label="KL")
 axes.loglog(temperatures, with_factor, "o-", color=BLUE, label="T² · KL")
@@ -287,12 +306,15 @@ label, certain = torch.tensor([0]), torch.tensor([[200.0, 0.0, 0.0]])
 
 worked = mixed(student_logits, teacher_logits, label, 4.0, 0.7)
 as_label = soft(student_logits, certain, 1.0)
-trained_by = soft(student_logits.clone().requires_grad_(), teacher_logits, 4.0)
-assert trained_by.requires_grad, "no gradient reaches the student: is there a no_grad too many?"
 print(f"t = (4, 1, 0), s = (1, 2, 0), y = 0, T = 4, a = 0.7:  L = {worked:.4f}")
 print(
     f"certain teacher: {as_label:.4f}, cross-entropy: {F.cross_entropy(student_logits, label):.4f}"
 )
+
+# %% tags=["collapsed"]
+# Does it hold here?
+trained_by = soft(student_logits.clone().requires_grad_(), teacher_logits, 4.0)
+assert trained_by.requires_grad, "no gradient reaches the student: is there a no_grad too many?"
 assert round(worked.item(), 4) == 1.5739
 assert torch.isclose(as_label, F.cross_entropy(student_logits, label))
 
@@ -368,8 +390,6 @@ print(
     f"teacher {sizes[0]:,} parameters, student {sizes[1]:,}; as one matrix {joined.numel() + 10:,}"
 )
 print(f"test loss of the student {test_loss:.2f}, of always answering zero {of_zero:.2f}")
-assert identical and sizes == (11_110, 11_110) and joined.numel() + 10 == 1_010
-assert test_loss > of_zero
 
 # %% [markdown]
 # Four things, each easy to overlook:
@@ -465,18 +485,24 @@ steps_taken = {
 }  # fmt: skip
 apart = {name: distance(*three) for name, three in steps_taken.items()}
 for name, value in apart.items():
-    print(f"{name:36} {value:5.2f}   ({count_parameters(steps_taken[name][0]):,} parameters)")
-assert apart["as published, 400 steps, rate 0.1"] > 10 * apart["the loss uses the teacher"]
-assert apart["a smaller student, real images"] < 0.5
+    print(f"{name:36} {value:6.3f}   ({count_parameters(steps_taken[name][0]):,} parameters)")
 on_validation = steps_taken["the same, on 270 validation images"][0]
 on_its_own = distance(on_validation, on_cpu, unseen[:270])
-print(f"the last one, on its own validation images: {on_its_own:.2f}")
+print(f"{'the last one, on its own images':36} {on_its_own:6.3f}")
+
+# %% tags=["collapsed"]
+# Does it hold here?
+assert identical and sizes == (11_110, 11_110) and joined.numel() + 10 == 1_010
+assert test_loss > of_zero
+assert apart["as published, 400 steps, rate 0.1"] > 10 * apart["the loss uses the teacher"]
+assert apart["a smaller student, real images"] < 0.5
 assert on_its_own < apart["the same, on 270 validation images"]
 
 # %% [markdown]
 # Noise drives the student away from the teacher, and the more it trains, the farther. The repaired loss
 # brings it near. And the student that learned on the validation images looks better there than on fresh
-# ones, from each of six starts that we tried: it has seen the exam.
+# ones, from each of six starts that we tried: it has seen the exam. (The last two lines are about different images
+# than the one above them, so compare these two with each other only.)
 #
 # ## An honest comparison: 200 labels
 #
@@ -557,6 +583,8 @@ digit_results = {
 }
 middle = {name: values[2] for name, values in digit_results.items()}
 
+# %% tags=["collapsed", "nbval-ignore-output"]
+# Figure behind a guess: eight ways to teach with 200 labels
 figure, (axes,) = new_figure(height=3.6)
 for row, values in enumerate(digit_results.values()):
     axes.plot(values, [row] * 5, "o", color=BLUE, alpha=0.5)
@@ -566,7 +594,7 @@ axes.text(100 * teacher_accuracy + 0.1, 0, "teacher", color=GREEN, va="center")
 axes.set_yticks(range(len(digit_results)), digit_results)
 axes.invert_yaxis()
 axes.set(xlabel="accuracy on 540 test images (%); five seeds, bar: median")
-axes.set_title("200 soft answers are worth nearly as much as 1257 labels")
+axes.set_title("200 soft answers come near 1257 first choices of the teacher")
 soft_200, hard_1257 = (
     middle[f"teacher's {what}"] for what in ("answers to the 200", "first choice for all 1257")
 )
@@ -610,25 +638,22 @@ predict(
 #
 # A language model never lacks labels: the next token is always there. So what can a teacher add? It has
 # seen 2048 alternatives, each time. We train a student with 399,840 parameters, a fifth of TinyLM, on
-# 15,000 tokens of the Bible, and again with TinyLM's answers in place of the book's tokens.
+# 15,000 tokens from all over the Bible, and again with TinyLM's answers in place of the book's tokens.
 
 # %% tags=["nbval-ignore-output"]
-text_tokens = torch.tensor(tokenizer.encode(train_text[:75_000]).ids, device=device)
-windows = tuple(w[:240] for w in consecutive_windows(text_tokens, 64))
+text_tokens = torch.tensor(tokenizer.encode(train_text).ids, device=device)
+windows = tuple(w[::71][:240] for w in consecutive_windows(text_tokens, 64))  # from the whole text
 kept = ask_teacher(tiny, windows[0], k=32)
 
 learned = {}
 for name, options in {"alone": {}, "with TinyLM's answers": {"kept": kept}}.items():
     student = new_student(seed=0).to(device)
     train_student(student, windows, steps=80, **options)
-    learned[name] = quality(student, tokenizer, held_out[:20_000]).bits_per_byte
+    learned[name] = tiny_quality(student, tokenizer).bits_per_byte
     print(f"{name:24} {learned[name]:.2f} bits per byte on held-out text")
-size_ratio = count_parameters(tiny) / count_parameters(student)
-assert 4.5 < size_ratio < 5.5
-assert learned["with TinyLM's answers"] < learned["alone"] - 0.1
 
 # %% [markdown]
-# Equal steps, equal text, and a clear win. Are we done? No. Who paid for the teacher? Let us measure what
+# Equal steps, equal text, and a win by a tenth of a bit. Are we done? No. Who paid for the teacher? Let us measure what
 # a step costs, when TinyLM is asked at every step.
 
 # %% tags=["nbval-ignore-output"]
@@ -640,50 +665,67 @@ cost = latency(
     repeats=3,
 ).ratio
 print(f"a step with the teacher takes {cost:.1f} times as long as one without")
+
+# %% tags=["collapsed"]
+# Does it hold here?
+assert 4.5 < count_parameters(tiny) / count_parameters(student) < 5.5
+assert learned["with TinyLM's answers"] < learned["alone"] - 0.05
 assert cost > 1.2 if device.type == "cpu" else cost > 1
 
 # %% [markdown]
-# On a CPU it is about twice as long: for each step with the teacher, the student alone could have taken two. The following table
-# was measured once, with `benchmarks/distillation.py` of this course: 153,600 tokens, 300 steps, seeds
-# 0, 1, 2, one thread, equal time in CPU seconds, on 25 November 2026.
+# On a CPU it is about twice as long: for each step with the teacher, the student alone could have taken
+# two. The following table is what `python -m benchmarks.distillation student` printed on 26 November 2026,
+# on two cores of an x86 server: 153,600 tokens from all over the Bible, 300 steps, seeds 0, 1, 2, one
+# thread, equal time in CPU seconds, judged on the course's held-out sample.
 
-# %%
-# held-out bits per byte, lower is better
+# %% tags=["collapsed"]
+# The stored table: held-out bits per byte, lower is better
 measured = {
-    "alone": (1.707, 1.702, 1.728),
-    "teacher online, equal time": (1.737, 1.710, 1.728),
-    "cached answers, equal steps": (1.599, 1.608, 1.630),
-    "a tenth of the text: alone": (2.531, 2.529, 2.561),
-    "    the same, stopped at 120 steps": (2.142, 2.140, 2.157),
-    "a tenth of the text: cached": (1.857, 1.834, 1.844),
+    "alone": (1.889, 1.886, 1.903),
+    "teacher online, equal time": (1.888, 1.874, 1.900),
+    "cached answers, equal steps": (1.784, 1.772, 1.799),
+    "a tenth of the text: alone": (2.456, 2.440, 2.510),
+    "    the same, stopped at 120 steps": (2.150, 2.153, 2.182),
+    "a tenth of the text: cached": (1.965, 1.914, 1.968),
 }
 for name, values in measured.items():
-    print(f"{name:34} {statistics.mean(values):.2f}   ({min(values):.2f} … {max(values):.2f})")
+    print(f"{name:34} {statistics.mean(values):.3f}   ({min(values):.3f} … {max(values):.3f})")
 mean = {name: statistics.mean(values) for name, values in measured.items()}
-assert mean["teacher online, equal time"] >= mean["alone"]
+asked, trained = 10, 14  # CPU seconds: TinyLM's answers to all tokens, and 300 steps without it
+print(f"asking TinyLM took {asked} s, training {trained} s")
+
+# %% tags=["collapsed"]
+# Does it hold here?
+assert all(
+    0 < alone - online < 0.02
+    for alone, online in zip(measured["alone"], measured["teacher online, equal time"], strict=True)
+)
 assert mean["cached answers, equal steps"] < mean["alone"] - 0.08
 stopped = mean["    the same, stopped at 120 steps"]
-assert mean["alone"] + 0.1 < mean["a tenth of the text: cached"] < stopped - 0.25
-assert stopped < mean["a tenth of the text: alone"] - 0.3
-asked, trained = 21, 24  # CPU seconds: TinyLM's answers to all 153,600 tokens, and 300 steps
-print(f"asking TinyLM took {asked} s, training {trained} s")
+assert mean["alone"] + 0.04 < mean["a tenth of the text: cached"] < stopped - 0.18
+assert stopped < mean["a tenth of the text: alone"] - 0.25
 
 # %% [markdown]
 # Read it slowly, it is the heart of this chapter.
 #
-# * **At equal time with the teacher online, distillation does not win.** It lost on two seeds and drew on
-#   the third. The time that the teacher takes is worth as much as what it teaches.
+# * **At equal time with the teacher online, it is a draw.** The student with the teacher is ahead on each
+#   seed, by 0.001, 0.012 and 0.003. The time that the teacher takes is worth about as much as what it teaches.
 # * **At equal steps with stored answers it wins**, by 0.1 bits per byte.
 # * **Where text is short it wins by more.** In 300 steps the student alone reads the same 15,360 tokens
-#   ten times and learns them by heart. Stopped after 120 steps it is at its best, so be fair and compare
-#   with that: the stored answers are still 0.3 better.
+#   ten times and learns them by heart. Stopped after 120 steps it is better, so be fair and compare
+#   with that: the stored answers are still 0.2 better.
 #
 # Remember where the answers come from. TinyLM has read all 1.1 million tokens of the training text, these
-# windows too. Part of what it teaches is text that this student never saw. And real text is better still:
-# with ten times the tokens the student alone is ahead of the one with a tenth and a teacher.
+# windows too. Part of what it teaches is text that this student never saw. How much that matters you see when
+# the student reads 153,600 tokens from the *beginning* of the Bible alone, and is judged on the same chapters
+# from all over it (`python -m benchmarks.distillation beginning`): then the online teacher wins at equal time,
+# 1.97 against 2.06. Ask of every such table what the teacher had read, and what the judge reads.
 #
-# The stored answers had a price, too: 21 CPU seconds for asking about all 153,600 tokens, nearly as long as
-# the training itself, and space on disk. Each token is asked about once. So it pays when the student reads
+# And real text is better still: with ten times the tokens the student alone is ahead of the one with a tenth
+# and a teacher.
+#
+# The stored answers had a price, too: 10 CPU seconds for asking about all 153,600 tokens, where the training
+# itself takes 14, and space on disk. Each token is asked about once. So it pays when the student reads
 # the text several times, or when you train more than one student.
 #
 # ## What a stored answer costs
@@ -694,12 +736,18 @@ print(f"asking TinyLM took {asked} s, training {trained} s")
 # %%
 with torch.no_grad():
     full = tiny(windows[0][:16]).cpu()
-figure, (axes,) = new_figure(height=3.2)
 ks, share, stored = [1, 2, 4, 8, 16, 32, 64, 128], {}, {}
 for k in ks:
     some_kept = top_k(full, k)
     share[k] = float(some_kept.log_probabilities.float().exp().sum(dim=-1).mean())
     stored[k] = some_kept.bytes / full[..., 0].numel()
+with tempfile.TemporaryDirectory() as folder:
+    on_disk = save_top_k(kept, Path(folder) / "answers.safetensors")
+letters = len(tokenizer.decode(windows[0].flatten().tolist()).encode())
+
+# %% tags=["collapsed"]
+# Figure: what the k likeliest answers hold
+figure, (axes,) = new_figure(height=3.2)
 axes.plot(ks, [100 * share[k] for k in ks], "o-", color=BLUE)
 for k in (1, 8, 32, 128):
     axes.annotate(
@@ -714,9 +762,6 @@ axes.set(
     ylim=(0, 109),
 )
 axes.set_title(f"32 of 2048 answers hold {100 * share[32]:.0f} % of the probability")
-with tempfile.TemporaryDirectory() as folder:
-    on_disk = save_top_k(kept, Path(folder) / "answers.safetensors")
-letters = len(tokenizer.decode(windows[0].flatten().tolist()).encode())
 assert share[32] > 0.85 and stored[32] == 128 and on_disk / letters > 30
 
 Picture(figure, "Line: the share of probability that the k likeliest tokens hold, rising with k.")
@@ -729,7 +774,8 @@ Picture(figure, "Line: the share of probability that the k likeliest tokens hold
 #
 # What about the tokens that were not kept? The tempting way is to scale the top $k$ up to a sum of 1. It
 # teaches that nothing else ever comes. The honest way counts all others as *one* more outcome,
-# "something else", with what is left of the probability:
+# "something else", with what is left of the probability, $p_\text{rest} = 1 - \sum_{i \in \text{top } k} p_i$
+# for the teacher and $q_\text{rest}$ for the student (all at $T = 1$):
 #
 # $$\sum_{i \in \text{top } k} p_i \ln \frac{p_i}{q_i} \;+\; p_\text{rest} \ln \frac{p_\text{rest}}{q_\text{rest}} .$$
 
@@ -766,6 +812,9 @@ through_cache = yours("cached_kl")(
 )
 whole = soft_target_loss(student_logits, full)
 print(f"KL of an untrained student through 32 answers {through_cache:.2f}, through all {whole:.2f}")
+
+# %% tags=["collapsed"]
+# Does it hold here?
 assert 0.75 * whole < through_cache < whole
 
 # %% [markdown]
@@ -775,8 +824,10 @@ assert 0.75 * whole < through_cache < whole
 #
 # A batch of sentences is padded to one length. Positions without a real token have the target −100, as in
 # `F.cross_entropy`. Every real token counts alike, padding for nothing, whatever its logits are. (They
-# may even be NaN, and no NaN may reach the gradient.) This is *word-level* distillation. In *sequence-level* distillation (Kim and Rush,
-# 2016) the teacher writes whole sentences and the student learns them as plain text: it needs no
+# may even be NaN, and no NaN may reach the gradient.) In the shapes below `T` counts the tokens; the
+# temperature is 1.
+#
+# This is *word-level* distillation. In *sequence-level* distillation (Kim and Rush, 2016) the teacher writes whole sentences and the student learns them as plain text: it needs no
 # logits, so it works with a teacher behind an interface.
 
 
@@ -801,7 +852,8 @@ def token_distillation(
 # %% check="token_distillation" points=2
 check(token_distillation)
 
-# %%
+# %% tags=["collapsed"]
+# Does it hold here? NaN in the padding must not reach a gradient
 some_student = torch.zeros(1, 2, 5, requires_grad=True)
 some_teacher = torch.tensor([[[1.0, 0, 0, 0, 0], [torch.nan] * 5]])
 yours("token_distillation")(some_student, some_teacher, torch.tensor([[3, -100]])).backward()
@@ -826,6 +878,8 @@ log_q = bumps.log_softmax(-1)  # (means, widths, places)
 forward = (p * (p.log() - log_q)).sum(-1)
 reverse = (log_q.exp() * (log_q - p.log())).sum(-1)
 
+# %% tags=["collapsed"]
+# Figure: two directions of KL
 figure, (axes,) = new_figure(height=3.2)
 axes.fill_between(places, 100 * p, color="0.85", label="teacher")
 for name, divergence, colour in (("KL(p‖q)", forward, BLUE), ("KL(q‖p)", reverse, ORANGE)):
@@ -870,7 +924,7 @@ check(reverse_kl)
 # A teacher also has hidden layers. FitNets (Romero et al., 2015) let a student's layer of width $D$ imitate
 # a teacher's layer of width $E$. The widths differ, so a matrix $W$ of shape $(E, D)$, learned with the
 # student and thrown away later, stands between: the loss is the mean of $(W h_\text{student} -
-# h_\text{teacher})^2$. (The digits picture above has a row for it. Attention transfer and decoupled KD
+# h_\text{teacher})^2$ over all numbers of all tokens (`T` of them in each of `B` windows). (The digits picture above has a row for it. Attention transfer and decoupled KD
 # are in `course_lib/distillation`, tested, for you to try.)
 
 
@@ -919,45 +973,44 @@ def heal(model, parameters, by_teacher: bool, masks=None, steps: int = 20):
     batches = [(windows[0][i : i + 6], windows[1][i : i + 6]) for i in range(0, 6 * steps, 6)]
     factor = lambda step: 1 - step / steps  # noqa: E731
     distill(model, batches, loss, [optimizer], tiny if by_teacher else None, factor)
-    return quality(model, tokenizer, held_out[:12_000]).bits_per_byte
+    return tiny_quality(model, tokenizer).bits_per_byte
 
 
-@torch.no_grad()
-def rounded(model, bits: int):
-    """A copy whose linear weights are rounded to 2**bits − 1 levels a row."""
-    model = copy.deepcopy(model)
-    for weight in prunable_weights(model).values():
-        step = weight.abs().amax(dim=1, keepdim=True) / (2 ** (bits - 1) - 1)
-        weight.copy_(step * (weight / step).round())
-    return model
-
-
-pruned, coarse = magnitude_pruned(tiny, 0.4), rounded(tiny, 3)
+pruned, coarse = magnitude_pruned(tiny, 0.4), rounded(tiny, 3, prunable_weights)
 masks = {name: weight != 0 for name, weight in prunable_weights(pruned).items()}
-repair = {"TinyLM": quality(tiny, tokenizer, held_out[:12_000]).bits_per_byte}
-repair["60 % pruned"] = quality(pruned, tokenizer, held_out[:12_000]).bits_per_byte
+repair = {"TinyLM": tiny_quality(tiny, tokenizer).bits_per_byte}
+repair["60 % pruned"] = tiny_quality(pruned, tokenizer).bits_per_byte
 for name, by_teacher, steps in (
     ("healed by the text", False, 20),
-    ("    in 27 steps", False, 27),
+    ("    in 26 steps", False, 26),
     ("healed by its dense self", True, 20),
 ):
     model = copy.deepcopy(pruned)
     repair[name] = heal(model, list(model.parameters()), by_teacher, masks, steps)
-repair["3 bits"] = quality(coarse, tokenizer, held_out[:12_000]).bits_per_byte
+repair["3 bits"] = tiny_quality(coarse, tokenizer).bits_per_byte
 fixed = {id(weight) for weight in prunable_weights(coarse).values()}
 free = [p for p in coarse.parameters() if id(p) not in fixed]
 repair["healed by its float self"] = heal(coarse, free, True)
 for name, value in repair.items():
-    print(f"{name:26} {value:.2f} bits per byte")
+    print(f"{name:26} {value:.3f} bits per byte")
+lead, at_equal_time = (
+    repair[name] - repair["healed by its dense self"]
+    for name in ("healed by the text", "    in 26 steps")
+)
+print(f"of the dense self's lead {at_equal_time / lead:.0%} is left at equal time")
+
+# %% tags=["collapsed"]
+# Does it hold here?
 assert repair["healed by its dense self"] < repair["60 % pruned"] - 0.02
 assert repair["healed by its dense self"] < repair["healed by the text"]
-assert abs(repair["healed by its dense self"] - repair["    in 27 steps"]) < 0.03
+assert 0.02 < lead < 0.06 and 0.1 < at_equal_time / lead < 0.7
 assert repair["healed by its float self"] < repair["3 bits"]
 
 # %% [markdown]
 # Twenty steps, on 7,680 tokens. At equal steps the former self is the better doctor. But it has to be asked,
-# and a step with it takes about 1.3 times as long. In the time of its 20 steps the text gets 26, and nearly
-# all of the lead is gone. So ask this chapter's question here, too: at equal *what*?
+# and a step with it takes 1.2 to 1.3 times as long. In the time of its 20 steps the text gets up to 26, and
+# much of the lead is gone: with five sets of windows that we tried, 29 to 55 % of it was left. So ask this
+# chapter's question here, too: at equal *what*?
 #
 # ## The field's headline
 #
@@ -1019,4 +1072,7 @@ print(f"60 % pruned: {repair['60 % pruned']:.2f}, healed by the text ", end="")
 print(
     f"{repair['healed by the text']:.2f}, by its dense self {repair['healed by its dense self']:.2f}"
 )
+
+# %% tags=["collapsed"]
+# Does it hold here?
 assert mean["alone"] - mean["cached answers, equal steps"] > 0.09
