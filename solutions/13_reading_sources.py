@@ -285,7 +285,8 @@ for claim in guesses:
 # %%
 for name, guess in guesses.items():
     print(f"{name:>4} you: {guess:<9} verdict: {claims[name].verdict}")
-    found = evidence(name) if claims[name].evidence == CHECKED else claims[name].correct
+    looked_up = f"{claims[name].correct} ({claims[name].literature})"
+    found = evidence(name) if claims[name].evidence == CHECKED else looked_up
     print(fill(f"→ {found}", 78, initial_indent="     ", subsequent_indent="       "))
 hits = sum(claims[name].verdict == guess for name, guess in guesses.items())
 print(f"{hits} of {len(guesses)}")
