@@ -3,7 +3,7 @@ import torch
 from hypothesis import settings
 from jupyterlab import SCREENSHOTS, lab_server
 
-from course_lib.classroom.files import sources
+from course_lib.classroom.files import lesson_sources
 from course_lib.classroom.learner import write
 from course_lib.classroom.lesson import read_lessons
 from course_lib.classroom.pages import write_pages
@@ -47,7 +47,7 @@ def lab_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
     for lesson in read_lessons():
         write(folder / f"{lesson.path.stem}.ipynb", student_notebook(lesson))
-    write_pages(folder, sources())
+    write_pages(folder, lesson_sources())
     SCREENSHOTS.mkdir(exist_ok=True)
     return folder
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from course_lib.classroom.check import CellResult, run_nbval
-from course_lib.classroom.files import find_source, sources
+from course_lib.classroom.files import find_source, lesson_sources
 from course_lib.sources.checks.registry import CHECKS
 from course_lib.sources.evidence import evidence
 
@@ -115,7 +115,7 @@ def differences(
 
 def main(chapters: list[str]) -> int:
     """Print how many outputs differ, arithmetic × part, and which; 1 if any does."""
-    paths = [find_source(name) for name in chapters] if chapters else sources()
+    paths = [find_source(name) for name in chapters] if chapters else lesson_sources()
     notebooks = [path.with_suffix(".ipynb") for path in paths]
     native, found = claims(), []
     print(f"{'':15}claims", *(f"{path.stem[:2]:>6}" for path in notebooks))

@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from course_lib.classroom import bibliography
 from course_lib.classroom.bibliography import PAGE, cited, link_papers, read_bibliography
-from course_lib.classroom.files import ROOT, SOLUTIONS, sources
+from course_lib.classroom.files import ROOT, SOLUTIONS, lesson_sources
 from course_lib.classroom.lesson import read_lesson
 
 TEXT = (SOLUTIONS / PAGE).read_text("utf-8")
@@ -53,7 +53,7 @@ def docstrings() -> dict[str, str]:
 def everything() -> dict[str, str]:
     """Every text that may cite, by its place."""
     texts = docstrings()
-    for path in sources():
+    for path in lesson_sources():
         cells = read_lesson(path).notebook.cells
         prose = [cell.source for cell in cells if cell.cell_type == "markdown"]
         texts[path.name] = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", "\n\n".join(prose))
@@ -183,7 +183,7 @@ def test_an_entry_that_is_not_as_the_others_is_refused(entry):
 
 def test_lessons_link_to_papers_that_exist():
     anchors = {paper.anchor for paper in PAPERS}
-    for path in sources():
+    for path in lesson_sources():
         cells = nbformat.read(path.with_suffix(".ipynb"), 4).cells
         text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
         found = re.findall(r"\]\(BIBLIOGRAPHY\.md#([^)]+)\)", text)

@@ -10,10 +10,10 @@ import nbformat
 import pytest
 from jupyterlab import IN_A_BROWSER, SCREENSHOTS, Lab, browser_page
 
-from course_lib.classroom.files import sources
+from course_lib.classroom.files import lesson_sources
 from course_lib.classroom.lesson import grade_id
 
-LESSONS = [path.stem for path in sources()]
+LESSONS = [path.stem for path in lesson_sources()]
 SECONDS = 400  # for Run All, beside other tests
 
 pytestmark = IN_A_BROWSER

@@ -4,12 +4,12 @@ import re
 
 from jupyterlab import IN_A_BROWSER, SCREENSHOTS, Lab, browser_page, lab_server
 
-from course_lib.classroom.files import sources
+from course_lib.classroom.files import lesson_sources
 from course_lib.classroom.learner import write
 from course_lib.classroom.lesson import grade_id, read_lesson
 from course_lib.classroom.student import student_notebook
 
-FIRST = sources()[0]
+FIRST = lesson_sources()[0]
 IMPORTS = "# Imports"  # the first line of its folded cell
 
 pytestmark = IN_A_BROWSER

@@ -7,10 +7,10 @@ import nbformat
 import pytest
 
 from course_lib.classroom.build import pictures
-from course_lib.classroom.files import ROOT, SOLUTIONS, sources
+from course_lib.classroom.files import ROOT, SOLUTIONS, lesson_sources
 from course_lib.exercises.engine.catalogue import by_chapter
 
-LESSONS = {path.stem: path for path in sources()}
+LESSONS = {path.stem: path for path in lesson_sources()}
 each_chapter = pytest.mark.parametrize("name", LESSONS)
 
 

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from course_lib.classroom.files import sources
+from course_lib.classroom.files import lesson_sources
 from course_lib.classroom.lesson import grade_id, read_lessons
 from course_lib.exercises import CheckFailed, check, hint, yours
 from course_lib.exercises import progress as show_progress
@@ -108,7 +108,7 @@ def test_progress_has_a_line_and_a_bar_for_each_chapter(capsys):
     show_progress()
     lines = capsys.readouterr().out.splitlines()
     chapters = [line.split()[0] for line in lines if line[:1].isdigit() and "_" in line[:20]]
-    assert chapters == sorted(path.stem for path in sources() if path.stem in by_chapter())
+    assert chapters == sorted(path.stem for path in lesson_sources() if path.stem in by_chapter())
     assert all("░" * 20 in line for line in lines if line.startswith(tuple(chapters)))
 
 
@@ -122,7 +122,7 @@ def test_exercises_are_listed_in_the_order_of_their_lessons():
 
 def test_an_exercise_is_described_alike_in_lesson_and_module():
     """A learner reads the lesson's docstring; graders and maintainers the module's."""
-    lessons = [ast.parse(path.read_text("utf-8")) for path in sources()]
+    lessons = [ast.parse(path.read_text("utf-8")) for path in lesson_sources()]
     functions = [f for tree in lessons for f in tree.body if isinstance(f, ast.FunctionDef)]
     told = {f.name: ast.get_docstring(f) for f in functions if f.name in all_exercises()}
     assert told == {

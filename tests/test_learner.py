@@ -80,13 +80,13 @@ def test_nothing_is_overwritten_within_one_second(lesson):
     assert len(set(kept)) == 3 and all(path.exists() for path in kept)
 
 
-HERE = files.sources()[0].stem + ".ipynb"
+HERE = files.lesson_sources()[0].stem + ".ipynb"
 
 
 def test_start_fills_a_folder_with_untouched_notebooks(tmp_path):
     assert start(tmp_path / "new" / "course") == []
     made = {path.name for path in (tmp_path / "new" / "course").iterdir()}
-    assert made == {*files.PAGES, *(f"{path.stem}.ipynb" for path in files.sources())}
+    assert made == {*files.PAGES, *(f"{path.stem}.ipynb" for path in files.lesson_sources())}
     assert not is_touched(tmp_path / "new" / "course" / HERE)
 
 
@@ -96,7 +96,7 @@ def test_start_overwrites_nothing_and_names_what_it_left_alone(tmp_path, capsys)
     assert main(["start", str(tmp_path)]) == 0
     assert f"left alone: {HERE}, GLOSSARY.md" in capsys.readouterr().out
     assert [(tmp_path / name).read_text("utf-8") for name in (HERE, "GLOSSARY.md")] == ["mine"] * 2
-    assert len(list(tmp_path.glob("*.ipynb"))) == len(files.sources())
+    assert len(list(tmp_path.glob("*.ipynb"))) == len(files.lesson_sources())
 
 
 def test_start_says_where_it_cannot_write(tmp_path, capsys):
@@ -106,7 +106,7 @@ def test_start_says_where_it_cannot_write(tmp_path, capsys):
 
 
 def test_an_installed_package_brings_the_notebooks_that_a_checkout_makes(monkeypatch):
-    source = files.sources()[0]
+    source = files.lesson_sources()[0]
     made = nbformat.writes(untouched(source))
     monkeypatch.setattr(learner, "is_checkout", lambda: False)
     if is_touched(files.NOTEBOOKS / HERE):

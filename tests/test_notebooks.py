@@ -21,12 +21,12 @@ from traitlets.config import Config
 
 from course_lib.classroom.build import is_current, pictures, unclean
 from course_lib.classroom.check import CellResult, run_nbval
-from course_lib.classroom.files import NOTEBOOKS, SOLUTIONS, sources
+from course_lib.classroom.files import NOTEBOOKS, SOLUTIONS, lesson_sources
 from course_lib.classroom.lesson import Lesson, grade_id, read_lessons
 from course_lib.classroom.student import student_notebook
 from course_lib.models import pretrained
 
-LESSONS = {path.stem: path for path in sources()}
+LESSONS = {path.stem: path for path in lesson_sources()}
 FIRST, *_, QUICK = LESSONS  # QUICK takes the least time
 CELL_SECONDS = 120  # CI runs other tests beside this one
 BUILD = "run `make notebooks` and commit what it writes; nobody edits these by hand"

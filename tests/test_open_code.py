@@ -8,10 +8,10 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from course_lib.classroom.files import sources
+from course_lib.classroom.files import lesson_sources
 from course_lib.classroom.lesson import grade_id, is_collapsed, read_lesson
 
-LESSONS = {path.stem: path for path in sources()}
+LESSONS = {path.stem: path for path in lesson_sources()}
 CELLS = 75  # the most that stand open in a notebook; a folded one is a line
 SIDE_WORK = 1 / 3  # the most of the open lines that may import, assert or draw
 DRAWING = {"Picture", "new_figure"}

@@ -7,7 +7,7 @@ import pytest
 from nbformat.v4 import new_markdown_cell
 from tracked import to_compare
 
-from course_lib.classroom.files import NOTEBOOKS, PAGES, sources
+from course_lib.classroom.files import NOTEBOOKS, PAGES, lesson_sources
 from course_lib.classroom.glossary import PAGE as GLOSSARY
 from course_lib.classroom.pages import SOURCES, link_pages, read_pages, reader_page, write_pages
 from course_lib.sources.claims import all_claims
@@ -18,7 +18,7 @@ FIVE = ["S0", "S1", "S2", "S3", "S4"]
 
 @pytest.mark.parametrize("name", PAGES)
 def test_the_learners_page_is_derived(name):
-    page = reader_page(TEXTS[name], sources()).encode()
+    page = reader_page(TEXTS[name], lesson_sources()).encode()
     assert to_compare(NOTEBOOKS / name, page) == page
 
 
@@ -57,7 +57,7 @@ def test_every_source_says_how_it_begins_who_wrote_it_and_what_is_in_it():
 
 def test_a_source_is_taken_up_where_the_page_says_and_nowhere_else():
     """Chapter 00 names the sources and takes up none of them."""
-    prose = {path.stem[:2]: path.read_text("utf-8") for path in sources()[1:]}
+    prose = {path.stem[:2]: path.read_text("utf-8") for path in lesson_sources()[1:]}
     for part in re.split(r"^## ", TEXTS[SOURCES], flags=re.MULTILINE)[1:]:
         said = re.findall(r"chapter (\d\d)", part.partition("Taken up in")[2])
         found = [chapter for chapter, text in prose.items() if re.search(rf"\b{part[:2]}\b", text)]
@@ -69,7 +69,7 @@ def test_as_many_claims_as_the_page_says_are_judged():
 
 
 def test_every_lesson_links_its_sources_once_and_says_no_more_than_there_is():
-    for path in sources():
+    for path in lesson_sources():
         cells = nbformat.read(path.with_suffix(".ipynb"), 4).cells
         text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
         found = re.findall(r"\[(S\d)\]\(SOURCES\.md#(S\d)\)", text)

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from jupyterlab import CHROMIUM, browser_page
 
-from course_lib.classroom.files import PAGES, ROOT, sources
+from course_lib.classroom.files import PAGES, ROOT, lesson_sources
 from course_lib.classroom.lesson import grade_id, is_collapsed, read_lesson
 
-LESSONS = [path.stem for path in sources()]
+LESSONS = [path.stem for path in lesson_sources()]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -12,14 +12,14 @@ from zipfile import ZipFile
 import nbformat
 import pytest
 
-from course_lib.classroom.files import ROOT, sources
+from course_lib.classroom.files import ROOT, lesson_sources
 from course_lib.classroom.learner import start
 from course_lib.classroom.lesson import grade_id
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PARTS = ("course_lib", "solutions", "pyproject.toml", "README.md", "LICENSE")
 LOCKS = ("data.lock", "requirements.lock")
-FIRST = sources()[0].stem
+FIRST = lesson_sources()[0].stem
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 
 
@@ -71,7 +71,7 @@ def learner(installed, tmp_path_factory) -> Path:
 
 def test_the_wheel_holds_lessons_locks_and_licences_and_no_leftovers(wheel):
     names = {name.partition("/share/removing-redundancy/")[2] for name in ZipFile(wheel).namelist()}
-    for source in sources():
+    for source in lesson_sources():
         stem = source.stem
         wanted = {f"notebooks/{stem}.ipynb", f"solutions/{stem}.ipynb", f"solutions/{stem}.py"}
         assert wanted <= names
@@ -82,7 +82,7 @@ def test_the_wheel_holds_lessons_locks_and_licences_and_no_leftovers(wheel):
 
 
 def test_start_gives_the_notebooks_that_a_checkout_makes(learner, wheel):
-    for name in [f"{source.stem}.ipynb" for source in sources()] + ["GLOSSARY.md"]:
+    for name in [f"{source.stem}.ipynb" for source in lesson_sources()] + ["GLOSSARY.md"]:
         made = wheel.parent / "notebooks" / name
         assert (learner / name).read_bytes() == made.read_bytes()
 

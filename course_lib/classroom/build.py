@@ -26,7 +26,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from nbgrader.preprocessors import ClearOutput
 
-from course_lib.classroom.files import NOTEBOOKS, SOLUTIONS, sources
+from course_lib.classroom.files import NOTEBOOKS, SOLUTIONS, lesson_sources
 from course_lib.classroom.learner import keep, write
 from course_lib.classroom.lesson import Lesson, LessonError, read_lessons
 from course_lib.classroom.pages import write_pages
@@ -62,7 +62,7 @@ def build(solutions: Path = SOLUTIONS, notebooks: Path = NOTEBOOKS, force: bool 
             done += f"; notebooks/{name} had been edited: kept as {keep(notebooks / name).name}"
         write(notebooks / name, student_notebook(lesson))
         print(f"{lesson.path.stem:<32}{done}", flush=True)
-    write_pages(notebooks, sources(solutions), solutions)
+    write_pages(notebooks, lesson_sources(solutions), solutions)
     figures = pictures(lessons[0].path.with_suffix(".ipynb")) if lessons else []
     if figures:
         (solutions.parent / "README.png").write_bytes(figures[-1])

@@ -9,7 +9,7 @@ SOLUTIONS, NOTEBOOKS = ROOT / "solutions", ROOT / "notebooks"
 PAGES = ("GLOSSARY.md", "SOURCES.md", "BIBLIOGRAPHY.md")  # beside the lessons' notebooks
 
 
-def sources(folder: Path = SOLUTIONS) -> list[Path]:
+def lesson_sources(folder: Path = SOLUTIONS) -> list[Path]:
     """The lessons' sources, in the order of the course."""
     return sorted(folder.glob("[0-9][0-9]_*.py"))
 
@@ -21,8 +21,10 @@ def learner_folder(folder: Path = SOLUTIONS) -> Path:
         LookupError: neither is there; the message says how to make such a folder.
     """
     here = Path.cwd()
-    notebooks = [here / f"{path.stem}.ipynb" for path in sources(folder)]
-    if any(path.is_file() for path in notebooks) and not sources(here):  # beside them: the solved
+    notebooks = [here / f"{path.stem}.ipynb" for path in lesson_sources(folder)]
+    if any(path.is_file() for path in notebooks) and not lesson_sources(
+        here
+    ):  # beside them: the solved
         return here
     if is_checkout():
         return NOTEBOOKS
@@ -36,10 +38,10 @@ def find_source(name: str, folder: Path = SOLUTIONS) -> Path:
         LookupError: there is no such lesson; the message lists those there are.
     """
     stem = Path(name).stem
-    for path in sources(folder):
+    for path in lesson_sources(folder):
         if stem == path.stem or stem.isdigit() and int(stem) == int(path.stem[:2]):
             return path
-    there_are = ", ".join(path.stem for path in sources(folder))
+    there_are = ", ".join(path.stem for path in lesson_sources(folder))
     raise LookupError(f"there is no lesson {name}; there are: {there_are}")
 
 
@@ -50,7 +52,7 @@ def notebook_to_reset(name: str) -> Path:
         LookupError: there is no such lesson, or no folder with notebooks.
     """
     given, lesson = Path(name), find_source(name).stem
-    if given.suffix == ".ipynb" and given.is_file() and not sources(given.parent):
+    if given.suffix == ".ipynb" and given.is_file() and not lesson_sources(given.parent):
         return given
     return learner_folder() / f"{lesson}.ipynb"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from course_lib.classroom.files import NOTEBOOKS, PAGES, sources
+from course_lib.classroom.files import NOTEBOOKS, PAGES, lesson_sources
 from course_lib.places import is_checkout
 
 
@@ -45,7 +45,7 @@ def start(folder: Path) -> list[str]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     there = []
-    for source in sources():
+    for source in lesson_sources():
         path = folder / f"{source.stem}.ipynb"
         if path.exists():
             there.append(path.name)

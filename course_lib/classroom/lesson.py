@@ -22,7 +22,7 @@ from pathlib import Path
 import jupytext
 from nbformat import NotebookNode
 
-from course_lib.classroom.files import SOLUTIONS, sources
+from course_lib.classroom.files import SOLUTIONS, lesson_sources
 from course_lib.classroom.pages import link_pages, read_pages
 from course_lib.exercises.engine.catalogue import find
 
@@ -59,7 +59,7 @@ def read_lessons(folder: Path = SOLUTIONS) -> list[Lesson]:
     Raises:
         LessonError: a lesson is malformed, or two exercises have one name.
     """
-    lessons = [read_lesson(path) for path in sources(folder)]
+    lessons = [read_lesson(path) for path in lesson_sources(folder)]
     places: dict[str, str] = {}
     for lesson in lessons:
         for index, cell in enumerate(lesson.notebook.cells):
