@@ -17,8 +17,7 @@
 #   where test text has leaked, and ask a model four questions about its redundancy.
 # * **You need** chapter 00.
 # * **Time:** about four hours.
-# * **Core:** Exercises 1 to 3 and 8 to 10; the leak; sections 3 to 5. **Extra:** near copies without
-#   comparing everything with everything (Exercises 4 to 7).
+# * **Core:** Exercises 1 to 3 and 8 to 10; the leak; sections 3 to 5. **Extra:** near copies without comparing everything with everything (Exercises 4 to 7; run the cells all the same, the leak needs them).
 
 # %% tags=["collapsed"]
 # Imports, TinyLM, and the text
@@ -184,7 +183,7 @@ predict(
     Picture(
         figure,
         "Bits per byte against numbers stored: n-grams fall to 1.37 at order three and rise to 1.41 "
-        "at order five; the LSTM lies above them, TinyLM below at 1.17.",
+        "at order five; the LSTM lies above their curve, TinyLM below at 1.17.",
     ),
 )
 
@@ -601,11 +600,11 @@ assert all(on_leaked < 0.8 * on_rest for _, on_leaked, on_rest in leak.values())
 assert leak["5-gram"][1] < 0.7 and is_leaked.mean() < 0.05 and 1.2 < easy < 1.3
 
 # %% [markdown]
-# On verses that leaked, every model looks better. Is that memory? Such verses are formulas, "And the
-# LORD spake unto Moses", and easy for anybody. So take their near copies out of the training text and
-# count again: the 5-gram now needs 1.25 bits where it needed 0.58, and 1.43 on the rest. Most of the gap
-# was memory; the remainder is that these verses are easy. For TinyLM you would have to train again to
-# know.
+# On verses that leaked, every model looks better. Is that memory? Some of them are formulas, "And the
+# LORD spake unto Moses", and easy for anybody; most are stories told twice. So take their near copies
+# out of the training text and count again: the 5-gram now needs 1.25 bits where it needed 0.58, and
+# 1.43 on the rest. Most of the gap was memory; the remainder is that these verses are easy. For
+# TinyLM you would have to train again to know.
 #
 # Here the leak is small, so the total hardly moves. It need not be small: Lee et al. (2022) found over
 # 4 % of the validation examples of common data sets in the training text as well. **Find the clusters of
@@ -691,9 +690,9 @@ Picture(
 #
 # ### Question one: do the matrices use all their directions?
 #
-# A matrix $W$ stretches space along perpendicular directions, by its **singular values**
-# $\sigma_1 \ge \sigma_2 \ge \dots$ If few of them are large, few directions matter, and chapter 09
-# can store the rest away. Count them softly: take $s_i = \sigma_i / \sum_j \sigma_j$ as shares, and
+# A matrix $W$ stretches space along perpendicular directions, by its **singular values** $\sigma_1
+# \ge \sigma_2 \ge \dots$ If few of them are large, few directions matter, and chapter 09 can drop the
+# rest. Count them softly: take $s_i = \sigma_i / \sum_j \sigma_j$ as shares, and
 #
 # $$\text{effective rank} = \exp\Bigl(-\sum_i s_i \ln s_i\Bigr)$$
 #
@@ -947,7 +946,7 @@ Picture(figure, "Dots: influence is largest in the first and last layers, smalle
 
 # %% [markdown]
 # And the heads: how much does each one add? (On a logarithmic scale: −1 is a tenth of the stream's
-# length.) SmolLM2's map is drawn where the model is installed.
+# length; each map has a scale of its own.) SmolLM2's map is drawn where the model is installed.
 
 # %% tags=["collapsed", "nbval-ignore-output"]
 # Figure: contributions of the heads
@@ -958,20 +957,24 @@ for one, (name, values) in zip(axes, heads.items(), strict=True):
     columns = [str(i) for i in range(values.shape[1])]
     draw_heat_map(one, values.log10().numpy(), rows, columns, "contribution (log₁₀)")
     one.set(xlabel=f"head of {name}", ylabel="layer")
-figure.suptitle("The first layer's heads write the stream; later heads add a little each")
+figure.suptitle("TinyLM's first heads write its stream; all others add a little each")
 first, later = heads["TinyLM"][0], heads["TinyLM"][1:]
 assert first.min() > 10 and later.max() < 0.3 and later.min() > 0.05
 
-Picture(figure, "Heat maps: heads of the first layer contribute most; the others about a tenth.")
+Picture(
+    figure,
+    "Heat maps: in TinyLM the heads of the first layer add ten times the stream's length and more, "
+    "later ones a twelfth to a quarter; in SmolLM2 none adds more than a third.",
+)
 
 # %% [markdown]
 # There it is. Layers 2 to 23 of SmolLM2 have an influence of 0.02 to 0.08. ($1 - \cos$ is small for small
 # angles: 0.03 is a turn of 14 degrees.) What happens if some of them go? Removing a layer is easy: since it only adds to $x$, leave it out.
 #
-# The loss is measured on 512 tokens of Wikipedia: the least influential layers removed, against layers
-# chosen at random, twice. That takes minutes, so the numbers are stored. Where SmolLM2 is installed, the
-# next cell removes four layers again, on half as many tokens, and the one after it makes sure that the
-# loss rises as it should.
+# The loss is measured on 512 tokens of Wikipedia, the same ones that chose the layers (new ones would
+# be fairer): the least influential layers removed, against layers chosen at random, twice. That takes
+# minutes, so the numbers are stored. Where SmolLM2 is installed, the next cell removes four layers
+# again, on half as many tokens, and the one after it makes sure that the loss rises as it should.
 #
 # The figure shows the **perplexity**, $e^{\text{loss}}$ with the mean loss of a token in nats: among so
 # many equally likely tokens the model seems to choose.
@@ -1032,9 +1035,10 @@ explore(draw_removed, layers_removed=(list(chosen_loss), 4))
 #
 # ## 4 · Half of it: at random, or chosen?
 #
-# Is redundancy a property of the model, so that it does not matter *which* half goes? Test it.
-# Remove a share of TinyLM's hidden units, heads and weights. Once at random (two seeds), once chosen:
-# the smallest contributions for units and heads, the smallest magnitudes for weights.
+# Is redundancy a property of the model, so that it does not matter *which* half goes? Test it. Remove
+# a share of TinyLM's hidden units, heads and weights (those of the linear layers; the embedding stays
+# whole). Once at random (two seeds), once chosen: the smallest contributions for units and heads, the
+# smallest magnitudes for weights.
 #
 # **Guess first:** the weights. Half of them at random, or half of them chosen: how far apart?
 
@@ -1131,11 +1135,13 @@ assert abs(np.mean(as_much) - half["weights", "chosen"]) < 0.08
 # Remove 7 % of the weights at random, with as much of the squares in them, and the damage is about the
 # same. To first order that is the whole secret: what counts is how much goes, not how many.
 #
-# So put the answers side by side. Spectra of the matrices: full. Dead units and twins: none. Layers of
-# SmolLM2: four of thirty may go. Weights: half of them may, if chosen. The answer depends on the
-# question. And weights can overlap in ways that none of these measures sees: Denil et al. (2013) could,
-# in their best case, predict 95 % of a network's weights from the other 5 %, and no accuracy was lost.
-# That is why the next chapters are about **choosing**, and about repairing what is left.
+# So put the answers side by side. Spectra of the matrices: full. Dead units and twins: none. What
+# flows through: four fifths. Codes of 4 bits: more than half a bit of air. Layers of SmolLM2: four of
+# thirty, if the perplexity may almost double. Weights of the linear layers: half of them, if chosen,
+# for a seventh more bits per byte. The answer depends on the question. And weights can overlap in
+# ways that none of these measures sees: Denil et al. (2013) could, in their best case, predict 95 %
+# of a network's weights from the other 5 %, and no accuracy was lost. That is why the next chapters
+# are about **choosing**, and about repairing what is left.
 #
 # ## 5 · "Redundancy causes over-fitting"
 #
@@ -1201,9 +1207,9 @@ Picture(
 )
 
 # %% [markdown]
-# This is **double descent** (Belkin et al., 2019). Too many parameters over-fit, until there are far
-# too many, and then they do best of all. So the claim is no law. What you measured in this chapter is
-# sharper:
+# This is **double descent** (Belkin et al., 2019). Here too many parameters over-fit, until there are
+# far too many, and then they do best of all. (With more noise a small model can be as good; chapter
+# 13.) So the claim is no law. What you measured in this chapter is sharper:
 #
 # | more of… | on new data, predictions became… | where |
 # |---|---|---|
@@ -1225,10 +1231,10 @@ print(
     f"TinyLM on verses that leaked / the rest    {leak['TinyLM'][1]:.2f} / {leak['TinyLM'][2]:.2f}"
 )
 print(
-    f"verses that are copies; pairs nearly equal {removed['letter by letter']} / {alike_not_equal:,}"
+    f"verses that are copies; alike, not equal   {removed['letter by letter']} / {alike_not_equal:,}"
 )
 print(f"effective rank, against noise              {ratio.min():.0f} to {ratio.max():.0f} %")
-print(f"half of the weights gone: magnitude        {half['weights', 'chosen']:.1f} bits per byte")
+print(f"half of the linear layers gone: magnitude  {half['weights', 'chosen']:.1f} bits per byte")
 assert 1.3 < half["weights", "chosen"] < 1.6 and half["weights", "random"] > 3
 
 # %% [markdown]

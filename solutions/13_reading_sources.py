@@ -4,9 +4,9 @@
 # **How do you read a source that is sometimes wrong?**
 #
 # This course walks through five articles, S0 to S4, that were found on the web. They are good
-# company: between them they name nearly every idea that you have met. They are also like most of
-# what is written about compression: typed quickly, copied in places, never run. Chapter after
-# chapter has mended one of their formulas.
+# company: between them they name nearly every idea that you have met. They are also like much of what
+# is written about compression: copied in places, and with little in them that shows they were run.
+# Chapter after chapter has mended one of their formulas.
 #
 # Here you read all five with a pencil. They make 129 claims that are worth stating. Each one is
 # restated below in our own words, judged, and where it can be computed, computed.
@@ -93,7 +93,7 @@ by_document = {
 # Figure: verdicts by document
 figure, (axes,) = new_figure(height=3.4)
 draw_verdicts(axes, by_document)
-axes.set_title("Nearly half of what S2 and S3 claim is wrong. S0, S1 and S4 do better")
+axes.set_title("About half of what S2 and S3 claim is wrong. S0, S1 and S4 do better")
 wrong = {document: of["wrong"] / sum(of.values()) for document, of in by_document.items()}
 assert all(0.45 < wrong[document] < 0.55 for document in ("S2", "S3"))
 assert all(wrong[document] <= 0.25 for document in ("S0", "S1", "S4"))
@@ -373,9 +373,10 @@ Picture(
 #
 # ## All checks, by topic
 #
-# Each check is a small function that draws its numbers from a seed, computes, asserts the verdict
-# and says what it found. (They are in the folder `course_lib/sources/checks/`.) This cell defines how they are shown. (The other 43 claims needed TensorFlow, a
-# stopwatch, longer training or a library. They are in the table above only.)
+# Each check is a small function that draws its numbers from a seed, computes, asserts the verdict and
+# says what it found. (They are in the folder `course_lib/sources/checks/`.) This cell defines how
+# they are shown. (The other 43 claims needed a trained model, TensorFlow, a stopwatch, longer
+# training or a library. A few of them you met above; the rest are in the table only.)
 
 
 # %%
@@ -452,8 +453,7 @@ show("low rank and codebooks")
 # %% [markdown]
 # ### Exercise 3: where did the signs go?
 #
-# S2's `compress_model` replaces a tensor by $|w| / \lVert w \rVert$. It has as many numbers as before
-# and takes as many bytes; only the signs are gone. What *would* compress is the other half: keep
+# S2's `compress_model` replaces a tensor by $|w| / \lVert w \rVert$. It has as many numbers as before and takes as many bytes; what is gone is the signs, and the norm. What *would* compress is the other half: keep
 # **only** the signs, one bit each, and one scale $s_i$ for each row $i$. Which scale makes
 # $\sum_j (w_{ij} - s_i \operatorname{sign} w_{ij})^2$ least? Set its derivative to zero:
 #

@@ -20,7 +20,7 @@ def test_choosing_a_document_and_a_verdict_filters_the_claims(tmp_path):
         lab = Lab(page, address)
         lab.open(NOTEBOOK)
         lab.run(lab.cell("# Imports"))
-        cell = lab.cell("explore_table(rows")
+        cell = lab.cell("# All claims as a table")
         lab.run(cell)
         document, _, verdict = cell.locator("select").all()
         shown = cell.locator("p", has_text="claims")

@@ -191,7 +191,9 @@ def _shares(seed: int) -> list[Case]:
         "the ends": (torch.tensor([0.0, 0.5001, 0.999, 1.0]),),
         "many weights": (some,),
         "a matrix": (off_border(draw.integers(1, 255, 3, 5), draw) / 255,),
-        "small weights": ((torch.tensor([0.1, 0.6, 0.9, 1.6, 2.1]) + 0.2 * draw.uniform(5)) / 255,),
+        "small weights": (
+            (torch.tensor([0.1, 0.55, 0.9, 1.6, 2.1]) + 0.1 * draw.uniform(5)) / 255,
+        ),
         "one weight": (1 - 0.0018 * draw.uniform(1),),
         "float64, next to the borders": (near_border(codes.clamp(1, 254), draw) / 255,),
     }

@@ -42,7 +42,7 @@ def drop_at_random_and_by_size() -> str:
     at_random = mse(w * kept, w)
     assert abs(shrunk - 0.7) < 0.01 > abs(unbiased - 1) and at_random > 10 * by_size
     return (
-        f"mean size {shrunk:.2f}, with 1/π {unbiased:.2f}; squared error {at_random:.2f} "
+        f"mean size {shrunk:.2f}, divided by the keep-probability {unbiased:.2f}; squared error {at_random:.2f} "
         f"at random, {by_size:.3f} by magnitude"
     )
 
@@ -52,4 +52,7 @@ def count_the_kept() -> str:
     """How many of 100,000 are kept with probability 0.7, on average over 2000 draws."""
     kept = np.random.default_rng(0).binomial(100_000, 0.7, 2000)
     assert abs(kept.mean() - 70_000) < 20 and abs(kept.std() - np.sqrt(21_000)) < 10
-    return f"kept of 100,000: {round(kept.mean(), -2):,.0f}, give or take {kept.std():.0f}"
+    return (
+        f"kept of 100,000: {round(kept.mean(), -2):,.0f}, give or take {kept.std():.0f} in 2,000 "
+        f"draws (√(n·p·(1 − p)) is {np.sqrt(21_000):.0f})"
+    )
