@@ -96,7 +96,7 @@ def draw_ruler(bits: int, one_scale_for_each: str | int) -> Picture:
     levels = levels_of_row(bits, one_scale_for_each, row)
     figure, (axes,) = new_figure(height=3.2)
     largest = layer.abs().max().item()
-    draw_levels(axes, layer[row].tolist(), levels, (-largest, largest))
+    draw_levels(axes, layer[row].tolist(), levels, (-1.05 * largest, 1.05 * largest))
     error, zeros = relative_error(changed, layer), (changed == 0).float().mean().item()
     who = {"tensor": "the tensor", "channel": "each channel"}.get(one_scale_for_each, "each group")
     axes.set_title(
@@ -117,9 +117,10 @@ print(f"3 bits: error {coarse:.0%} with one scale, {fine:.0%} with one for 64 we
 assert coarse > 3 * fine
 
 # %% [markdown]
-# At 3 bits, with one ruler for the whole tensor, this row has a single useful mark: zero. A few huge
-# weights elsewhere in the layer stretched the ruler. Give the row a ruler of its own, and it fits.
-# Give each 64 weights one, and it fits better still. Keep that picture: it is the chapter.
+# At 3 bits, with one ruler for the whole tensor, this row has little use for any mark but zero: 93 of
+# 100 of its weights go there. A few huge weights elsewhere in the layer stretched the ruler. Give the
+# row a ruler of its own, and it fits. Give each 64 weights one, and it fits better still. Keep that
+# picture: it is the chapter.
 #
 # ## The formula, as it is printed
 #
@@ -491,8 +492,9 @@ for share in ("tensor", "channel", 64):
 # anybody should use. Each halving of a group then buys about ten per cent, at a price that doubles: 4.25
 # bits for groups of 64, 5 for groups of 16. With a whole bit you could halve the error instead.
 #
-# And the planted weight? Per tensor, this one weight erases the layer: everything else becomes zero. Per channel it costs one
-# row of 192, per group 64 weights of 98,304. Groups are an insurance.
+# And the planted weight? Per tensor, this one weight erases the layer: all but four of the others
+# become zero. Per channel it costs one row of 192, per group 64 weights of 98,304. Groups are an
+# insurance.
 #
 # ## Exercises 6 and 7: per channel, per group
 #
@@ -1233,13 +1235,11 @@ for name, way in ways.items():
 #   it multiplies integers, and how much that gains depends on the processor. On one core of an x86 server
 #   with int8 instructions (AVX-512 VNNI) a layer of 4096² took 22 ms with 64 tokens in `float32`, and 4.5
 #   with int8 on both sides: a fifth. A processor without such instructions gains little.
-# * **Four bits** halve the bytes once more. On the same core one token took 4.9 ms in `float32`, 1.9 with int8
-#   weights and 1.2 with int4 weights. With 64 tokens int4 weights took 25 ms, more than `float32`: there the
-#   multiplications decide, and they are the same. (All from `python -m benchmarks.quantization kernels`, one
+# * **Four bits** halve the bytes once more. On the same core one token took 4.6 ms in `float32`. With `bfloat16` inputs it took 1.0 to 1.2 ms with int8 weights and 1.0 with int4: half the bytes, and hardly less time. With 64 tokens int4 weights took 25 ms, more than `float32`: there the multiplications decide, and four-bit weights are turned back into `bfloat16` first. (All from `python -m benchmarks.quantization kernels`, one
 #   thread, CPU time, 2026-11-26.)
 #
-# So the rule: *4-bit weights for writing token by token, int8 on both sides for large batches.* Chapter 10
-# takes it from here.
+# So the rule: *few-bit weights for writing token by token, int8 on both sides for large batches.*
+# Chapter 10 takes it from here.
 #
 # ## Exercise 13: invent
 #

@@ -103,9 +103,9 @@ def draw_temperature(T: float) -> Picture:
 explore(draw_temperature, T=([1, 2, 4, 8], 2))
 
 # %% [markdown]
-# The label says *one* of these. The teacher says: people can be spoken to, and here is a list of them;
-# the rest of the dictionary cannot stand here. A student with few examples would have to read
-# many verses to find that out by itself. In a talk of 2014 its authors called it **dark knowledge**; the
+# The label says *one* of these. The teacher says: people can be spoken to, and here is a list of
+# them; most of the dictionary has no place here. A student with few examples would have to read many
+# verses to find that out by itself. In a talk of 2014 its authors called it **dark knowledge**; the
 # paper (Hinton, Vinyals, Dean, 2015) speaks of soft targets.
 #
 # ## Exercise 1: soften
@@ -321,10 +321,10 @@ assert torch.isclose(as_label, F.cross_entropy(student_logits, label))
 # %% [markdown]
 # ## Exercise 4: one student's step
 #
-# A teacher only answers. Three things go wrong in real programs: its dropout is on, its norms keep
-# updating, or gradients flow through it into layers that it shares with the student. Return the
-# gradients for the student's parameters alone. `soft_target_loss(student, teacher, temperature)` is
-# the library's name for your exercise 2.
+# A teacher only answers. Three things go wrong in real programs: its dropout is on, its batch norms
+# keep updating their averages, or gradients flow through it into layers that it shares with the
+# student. Return the gradients for the student's parameters alone. `soft_target_loss(student,
+# teacher, temperature)` is the library's name for your exercise 2.
 
 
 # %% exercise="student_gradients"
@@ -632,7 +632,7 @@ predict(
 # A paper that compares "with teacher on all data" with "labels alone" cannot tell the two apart; Stanton
 # et al. (2021, "Does Knowledge Distillation Really Work?") look into what students really take over. And
 # features, mixed with the labels in one loss, gave nothing here. Perhaps 12 units are too few to imitate
-# 300. FitNets (below) takes two stages, and a student about as wide.
+# 300. FitNets (below) takes two stages, and its students, thinner than the teacher, are deeper too.
 #
 # ## A student of TinyLM: equal steps, equal time
 #
@@ -1007,10 +1007,10 @@ assert 0.02 < lead < 0.06 and 0.1 < at_equal_time / lead < 0.7
 assert repair["healed by its float self"] < repair["3 bits"]
 
 # %% [markdown]
-# Twenty steps, on 7,680 tokens. At equal steps the former self is the better doctor. But it has to be asked,
-# and a step with it takes 1.2 to 1.3 times as long. In the time of its 20 steps the text gets up to 26, and
-# much of the lead is gone: with five sets of windows that we tried, 29 to 55 % of it was left. So ask this
-# chapter's question here, too: at equal *what*?
+# Twenty steps, on 7,680 tokens. At equal steps the former self is the better doctor. But it has to be
+# asked, and a step with it takes 1.2 to 1.4 times as long. In the time of its 20 steps the text gets
+# 24 to 27; with 26, and much of the lead is gone: with five sets of windows that we tried, 29 to 55 %
+# of it was left. So ask this chapter's question here, too: at equal *what*?
 #
 # ## The field's headline
 #
@@ -1064,7 +1064,7 @@ print(f"digits, 200 labels: {middle['200 labels']:.1f} % alone, ", end="")
 print(f"{middle[list(middle)[-1]]:.1f} % with the teacher's answers to all 1257 images")
 print(f"TinyLM's student, bits per byte: {mean['alone']:.2f} alone, ", end="")
 print(f"{mean['teacher online, equal time']:.2f} with the teacher online at equal time,")
-print(f"    {mean['cached answers, equal steps']:.2f} with stored answers at equal steps")
+print(f"    {mean['cached answers, equal steps']:.3f} with stored answers at equal steps")
 print(f"    a tenth of the text: {stopped:.2f} alone, ", end="")
 print(f"{mean['a tenth of the text: cached']:.2f} with stored answers")
 print(f"stored answers: {stored[32]:.0f} bytes a token, {on_disk / letters:.0f} times the text")

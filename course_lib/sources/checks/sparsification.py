@@ -42,8 +42,8 @@ def drop_at_random_and_by_size() -> str:
     at_random = mse(w * kept, w)
     assert abs(shrunk - 0.7) < 0.01 > abs(unbiased - 1) and at_random > 10 * by_size
     return (
-        f"mean size {shrunk:.2f}, divided by the keep-probability {unbiased:.2f}; squared error {at_random:.2f} "
-        f"at random, {by_size:.3f} by magnitude"
+        f"mean size {shrunk:.2f}, divided by the keep-probability {unbiased:.2f}; "
+        f"squared error {at_random:.2f} at random, {by_size:.3f} by magnitude"
     )
 
 
