@@ -1278,7 +1278,7 @@ sparse_file = size(pack_tensors(sparse_weights, dict.fromkeys(sparse_weights, Sp
 dense_file = size(networks[0].state_dict()).bytes
 print("exact zeros of 10: weight decay 0, L1 by gradient 0, L1 by soft threshold 7")
 print(
-    f"best subset found at ρ = 0.95: magnitude {found['magnitude'][-1]:.0f} %, OMP "
+    f"best subset found at ρ = 0.95: magnitude {found['magnitude'][-1]:.1f} %, OMP "
     f"{found['OMP'][-1]:.1f} %, lasso {found['lasso'][-1]:.1f} %, IHT {found['IHT'][-1]:.1f} %"
 )
 print(f"validation error on pure noise: {leaky:.2f} with a leak, {honest:.2f} without")
