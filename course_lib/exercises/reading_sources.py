@@ -362,7 +362,7 @@ def sparsify_at_random(weight: Tensor, keep: float, uniform: Tensor) -> Tensor:
 def _keeps(seed: int) -> list[Case]:
     draw = Draw(seed)
     few, border = torch.tensor([2.0, -1.0, 0.5]), torch.tensor([0.49, 0.5, 0.1])
-    above = torch.tensor([0.5, 0.4999999999, 0.0], dtype=torch.float64)
+    above = torch.tensor([0.3, 0.2999999999, 0.300000005], dtype=torch.float64)
     some, doubles = draw.number(20, 60) / 100, (draw.normal(8).double(), draw.uniform(8).double())
     names = ("weight", "keep", "uniform")
     cases = {
@@ -375,7 +375,7 @@ def _keeps(seed: int) -> list[Case]:
         "a billion times larger": (1e9 * draw.normal(8), some, draw.uniform(8)),
         "a billion times smaller": (1e-9 * draw.normal(8), some, draw.uniform(8)),
         "as small as float64 knows": (1e-60 * doubles[0], some, doubles[1]),
-        "near the border, in float64": (few.double(), 0.5, above),
+        "near the border, in float64": (few.double(), 0.3, above),
         "zeros": (torch.tensor([0.0, -0.0]), 0.5, torch.tensor([0.1, 0.1])),
         "keep none": (few, 0.0, border),
         "an impossible probability": (few, 1.5, border),
@@ -486,7 +486,7 @@ def _batches(seed: int) -> list[Case]:
 
 
 def _doubles(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return pair[0].double(), pair[1].double()
+    return pair[0].double(), 1e60 * pair[1].double()
 
 
 def _squared(model, batches) -> list[Tensor]:

@@ -44,7 +44,7 @@ def pairs_of_logits(seed: int) -> dict[str, tuple[Tensor, Tensor]]:
         "a certain teacher": (2 * draw.normal(3, 4), certain()),
         "a certain student": (certain(), 2 * draw.normal(3, 4)),
         "one row far above the others, one far below": tuple(x + far for x in two(3, 4)),
-        "in float64": tuple(x.double() for x in two(2, 3)),
+        "in float64": tuple(x.double() + 1e6 for x in two(2, 3)),
     }
 
 
@@ -68,7 +68,7 @@ def _some_logits(seed: int) -> list[Case]:
         "large logits": (torch.tensor([[900.0, 899.0, 100.0]]), 1.0),
         "one row far above the others, one far below": (draw.normal(3, 4) + far, 2.0),
         "a single class": (draw.normal(2, 1), 2.0),
-        "in float64": (2 * draw.normal(2, 3).double(), 2.0),
+        "in float64": (2 * draw.normal(2, 3).double() + 1e6, 2.0),
     }
     return labelled_cases(("logits", "temperature"), cases)
 
@@ -155,6 +155,8 @@ DISTILLATION_LOSS = Exercise(
     reference=distillation_loss,
     cases=_two_logits,
     differentiable=("student",),
+    relative_tolerance=1e-4,
+    absolute_tolerance=1e-4,
     hints=(
         "KL(p ‖ q) = Σ p (ln p − ln q), with the teacher's p in front.",
         "log_softmax gives ln p and ln q without ever taking the logarithm of 0.",
@@ -318,7 +320,9 @@ def _pairs(seed: int) -> list[Case]:
     def deep(width: int, *between: nn.Module) -> nn.Module:
         return nn.Sequential(linear(4, width), *between, linear(width))
 
-    shared, relu = linear(4, 5), nn.ReLU()
+    shared, relu, far = linear(4, 5), nn.ReLU(), linear()
+    with torch.no_grad():
+        far.weight *= 20  # gradients longer than 1: nothing is clipped here
     pairs = {
         "the student has dropout": (deep(3, relu, nn.Dropout(0.5)), linear()),
         "the teacher has dropout": (linear(), deep(9, relu, nn.Dropout(0.5))),
@@ -327,6 +331,7 @@ def _pairs(seed: int) -> list[Case]:
             nn.Sequential(shared, relu, linear(5)),
             nn.Sequential(shared, relu, linear(5, 8), relu, linear(8)),
         ),
+        "a teacher far away": (linear(), far),
         "in float64": (linear().double(), linear().double()),
     }
     cases = {}

@@ -41,7 +41,7 @@ def _fold_cases(seed: int) -> list[Case]:
         "folds of unequal size": (*regression(draw, 11, 4), [0.0, 5.0], k_folds(11, 4, once + 1)),
         "each row once": (*regression(draw, 7, 2), [0.5, 1 + price], k_folds(7, 7, once + 2)),
         "folds that leave rows out": (*regression(draw, 10, 2), [price], overlapping),
-        "float64": (X.double(), y.double(), [2.0, price, 0.3], k_folds(9, 2, once + 3)),
+        "float64": (X.double(), 1e60 * y.double(), [2.0, price, 0.3], k_folds(9, 2, once + 3)),
     }
     return labelled_cases(("features", "targets", "penalties", "folds"), labelled)
 
@@ -76,6 +76,7 @@ def _pooled(features, targets, penalties, folds):
 VALIDATION_ERRORS = Exercise(
     reference=validation_errors,
     cases=_fold_cases,
+    relative_tolerance=1e-4,
     hints=(
         "Two loops: over the folds, and over λ. `ridge(X, y, penalty)` is given.",
         "ridge knows no intercept: subtract the features' means before the fit, and add the "
@@ -140,6 +141,7 @@ def _weights(seed: int) -> list[Case]:
         "one weight": (draw.normal(1),),
         "very small weights": (1e-12 * draw.normal(2, 5),),
         "one giant": (torch.cat([draw.normal(4), torch.tensor([-1e9])]),),
+        "float64, as small as it knows": (1e-60 * draw.normal(4).double(),),
         "float64, from 1e-60 to 2": (wide_range * (1 + draw.uniform(4)),),
     }
     return labelled_cases(("weight",), labelled)
@@ -224,7 +226,7 @@ def _tensors(seed: int) -> list[Case]:
         "most weights are zero": (zeros,),
         "all zero": (torch.zeros(draw.number(2, 9)),),
         "bell-shaped": (spread(20, draw.number(12, 18)),),
-        "very small weights": (1e-9 * spread(draw.number(30, 60)),),
+        "very small weights": (1e-30 * spread(draw.number(30, 60)),),
         "float64, all nearly equal": (torch.cat([around, -around[: draw.number(1, 2)]]),),
     }
     return labelled_cases(("weight",), labelled)

@@ -49,7 +49,7 @@ def _optimizer_states(seed: int) -> list[Case]:
         "a matrix": (*state(3, 4), some, 0.1, momentum),
         "very large gradients": (*state(2), mask, 1e9, momentum),
         "all stay": (*state(5), torch.ones(5, dtype=torch.bool), rate, momentum),
-        "float64": (*(one.double() for one in state(3, 4)), some, rate, momentum),
+        "float64": (*(1e60 * one.double() for one in state(3, 4)), some, rate, momentum),
     }
     return labelled_cases(names, labelled)
 

@@ -69,6 +69,8 @@ def _ridge_with(change):
 RIDGE_CLOSED_FORM = Exercise(
     reference=ridge_closed_form,
     cases=_ridge_cases,
+    relative_tolerance=1e-4,
+    absolute_tolerance=1e-5,
     hints=(
         "At the minimum the gradient is zero: 2Xᵀ(Xθ − y) + 2λθ = 0. Bring all θ to one side.",
         "(XᵀX + λ1) θ = Xᵀy: a system of P linear equations, and 1 is the unit matrix.",
@@ -121,7 +123,7 @@ def _thresholds(seed: int) -> list[Case]:
     some, price = draw.uniform(3).tolist(), 0.5 + draw.uniform(1).item()
     labelled = {
         "three numbers": (torch.tensor([1.0, -0.4, 0.2]) + 0.02 * some[0], 0.5),
-        "no penalty": (0.1 + draw.normal(4).abs(), 0.0),
+        "no penalty": (torch.cat([0.1 + draw.normal(4).abs(), torch.tensor([1e-10])]), 0.0),
         "everything goes": (draw.uniform(2) - 0.5, 3.0 + some[1]),
         "one number": (torch.tensor([-2.0 - some[2]]), 1.0),
         "a matrix": (_off(draw.normal(3, 4), price), 2 * price),
@@ -194,9 +196,9 @@ def _weights_and_thresholds(seed: int) -> list[Case]:
         "a threshold of zero": (torch.cat([draw.normal(2), torch.tensor([0.0, -0.0])]), 0.0),
         "everything goes": (draw.uniform(2) - 0.5, 1.0),
         "a matrix, one entry on the threshold": (many, tie),
-        "very small weights": (1e-9 * long, 1e-9),
+        "very small weights": (1e-30 * long, 1e-30),
         "one giant": (torch.cat([long, torch.tensor([-1e9])]), 0.5),
-        "float64, hardly above and below": (size * above, size),
+        "float64, hardly above and below": (size / 3 * above, size / 3),
         "a single number": (draw.normal(1).abs() + 1, 0.5),
     }
     return labelled_cases(("weight", "threshold"), labelled)
@@ -378,15 +380,16 @@ def _steps(seed: int) -> list[Case]:
                 return X, y, theta, k
 
     square, (small_x, small_y, theta, k) = problem(8, 5, 3), problem(7, 4, draw.number(1, 4))
+    wx, wy, wt = _doubles(*problem(9, 6, 2)[:3])
     labelled = {
         "from zero": (X, Y + draw.number(0, 3), torch.zeros(2), 1),
         "from [1, 2]": (X, Y, torch.tensor([1.0, 2.0]), 2),
         "from a dense point": square,
         "more features than rows": problem(6, 9, 2),
         "nothing may stay": (X, Y, torch.ones(2), 0),
-        "features of small numbers": (1e-5 * small_x, 1e-5 * small_y, theta, k),
+        "features of small numbers": (1e-9 * small_x, 1e-9 * small_y, theta, k),
         "one feature": (draw.normal(5, 1), draw.normal(5), draw.normal(1), 1),
-        "float64": (*_doubles(*problem(9, 6, 2)[:3]), 2),
+        "float64, smaller than float32 knows": (1e-60 * wx, 1e-60 * wy, wt, 2),
     }
     return labelled_cases(("features", "targets", "theta", "k"), labelled)
 

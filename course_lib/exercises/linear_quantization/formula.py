@@ -47,10 +47,10 @@ def _ranges(seed: int) -> list[Case]:
         "weights outside the range": (beyond, low, low + 1.5, 4),
         "a matrix at 8 bits": on(-2.0, 3.0 + draw.number(0, 9), 8, 3, 4),
         "two bits": on(-1.0, 1.0, 2, 6),
-        "one bit": on(-1.0, 3.0, 1, 6),
+        "one bit": on(5.0, 9.0, 1, 6),
         "a range far from zero": on(low + 20, low + 22, 5, 7),
         "a range below zero": on(low - 9, low - 6, 6, 7),
-        "a very short range": on(-1e-9, 2e-9, 4, 8),
+        "a very short range": on(-1e-30, 2e-30, 4, 8),
         "a very long range": on(-1e9, 2e9, 7, 8),
         "float64, next to the borders": (fine, -1.0, 1.0, 8),
     }

@@ -239,11 +239,15 @@ def _clips(seed: int) -> list[Case]:
 
     size = torch.tensor([1e-9, 1.0, 1e9, 1.0])[:, None]
     shuffled, fine = every[draw.order(20)], shrink.double()
+    first, far_first = rows(1, 48, 3, shuffled, 2), rows(3, 40, 4, shrink).flip(1)
+    best = _errors(first, 3, shuffled)[1].square().mean(dim=1)[0].argsort()
     labelled = {
         "three bits": (rows(5, 64, 3, shrink, 2), 3, shrink),
         "four bits, heavy tails": (rows(4, 32, 4, every, 3), 4, every),
         "eight bits": (rows(3, 32, 8, shrink), 8, shrink),
         "candidates in any order": (rows(4, 48, 3, shuffled, 2), 3, shuffled),
+        "the first candidate is the best": (first, 3, shuffled[best]),
+        "one far weight, the first": (far_first, 4, shrink),
         "one candidate": (draw.normal(3, 8), 4, 0.3 + 0.5 * draw.uniform(1)),
         "rows from 1e-9 to 1e9": (size * rows(4, 40, 4, shrink), 4, shrink),
         "two bits, float64": (rows(4, 40, 2, fine), 2, fine),

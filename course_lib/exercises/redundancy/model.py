@@ -172,6 +172,7 @@ def _batches(seed: int) -> list[Case]:
             [torch.tensor([[1.0, 1e-60, 0.0]], dtype=torch.float64)],
             0.0,
         ),
+        "all on the limit": ([torch.full((2, 2), 2.0)], 1.0),
         "nothing wakes anything": ([torch.zeros(3, 4), torch.zeros(2, 4)], 0.1),
         "a unit alone": ([draw.normal(1, 1), draw.normal(2, 1)], 0.5),
         "many units": (_some_dead(draw), 0.05),
@@ -194,9 +195,9 @@ def _hidden(draw: Draw, activation, gain=1.0) -> list[Tensor]:
 
 def _spark(draw: Draw) -> list[Tensor]:
     """300 tokens; unit 1 is awake for a single one of them."""
-    h = draw.normal(300, 3)
+    h = draw.normal(3000, 3)
     h[:, 1] = 0
-    h[draw.number(0, 300), 1] = 2
+    h[draw.number(0, 3000), 1] = 2
     return [h[:100], h[100:]]
 
 
@@ -314,10 +315,10 @@ def _layers(seed: int) -> list[Case]:
         "a row that begins and ends with 0": sparse[0],
         "a row with a single number": sparse[1],
         "a third twin stays": third,
-        "a twin a thousand times as long": _twins(draw, (4, 3, 2), 1, 2, 1000.0),
+        "a twin a million times as long": _twins(draw, (4, 3, 2), 1, 2, 1e6),
         "tiny rows": _twins(draw, (5, 3, 2), 1, 3, c, scale=1e-9),
         "huge rows": _twins(draw, (5, 3, 2), 3, 1, c, scale=1e9),
-        "in float64": (1e-60 * doubles[0], doubles[1], 0, 3),
+        "in float64": (1e-60 * doubles[0], 1e60 * doubles[1], 0, 3),
         "any two": _twins(draw, (12, 9, 7), *draw.order(12)[:2].tolist(), c),
     }
     return labelled_cases(("incoming", "outgoing", "keep", "drop"), inputs)
