@@ -17,7 +17,7 @@ AT_ONCE = 8  # windows that go through a block together
 
 
 def linear_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weight of each linear layer by name, each once; no biases, no embeddings.
+    """The weight of each linear layer by name, each once; no biases, no embeddings of its own.
 
     >>> list(linear_weights(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Conv1d(3, 1, 1))))
     ['0.weight']
@@ -27,6 +27,8 @@ def linear_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """The weights of linear and convolution layers by name, each once; no biases, no embeddings.
+
+    An embedding that a linear layer shares (tied weights) is one of its weights, and listed.
 
     >>> list(prunable_weights(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))))
     ['0.weight', '2.weight']
@@ -44,7 +46,7 @@ def matrices(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _weights_of(model: nn.Module, kinds: type) -> dict[str, nn.Parameter]:
-    """By name, each once. One that an embedding shares (tied) counts as the embedding's."""
+    """By name, each once: a tied weight under its first name, be that an embedding's."""
     of_layers: set[int] = set()
     for name, module in model.named_modules():
         if isinstance(module, kinds):
@@ -54,7 +56,6 @@ def _weights_of(model: nn.Module, kinds: type) -> dict[str, nn.Parameter]:
                     "(weight_norm, nn.utils.prune): remove that first"
                 )
             of_layers.add(id(module.weight))
-    of_layers -= {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     return {name: p for name, p in model.named_parameters() if id(p) in of_layers}
 
 
