@@ -1,4 +1,7 @@
-"""All that a chapter must have, each in a sentence; CONTRIBUTING sends its reader here."""
+"""All that a chapter must have, each in a sentence; CONTRIBUTING sends its reader here.
+
+How many cells may stand open, and what in them, stands in test_open_code.py.
+"""
 
 import re
 from pathlib import Path
@@ -31,12 +34,6 @@ def test_it_opens_with_its_title_and_a_question(name):
 @each_chapter
 def test_it_closes_with_what_was_found_in_numbers(name):
     assert "in numbers" in text_of(name).lower()
-
-
-@each_chapter
-def test_it_has_at_most_75_cells_to_read(name):
-    cells = cells_of(name)
-    assert sum("collapsed" not in cell.metadata.get("tags", []) for cell in cells) <= 75
 
 
 @each_chapter

@@ -19,7 +19,7 @@ from course_lib.exercises.engine.spec import Case
 from course_lib.exercises.engine.state import standard_state
 from course_lib.exercises.engine.values import difference, plain
 
-STUB = "NotImplementedError"  # with no text and raised by the function itself: not attempted
+STUB = "NotImplementedError"  # with no text: not attempted
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _failure(function: Callable, error: Exception) -> Outcome:
 
 
 def is_stub(outcome: Outcome) -> bool:
-    """Whether the function raised NotImplementedError itself and says nothing.
+    """Whether the call ended as the stub does: in a NotImplementedError that says nothing.
 
     PyTorch raises the same error, with a text, where it has no kernel for a dtype.
     """
