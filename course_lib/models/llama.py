@@ -6,7 +6,8 @@ A token's embedding x passes through L blocks. Each block adds two corrections t
     x ← x + mlp(rms_norm(x))              each token is processed on its own
 
 and the last x, compared with every embedding, gives the logits of the next token (the embedding is
-used twice: "tied"). Left out on purpose: dropout, biases and padding. No lesson needs them.
+used twice: "tied"; a model that is not has a head of its own). Left out on purpose: dropout, biases
+and padding. No lesson needs them.
 
 Source: Touvron et al., 2023, "LLaMA: Open and Efficient Foundation Language Models".
 
@@ -23,7 +24,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """The numbers that define a model's shape."""
+    """The numbers that define a model's shape.
+
+    tied: whether the head is the embedding; else it is a linear layer of its own.
+    """
 
     vocabulary: int
     width: int
@@ -34,6 +38,7 @@ class LlamaConfig:
     context: int
     rope_base: float = 10_000.0
     norm_epsilon: float = 1e-5
+    tied: bool = True
 
     def __post_init__(self):
         if self.width % self.heads or (self.width // self.heads) % 2:
@@ -157,6 +162,8 @@ class Llama(nn.Module):
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_epsilon)
+        if not config.tied:
+            self.head = nn.Linear(config.width, config.vocabulary, bias=False)
 
     def forward(self, tokens: Tensor, cache: list[dict] | None = None) -> Tensor:
         """Logits (B, T, V) of the tokens (B, T); a cache from `empty_cache` is extended in place.
@@ -178,7 +185,8 @@ class Llama(nn.Module):
         )
         for block, layer_cache in zip(self.blocks, cache or [None] * len(self.blocks), strict=True):
             x = block(x, cos, sin, layer_cache)
-        return F.linear(self.norm(x), self.embedding.weight)  # (B, T, D) -> (B, T, V)
+        head = self.embedding if self.config.tied else self.head
+        return F.linear(self.norm(x), head.weight)  # (B, T, D) -> (B, T, V)
 
     def empty_cache(self) -> list[dict]:
         """A key-value cache that has seen nothing: one dictionary a layer."""
