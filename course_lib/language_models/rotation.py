@@ -2,11 +2,11 @@
 
 A few of the D coordinates of the residual stream hold huge numbers, and set the scale at which all
 others are rounded. But coordinates are our choice. With an orthogonal Q, every reader of x is given
-x Q instead, and undoes it; every writer writes its correction turned:
+x Q instead, and undoes it; every writer turns what it adds:
 
-    norm(x) · w, then W        becomes    norm(x Q), then (W diag(w)) Q       query key value gate up
-    x + W y                    becomes    x Q + (Qᵀ W) y                      output down
-    logits = E diag(w) norm(x) becomes    (E diag(w) Q) norm(x Q)             the head
+    norm(x) · w, then W        becomes    norm(x Q), then (W diag(w)) Q      query key value gate up
+    x + W y                    becomes    x Q + (Qᵀ W) y                     output down
+    E (norm(x) · w)            becomes    (E diag(w) Q) norm(x Q)            the head
 
 A norm without weights commutes with Q, as ‖x Q‖ = ‖x‖; so its weights are folded into the next
 matrices first. The head and the embedding E then differ, and the file holds both.
@@ -15,8 +15,8 @@ What `down` is given is not the residual stream, and no fold can turn it: silu(g
 coordinate by coordinate. It can be turned as it comes ("online"), at the price of one more product
 for each token; as a Hadamard matrix needs no multiplications, that is cheap.
 
-Source: Ashkboos et al., 2024, "QuaRot: Outlier-Free 4-Bit Inference in Rotated LLMs". They also turn
-each head's values, keys and queries; here only the stream and the inputs of `down` are turned.
+Source: Ashkboos et al., 2024, "QuaRot: Outlier-Free 4-Bit Inference in Rotated LLMs". They turn
+each head's values, keys and queries, too; here only the stream and the inputs of `down`.
 
 Axes: D model width, F hidden width of the MLP, O outputs, I inputs, V vocabulary.
 """
@@ -49,7 +49,7 @@ def random_hadamard(n: int, generator: torch.Generator) -> Tensor:
 def random_orthogonal(n: int, generator: torch.Generator) -> Tensor:
     """A rotation or mirroring (n, n), float64, drawn evenly from all there are.
 
-    Q of the factorization Q R of a Gaussian matrix, with signs that make the diagonal of R positive.
+    Q of the factorization Q R of a Gaussian matrix, with the signs that make R's diagonal positive.
 
     Source: Mezzadri, 2007, "How to Generate Random Matrices from the Classical Compact Groups".
 
