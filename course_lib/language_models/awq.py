@@ -98,7 +98,7 @@ def _scaled_error(weight: Tensor, gram: Tensor, scale: Tensor, quantize: Callabl
 def search_clip(weight: Tensor, gram: Tensor, format: Format, granularity: str | int) -> Range:
     """The range of each group that costs its part of the output the least: low and high, (R, 1).
 
-        [max(low, −γ m), min(high, γ m)]        m = max |w| of the group
+        [max(low, −γ m), min(high, γ m)]        low ≤ 0 ≤ high, m = max |w| of the group
         γ* = argmin over {1, 0.95 … 0.55} of δᵀ G δ
 
     where G is the group's part of the Gram matrix: how the errors of two groups add up is left out,
@@ -120,7 +120,7 @@ def search_clip(weight: Tensor, gram: Tensor, format: Format, granularity: str |
 
     >>> weight, gram = torch.tensor([[1.0, 2.0, 3.0, 6.0]]), torch.tensor([9, 9, 9, 0.1]).diag()
     >>> search_clip(weight, gram, Format(2), "channel")
-    (tensor([[1.]]), tensor([[3.3000]]))
+    (tensor([[0.]]), tensor([[3.3000]]))
     """
     if granularity == "tensor":
         raise ValueError('granularity must be "channel" or a group size; got "tensor"')
@@ -131,6 +131,7 @@ def search_clip(weight: Tensor, gram: Tensor, format: Format, granularity: str |
     # (I, I) -> (I/C, C, C): the squares along the diagonal
     grams = torch.stack([gram[i : i + C, i : i + C] for i in range(0, len(gram), C)])
     low, high = minmax_range(rows)
+    low, high = low.clamp(max=0), high.clamp(min=0)  # as the levels will be stretched to hold 0
     largest = torch.maximum(low.abs(), high.abs())
     share = torch.ones_like(low)
     for i in row_blocks(weight):  # of outputs; each has I/C rows
@@ -192,7 +193,7 @@ def scaled(model: Llama, tokens: Tensor, scheme: Scheme, progress: bool = False)
         weights = [layer.weight for layer in stage.layers]
         scale = search_scale(weights, replace(stage.moments, mean_abs=mean), quantize)
         fold_scale(stage.block, stage.names, scale)
-        return scale
+        return scale.to(stage.layers[0].weight.dtype)
 
     def quantize(weight: Tensor) -> Tensor:
         rows = to_rows(weight, scheme.granularity)
@@ -206,7 +207,7 @@ def scaled(model: Llama, tokens: Tensor, scheme: Scheme, progress: bool = False)
 def clipped(
     model: Llama, tokens: Tensor, scheme: Scheme, progress: bool = False
 ) -> dict[str, Scheme]:
-    """For the weight of each linear layer of the blocks, the scheme with the ranges that cost least.
+    """For the weight of each linear layer of the blocks, a scheme with the ranges that cost least.
 
     The schemes are for `model_file.pack_model`. The authors do not clip query and key, since what
     counts is their product; here it pays.
