@@ -3,8 +3,10 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from course_lib.language_models.activations import quantized_inputs
+from course_lib.language_models.folding import fold_scale
 from course_lib.language_models.rotation import (
     fold_norms,
     random_hadamard,
@@ -12,7 +14,7 @@ from course_lib.language_models.rotation import (
     rotated,
     untied,
 )
-from course_lib.language_models.walk import GATE_UP, QKV
+from course_lib.language_models.walk import DOWN, GATE_UP, QKV, treat_blocks
 from course_lib.models.llama import Llama, LlamaConfig, generate, initialize
 from course_lib.models.parts import record_inputs
 from course_lib.models.pretrained import tiny
@@ -95,7 +97,7 @@ def test_what_down_is_given_is_turned_online():
     model, turn = small(), random_orthogonal(40, seeded())
     turned = rotated(model, random_hadamard(24, seeded()), turn)
     (x,) = record_inputs(model, TOKENS, [model.blocks[1].mlp.down])
-    (y,) = record_inputs(turned, TOKENS, [turned.blocks[1].mlp.down.linear])
+    (y,) = record_inputs(turned, TOKENS, [turned.blocks[1].mlp.down])
     torch.testing.assert_close(y, (x.double() @ turn).float(), rtol=1e-4, atol=1e-5)
 
 
@@ -118,10 +120,23 @@ def test_a_rotation_spreads_an_outlier_and_4_bits_then_lose_less():
 def test_online_rotation_and_quantized_inputs_go_together():
     """Rounded is what the product is taken of: the turned numbers."""
     turned = rotated(small(), random_hadamard(24, seeded()), random_hadamard(40, seeded()))
-    down = quantized_inputs(turned, 4).blocks[0].mlp.down
-    x = torch.zeros(1, 40)
-    x[0, 3] = 7.0  # turned, all are ± 7/√40: one scale suits them exactly
-    torch.testing.assert_close(down(x), turned.blocks[0].mlp.down(x), rtol=1e-4, atol=1e-6)
+    mlp, x = quantized_inputs(turned, 2).blocks[0].mlp, torch.randn(1, 24)
+    mlp.up.weight[:3] = mlp.up.weight[4:] = 0  # one product; turned, 40 numbers of one size
+    torch.testing.assert_close(
+        mlp.down(mlp.products(x)), F.linear(mlp.products(x), mlp.down.weight)
+    )
+
+
+def test_a_walk_records_what_is_turned_online_and_no_scale_is_folded_behind_it():
+    turn = random_hadamard(40, seeded())
+    turned = rotated(small(), random_hadamard(24, seeded()), turn)
+    grams = []
+    for model in (small(), turned):
+        treat_blocks(model, TOKENS, lambda stage: grams.append(stage.moments.gram.double()))
+    before, after = grams[7], grams[15]  # of the last stage, `down` of the second block
+    torch.testing.assert_close(after, turn.T @ before @ turn, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="turned before down sees it"):
+        fold_scale(turned.blocks[0], DOWN, torch.ones(40))
 
 
 def test_half_precision_stays_what_it_was():

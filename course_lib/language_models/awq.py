@@ -43,6 +43,7 @@ SHARES = 1 - torch.arange(10) / 20  # γ
 FLOOR = 1e-4  # of the largest mean |x|: a channel where nothing flows has a scale, too
 
 
+@torch.no_grad()
 def search_scale(
     weights: Sequence[Tensor], moments: Moments, quantize: Callable[[Tensor], Tensor]
 ) -> Tensor:
@@ -94,6 +95,7 @@ def _scaled_error(weight: Tensor, gram: Tensor, scale: Tensor, quantize: Callabl
     return output_error(change, gram).sum().item()
 
 
+@torch.no_grad()
 @without_autocast
 def search_clip(weight: Tensor, gram: Tensor, format: Format, granularity: str | int) -> Range:
     """The range of each group that costs its part of the output the least: low and high, (R, 1).

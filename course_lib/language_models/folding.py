@@ -21,6 +21,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from course_lib.language_models.rotation import TurnedMLP
 from course_lib.language_models.walk import DOWN, GATE_UP, OUTPUT, QKV, STAGES
 from course_lib.models.finite import check_finite
 from course_lib.models.llama import Block
@@ -46,9 +47,9 @@ def fold_scale(block: Block, names: tuple[str, ...], scale: Tensor) -> None:
         scale: s, positive, (I,); for `output`, as `shared_by_heads` makes it.
 
     Raises:
-        ValueError: unknown names; a scale that is not (I,), not positive or not finite, or differs
-            between query heads that share a value head; a weight would leave its float type. Then
-            the block is left as it was.
+        ValueError: unknown names, or `down` where its inputs are turned online; a scale that is not
+            (I,), not positive or not finite, or differs between query heads that share a value
+            head; a weight would leave its float type. Then the block is left as it was.
 
     >>> from course_lib.language_models.walk import DOWN
     >>> from course_lib.models.pretrained import tiny
@@ -61,6 +62,10 @@ def fold_scale(block: Block, names: tuple[str, ...], scale: Tensor) -> None:
     """
     if names not in BEFORE:
         raise ValueError(f"names must be one of {STAGES}; got {names}")
+    if names == DOWN and isinstance(block.mlp, TurnedMLP):
+        raise ValueError(
+            "names must not be those of down where what up makes is turned before down sees it"
+        )
     layers = [block.get_submodule(name) for name in names]
     _check_scale(scale, layers[0])
     source = block.get_submodule(BEFORE[names])

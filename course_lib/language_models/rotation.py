@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from course_lib.language_models.hadamard import hadamard
 from course_lib.models.finite import check_finite
-from course_lib.models.llama import Block, Llama
+from course_lib.models.llama import MLP, Block, Llama
 
 
 def random_hadamard(n: int, generator: torch.Generator) -> Tensor:
@@ -61,23 +61,27 @@ def random_orthogonal(n: int, generator: torch.Generator) -> Tensor:
     return q * r.diagonal().sign()
 
 
-class Turned(nn.Module):
-    """A linear layer whose input is turned first, as it comes.
+class TurnedMLP(MLP):
+    """An MLP, with the same layers, that turns what `down` is given as it comes.
 
     The rotation is not among the tensors that are saved: its seed tells it.
 
-    >>> layer = Turned(nn.Linear(2, 3), torch.tensor([[0.0, 1.0], [-1.0, 0.0]]))
-    >>> layer(torch.ones(5, 2)).shape
-    torch.Size([5, 3])
+    >>> from course_lib.models.llama import LlamaConfig
+    >>> mlp = MLP(LlamaConfig(9, width=8, layers=1, heads=2, kv_heads=2, mlp_width=2, context=4))
+    >>> turned = TurnedMLP(mlp, torch.tensor([[0.0, 1.0], [-1.0, 0.0]]))
+    >>> x = torch.randn(5, 8)
+    >>> torch.equal(turned.products(x)[:, 1], mlp.products(x)[:, 0])
+    True
     """
 
-    def __init__(self, linear: nn.Linear, rotation: Tensor):
-        super().__init__()
-        self.linear = linear
-        self.register_buffer("rotation", rotation.to(linear.weight), persistent=False)
+    def __init__(self, mlp: MLP, rotation: Tensor):
+        nn.Module.__init__(self)
+        self.gate, self.up, self.down = mlp.gate, mlp.up, mlp.down
+        self.register_buffer("rotation", rotation.to(mlp.down.weight), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x @ self.rotation)
+    def products(self, x: Tensor) -> Tensor:
+        """(silu(gate(x)) · up(x)) R, (B, T, D) -> (B, T, F)."""
+        return super().products(x) @ self.rotation
 
 
 @torch.no_grad()
@@ -116,7 +120,7 @@ def rotated(model: Llama, residual: Tensor, hidden: Tensor | None = None) -> Lla
         hidden = _orthogonal(hidden, model.config.mlp_width, "hidden", model)
         for block in model.blocks:
             _multiply(block.mlp.down, hidden)
-            block.mlp.down = Turned(block.mlp.down, hidden)
+            block.mlp = TurnedMLP(block.mlp, hidden)
     return model
 
 

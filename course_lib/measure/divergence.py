@@ -8,7 +8,8 @@ other, at every token that counts in `quality`.
     flips   share of the tokens where  argmax q ≠ argmax p         0 … 1
 
 Both are means over tokens, and come with a standard error: σ / √N, as if each token were drawn by
-itself. Neighbours in a text are not quite independent, so it is a little too small.
+itself. Neighbours in a text are alike, which makes it somewhat too small: for KL of TinyLM with 4
+bits by about a fifth.
 
 Source: Dutta et al., 2024, "Accuracy is Not All You Need". They count flips among the answers to
 multiple-choice questions, right to wrong or wrong to right; here each next token is an answer, and
