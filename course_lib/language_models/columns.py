@@ -35,7 +35,7 @@ def slices(start: int, stop: int, width: int) -> Iterator[slice]:
 class Levels:
     """A grid laid out for columns: what the O weights of an input need lies side by side.
 
-    scale, zero_point: (K, O); group: which of the K an input has, (I,).
+    scale, zero_point: (K, O); group: which of the K each input has.
 
     The code of a weight is q; here it is counted from the level of 0, as q − z.
     """
@@ -52,7 +52,7 @@ class Levels:
         shape = (outputs, K)  # (R, 1) -> (O, K) -> (K, O)
         self.scale = grid.scale.view(-1, K).expand(shape).T.clone()
         self.zero_point = grid.zero_point.to(self.scale.dtype).view(-1, K).expand(shape).T.clone()
-        self.group = torch.arange(K, device=self.scale.device).repeat_interleave(inputs // K)
+        self.group = [i * K // inputs for i in range(inputs)]
         self.per_step, self.lowest, self.highest = torch.empty_like(self.scale).repeat(3, 1, 1)
         self._prepare(slice(0, K))
 

@@ -5,8 +5,8 @@ error of the output, ‖(W − Ŵ) x‖². With the triangle of `inverse`, colum
 
     t_j = w_j + Σ_{i<j} (w_i − ŵ_i) V_ij        ŵ_j = the level nearest to t_j
 
-Columns are taken in strips: inside a strip one by one, from strip to strip by a product of matrices.
-That changes the speed and nothing else.
+Columns are taken in strips: one by one inside a strip, from strip to strip by a product of
+matrices. That changes the speed and nothing else.
 
 Source: Frantar, Ashkboos, Hoefler, Alistarh, 2023, "GPTQ: Accurate Post-Training Quantization for
 Generative Pre-trained Transformers".
@@ -50,7 +50,8 @@ def gptq(
         act_order: take the columns by falling G_jj, so that inputs of much power come first, while
             many are left to make up for their errors.
         static_groups: fit every group's grid to W. If not, each group's grid is fitted when its
-            first column's turn comes, to what the columns before it have made of the group.
+            first column's turn comes, to what the columns before it have made of the group. (The
+            authors' code leaves out columns of the same block of 128.)
         damping: as in `inverse.damped_factor`.
 
     Returns:
@@ -76,28 +77,33 @@ def gptq(
     if isinstance(scheme, Scheme):
         grid = fit_stored(to_rows(weight, scheme.granularity), scheme)
     levels = Levels(grid, *weight.shape)
-    order = torch.arange(weight.shape[1], device=weight.device)
+    grouped = isinstance(scheme, Scheme) and isinstance(scheme.granularity, int)
+    refit = scheme if grouped and not static_groups else None  # a whole row is fitted at the start
+    columns, groups = weight.T.contiguous(), levels.group  # (O, I) -> (I, O)
     if act_order:
         order = gram.diagonal().argsort(descending=True, stable=True)
-    factor = damped_factor(gram[order][:, order], damping)
-    refit = None if static_groups or isinstance(scheme, Grid) else scheme
-    columns = weight.T[order].contiguous()  # (O, I) -> (I, O)
-    steps = _rounded(columns, factor, levels, levels.group[order], refit)
-    codes = steps[order.argsort()] + levels.zero_point[levels.group]
-    return Codes(codes.T.to(grid.format.dtype).contiguous(), levels.grid())  # (I, O) -> (O, I)
+        gram, columns = gram[order][:, order], columns[order]
+        groups = [groups[i] for i in order.tolist()]
+    steps = _rounded(columns, damped_factor(gram, damping), levels, groups, refit)
+    if act_order:
+        steps = steps[order.argsort()]
+    by_group = steps.view(len(levels.scale), -1, len(weight))  # (I, O) -> (K, G, O)
+    by_group += levels.zero_point[:, None]
+    codes = steps.T.to(grid.format.dtype).contiguous()  # (I, O) -> (O, I)
+    return Codes(codes, levels.grid())
 
 
 def _rounded(
-    weight: Tensor, factor: Factor, levels: Levels, group: Tensor, refit: Scheme | None
+    weight: Tensor, factor: Factor, levels: Levels, groups: list[int], refit: Scheme | None
 ) -> Tensor:
     """q − z of each weight, as floats: (I, O), in the order of `weight`.
 
     A panel is a group if its grid is fitted on the way, else as wide as is fast.
     """
-    I = len(weight)
-    unit, groups = factor.unit.to(weight.dtype), group.tolist()
+    inputs = len(weight)
+    unit = factor.unit.to(weight.dtype)
     change, steps = torch.zeros_like(weight), torch.empty_like(weight)
-    for panel in slices(0, I, I // len(levels.scale) if refit else PANEL):
+    for panel in slices(0, inputs, inputs // len(levels.scale) if refit else PANEL):
         target = targets(weight, change, unit, panel)  # (C, O)
         if refit:
             rows = repaired(weight, target, unit, panel).T  # (G, O) -> (O, G)
@@ -107,15 +113,25 @@ def _rounded(
             ahead = target[strip.start - panel.start : strip.stop - panel.start]
             ahead.addmm_(unit[done, strip].T, change[done])
             _round_strip(
-                ahead, weight[strip], unit[strip, strip], levels, groups[strip],
-                change[strip], steps[strip],
+                ahead,
+                weight[strip],
+                unit[strip, strip],
+                levels,
+                groups[strip],
+                change[strip],
+                steps[strip],
             )
     return steps
 
 
 def _round_strip(
-    target: Tensor, weight: Tensor, unit: Tensor, levels: Levels, groups: list[int],
-    change: Tensor, steps: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    unit: Tensor,
+    levels: Levels,
+    groups: list[int],
+    change: Tensor,
+    steps: Tensor,
 ) -> None:
     """In place, change and steps: column by column, the level nearest to the target.
 

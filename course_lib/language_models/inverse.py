@@ -26,8 +26,7 @@ import torch
 from torch import Tensor
 
 from course_lib.device import without_autocast
-from course_lib.models.finite import is_fake
-from course_lib.pruning.inverse_hessian import damped
+from course_lib.models.finite import check_finite, is_fake
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,22 +47,22 @@ class Factor:
 
 @without_autocast
 def damped_factor(gram: Tensor, damping: float = 0.01) -> Factor:
-    """R R ᵀ = G + λ 1 with λ = damping · mean G_jj over the inputs that are not dead.
+    """R of R Rᵀ = G + λ 1, where λ = damping · mean G_jj over the inputs that are not dead.
 
-    Where the sum is not positive definite, damping becomes ten times as large until it is; it
-    starts with 10⁻⁶. So one token, equal inputs, or a matrix that is no Gram matrix give a factor,
-    too, and `Factor.damping` says at what price.
+    Where the sum is not positive definite, damping becomes ten times as large until it is, from
+    10⁻⁶ on. So one token, equal inputs, or a matrix that is no Gram matrix give a factor, too, and
+    `Factor.damping` says at what price.
 
     Args:
         gram: G, (I, I), symmetric; or the Hessian 2 G, to the same effect.
         damping: at least 0; 0.01 in the papers.
 
     Returns:
-        The factor, in the dtype of `gram`; computed in float64.
+        The factor, in the dtype of `gram`, at least float32.
 
     Raises:
-        ValueError: G is not (I, I), symmetric and finite, or has negative numbers on its diagonal;
-            damping is negative.
+        ValueError: G is not (I, I), symmetric and finite, or has a negative number on its
+            diagonal; damping is negative.
 
     >>> factor = damped_factor(torch.tensor([[2.0, 1.0], [1.0, 1.0]]), damping=0.0)
     >>> R = factor.unit * factor.diagonal
@@ -71,30 +70,40 @@ def damped_factor(gram: Tensor, damping: float = 0.01) -> Factor:
     tensor([[2., 1.],
             [1., 1.]])
     """
-    gram = gram.detach()
-    wide = damped(gram, 0.0)  # checked
-    level = wide.diagonal()
-    if not is_fake(gram) and (level < 0).any():
-        raise ValueError(f"gram must have no negative diagonal; the least is {level.min():.3g}")
+    gram = gram.detach().to(torch.promote_types(gram.dtype, torch.float32))
+    _check_gram(gram, damping)
+    level = gram.diagonal()
     dead = level == 0
     mean = level.sum() / (~dead).sum().clamp(min=1)
-    mean = torch.where(mean > 0, mean, 1)  # where all are dead, any number will do
-    wide.diagonal().add_(mean * dead)
-    R, damping = _rising(wide, mean, damping)
-    diagonal = R.diagonal().clone()
-    return Factor((R / diagonal).to(gram.dtype), diagonal.to(gram.dtype), dead, damping)
-
-
-def _rising(matrix: Tensor, mean: Tensor, damping: float) -> tuple[Tensor, float]:
-    """The first R, upper triangular, that exists, and the damping that it took."""
-    damped(matrix[:1, :1], damping)  # refuses a damping that is none
+    mean = mean.masked_fill(dead.all(), 1)  # where all are dead, any number will do
     while True:
-        shifted = matrix.clone()
-        shifted.diagonal().add_(damping * mean)
-        lower, failed = torch.linalg.cholesky_ex(shifted.flip(0, 1))  # from the last to the first
-        if is_fake(matrix) or not failed:
-            return lower.flip(0, 1), damping
+        shifted = gram.flip(0, 1)  # a copy; from the last input to the first, so that R is upper
+        shifted.diagonal().add_((damping + dead.flip(0)) * mean)
+        lower, failed = torch.linalg.cholesky_ex(shifted)
+        if is_fake(gram) or not failed:
+            break
         damping = max(10 * damping, 1e-6)
+    R = lower.flip(0, 1)
+    diagonal = R.diagonal().clone()
+    return Factor(R.div_(diagonal), diagonal, dead, damping)
+
+
+def _check_gram(gram: Tensor, damping: float) -> None:
+    if gram.dim() != 2 or gram.shape[0] != gram.shape[1]:
+        raise ValueError(f"gram must have shape (I, I); got {tuple(gram.shape)}")
+    if not 0 <= damping < torch.inf:
+        raise ValueError(f"damping must be at least 0 and finite; got {damping}")
+    check_finite(gram, "gram")
+    if is_fake(gram):
+        return
+    if (gram.diagonal() < 0).any():
+        raise ValueError(
+            f"gram must have no negative diagonal; the least is {gram.diagonal().min():.3g}"
+        )
+    probe = torch.linspace(1, 2, len(gram), dtype=gram.dtype, device=gram.device)
+    ways = gram @ probe, probe @ gram  # the same if G = Gᵀ, and much faster than to turn G
+    if (ways[0] - ways[1]).abs().max() > 1e-3 * gram.diagonal().max() * len(gram):
+        raise ValueError("gram must be symmetric; G v and v G differ by more than a thousandth")
 
 
 @without_autocast

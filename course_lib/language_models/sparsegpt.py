@@ -1,14 +1,14 @@
 """SparseGPT: remove weights column by column; later columns make up for those that go.
 
-With the triangle of `inverse`, setting weight j of an output to 0 costs R_jj² t_j², where t_j is its
-target when its turn comes. Which weights go is decided for some columns at once, by what each would
-cost there by itself, on the weights as the columns before have left them:
+With the triangle of `inverse`, setting weight j of an output to 0 costs R_jj² t_j², where t_j is
+its target when its turn comes. Which weights go is decided for some columns at once, by what each
+would cost by itself, on the weights w' as the columns before have left them:
 
     score_ij = R_jj² w'_ij²  =  w'_ij² / U_jj²        U of the papers: UᵀU = H⁻¹
 
-Unstructured, the weights of 128 columns compete, of all outputs together, so an output may keep more
-than another. For n of m, the m columns of each output compete. What stays may be rounded to a grid
-in the same pass: then the columns to come make up for both.
+Unstructured, the weights of 128 columns compete, of all outputs together, so an output may keep
+more than another. For n of m, the m columns of each output compete. What stays may be rounded to a
+grid in the same pass: then the columns to come make up for both.
 
 Source: Frantar and Alistarh, 2023, "SparseGPT: Massive Language Models Can be Accurately Pruned in
 One-Shot".
@@ -103,7 +103,11 @@ def _pruned(
 
 
 def _prune_strip(
-    target: Tensor, gone: Tensor, unit: Tensor, strip: slice, parts: tuple[Tensor, ...],
+    target: Tensor,
+    gone: Tensor,
+    unit: Tensor,
+    strip: slice,
+    parts: tuple[Tensor, ...],
     levels: Levels | None,
 ) -> None:
     """In place, change and pruned: column by column, 0 or the target (or the level next to it).
@@ -111,7 +115,7 @@ def _prune_strip(
     target, gone: (C, O), the target without what the strip's columns ask of each other.
     """
     weight, change, pruned = (part[strip] for part in parts)
-    groups = levels.group[strip].tolist() if levels else None
+    groups = levels.group[strip] if levels else None
     carried = unit.T.contiguous()  # (C, C): row j holds what goes to column j
     for j in range(len(target)):
         wanted = torch.addmv(target[j], change[:j].T, carried[j, :j], out=pruned[j])
