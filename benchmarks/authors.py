@@ -1,4 +1,4 @@
-"""GPTQ, SparseGPT and Wanda as their papers and their authors' code state them, written plainly.
+"""GPTQ, SparseGPT, Wanda and AWQ, written plainly as their papers and authors' code state them.
 
 They are what the tests compare codes and masks with, and what the benchmark runs beside the
 library. After each column, every column of its block to the right of it is moved; after each block,
@@ -7,7 +7,8 @@ every column to the right of that.
 Sources: Frantar et al., 2023, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
 Transformers"; Frantar and Alistarh, 2023, "SparseGPT: Massive Language Models Can be Accurately
 Pruned in One-Shot"; Sun et al., 2024, "A Simple and Effective Pruning Approach for Large Language
-Models".
+Models"; Lin et al., 2024, "AWQ: Activation-aware Weight Quantization for On-Device LLM Compression
+and Acceleration".
 
 Axes: O outputs, I inputs.
 """
@@ -128,3 +129,29 @@ def wanda(weight: Tensor, power: Tensor, density: float) -> Tensor:
     gone = torch.zeros_like(score, dtype=torch.bool)
     gone.scatter_(1, order[:, : weight.shape[1] - round(density * weight.shape[1])], True)
     return ~gone
+
+
+def awq_clip(weight: Tensor, x: Tensor, bits: int, group: int, outputs: int = 64) -> Tensor:
+    """The largest |w| that each group keeps, (O, I / group); outputs are computed on all tokens x.
+
+    Affine codes of the clipped weights, from their minimum to their maximum, not stretched to 0.
+    """
+    inputs = x.view(1, len(x), -1, group)  # (N, I) -> (1, N, I/C, C)
+    found = []
+    for part in weight.split(outputs):
+        part = part.view(len(part), 1, -1, group)  # (O, I) -> (O, 1, I/C, C)
+        largest = part.abs().amax(-1, keepdim=True)
+        exact = (inputs * part).sum(-1)  # (O, N, I/C)
+        best, least = largest.clone(), torch.full_like(largest, torch.inf)
+        for step in range(10):
+            bound = largest * (1 - step / 20)
+            clipped = part.clamp(-bound, bound)
+            low, high = clipped.amin(-1, keepdim=True), clipped.amax(-1, keepdim=True)
+            scale = (high - low).clamp(min=1e-5) / (2**bits - 1)
+            zero = (-(low / scale).round()).clamp(0, 2**bits - 1)
+            codes = ((clipped / scale).round() + zero).clamp(0, 2**bits - 1)
+            error = ((inputs * ((codes - zero) * scale)).sum(-1) - exact).square().mean(1)
+            error = error.view_as(least)  # (O, I/C) -> (O, 1, I/C, 1)
+            best, least = torch.where(error < least, bound, best), torch.minimum(error, least)
+        found.append(best.view(len(part), -1))
+    return torch.cat(found)

@@ -12,11 +12,12 @@ from torch import Tensor
 from benchmarks import authors
 from benchmarks.measuring import cpu_seconds, report
 from course_lib.formats.linear import Scheme
+from course_lib.language_models.awq import search_clip
 from course_lib.language_models.gptq import gptq
 from course_lib.language_models.moments import output_error
 from course_lib.language_models.sparsegpt import sparsegpt
 from course_lib.language_models.wanda import row_mask, wanda_score
-from course_lib.quantization.linear import Format
+from course_lib.quantization.linear import Format, fake_quantize, fit_grid
 
 SIZE = 2048
 
@@ -82,6 +83,28 @@ def wanda_table(weight: Tensor, gram: Tensor) -> None:
     report(title, cpu_seconds(sides, 5), 0.5)
 
 
+def awq_table(weight: Tensor, gram: Tensor) -> None:
+    """Clip search, 4 bits, groups of 128, on 512 tokens; one run, as the peer takes a minute."""
+    x = torch.randn(512, SIZE) @ torch.linalg.cholesky(gram).T
+    own_gram = x.T @ x / len(x)
+    sides = {
+        "course_lib": lambda: search_clip(weight, own_gram, Format(4), 128),
+        "the authors' algorithm": lambda: authors.awq_clip(weight, x, 4, 128),
+    }
+    ours = sides["course_lib"]()
+    rows, bound = weight.view(-1, 128), authors.awq_clip(weight, x, 4, 128).view(-1, 1)
+    theirs = rows.clamp(-bound, bound)
+    ends = theirs.amin(1, keepdim=True), theirs.amax(1, keepdim=True)
+    sums = []
+    for values, range_ in ((rows, ours), (theirs, ends)):
+        change = fake_quantize(values, fit_grid(*range_, Format(4))) - rows
+        change = change.view(SIZE, -1, 128).transpose(0, 1)  # (R, C) -> (I/C, O, C)
+        outputs = x.view(len(x), -1, 128).transpose(0, 1) @ change.mT  # (I/C, N, O)
+        sums.append(outputs.double().square().sum().item())
+    title = f"AWQ's clip, {SIZE}², 4 bits, 128 a group: error ratio {sums[0] / sums[1]:.6f}"
+    report(title, cpu_seconds(sides, 1), 0.02)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     made = layer()
@@ -90,3 +113,4 @@ if __name__ == "__main__":
     for share in (0.5, (2, 4)):
         sparsegpt_table(*made, share)
     wanda_table(*made)
+    awq_table(*made)

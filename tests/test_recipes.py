@@ -8,8 +8,10 @@ import torch
 from course_lib.formats.linear import Scheme
 from course_lib.formats.model_file import pack_model, unpack_model
 from course_lib.language_models.recipes import (
+    awq_model,
     gptq_model,
     nearest_model,
+    smoothquant_model,
     sparsegpt_model,
     wanda_model,
 )
@@ -82,3 +84,28 @@ def test_pruned_models_have_half_of_their_weights(model, tokens, method, density
             assert (weight.view(-1, 4).count_nonzero(dim=1) == 2).all()
         kept = weight[weight != 0] == linear_weights(model)[name][weight != 0]
         assert kept.all() if method is wanda_model else not kept.all()
+
+
+def test_awq_gives_a_folded_model_and_codes_that_are_its_file(model, tokens):
+    before, exact = copy.deepcopy(model).state_dict(), model(tokens)
+    scheme = Scheme(Format(3), 16)
+    small, codes = awq_model(model, tokens, scheme)
+    assert codes.keys() == linear_weights(model).keys()
+    back = unpack_model(pack_model(small, codes), model)
+    assert all(back.state_dict()[name].equal(w) for name, w in small.state_dict().items())
+    assert all(before[name].equal(w) for name, w in model.state_dict().items())
+    nearest, _ = nearest_model(model, scheme)
+    errors = [(other(tokens) - exact).norm() for other in (small, nearest)]
+    assert errors[0] < errors[1]
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_smoothquant_rounds_weights_and_inputs(model, tokens, static):
+    scheme = Scheme(Format(8, symmetric=True), "channel")
+    exact = model(tokens)
+    small, codes = smoothquant_model(model, tokens, scheme, static)
+    packed = pack_model(small, codes)
+    assert sum(name.endswith("input_scale") for name in packed) == (len(codes) if static else 0)
+    back = unpack_model(packed, small)
+    assert back(tokens).equal(small(tokens))
+    assert 0 < (small(tokens) - exact).norm() < 0.1 * exact.norm()

@@ -17,7 +17,10 @@ import torch
 from torch import Tensor
 
 from course_lib.formats.linear import Codes, Scheme, nearest_codes
+from course_lib.language_models.activations import quantized_inputs
+from course_lib.language_models.awq import clipped, scaled
 from course_lib.language_models.gptq import gptq
+from course_lib.language_models.smoothquant import input_maxima, smoothed
 from course_lib.language_models.sparsegpt import sparsegpt
 from course_lib.language_models.walk import Stage, treat_blocks
 from course_lib.language_models.wanda import n_of_m_mask, row_mask, wanda_score
@@ -135,3 +138,49 @@ def _each_layer(
 
     treat_blocks(model, tokens, treat, progress=progress)
     return model
+
+
+@torch.no_grad()
+def awq_model(model: Llama, tokens: Tensor, scheme: Scheme, progress: bool = False) -> Coded:
+    """AWQ: scales folded into the model, then ranges that clip, then every weight to its nearest.
+
+    Args:
+        tokens: of the calibration text, (B, T).
+        scheme: its own ranges serve while the scales are searched.
+        progress: whether a bar shows the blocks, twice.
+
+    Returns:
+        The new model, norms included, and the codes of its weights by name.
+    """
+    model = scaled(model, tokens, scheme, progress)
+    codes = {}
+    for name, chosen in clipped(model, tokens, scheme, progress).items():
+        weight = model.get_parameter(name)
+        codes[name] = nearest_codes(weight, chosen)
+        weight.copy_(codes[name].weight)
+    return model, codes
+
+
+def smoothquant_model(
+    model: Llama,
+    tokens: Tensor,
+    scheme: Scheme,
+    static: bool,
+    alpha: float = 0.5,
+    progress: bool = False,
+) -> Coded:
+    """SmoothQuant: smoothed, every weight to its nearest level, and inputs of as many bits.
+
+    Args:
+        tokens: of the calibration text, (B, T).
+        scheme: of the weights; its bits are the inputs', too.
+        static: whether a layer's inputs have one scale for all tokens, or each token its own.
+        alpha: as for `smoothing_scale`.
+        progress: whether a bar shows the blocks.
+
+    Returns:
+        The new model, whose layers round their inputs, and the codes of its weights by name.
+    """
+    model, codes = nearest_model(smoothed(model, tokens, alpha, progress), scheme)
+    maxima = input_maxima(model, tokens, progress) if static else None
+    return quantized_inputs(model, scheme.format.bits, maxima), codes
