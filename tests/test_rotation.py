@@ -139,6 +139,15 @@ def test_a_walk_records_what_is_turned_online_and_no_scale_is_folded_behind_it()
         fold_scale(turned.blocks[0], DOWN, torch.ones(40))
 
 
+def test_a_second_rotation_of_the_stream_is_fine_but_not_of_what_down_is_given():
+    hidden = random_hadamard(40, seeded())
+    turned = rotated(small(), random_hadamard(24, seeded()), hidden)
+    again = rotated(turned, random_orthogonal(24, seeded()))
+    torch.testing.assert_close(again(TOKENS), small()(TOKENS), rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match="turns those inputs already"):
+        rotated(turned, torch.eye(24), hidden)
+
+
 def test_half_precision_stays_what_it_was():
     model = small().half()
     turned = rotated(model, random_hadamard(24, seeded()), random_hadamard(40, seeded()))

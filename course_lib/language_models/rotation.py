@@ -99,7 +99,8 @@ def rotated(model: Llama, residual: Tensor, hidden: Tensor | None = None) -> Lla
         A model with a head of its own (`config.tied` is False) and norms whose weights are 1.
 
     Raises:
-        ValueError: a matrix is not orthogonal, or of another shape; a weight is NaN or infinite.
+        ValueError: a matrix is not orthogonal, or of another shape; a weight is NaN or infinite;
+            `hidden` is given twice, the second time for the model that the first gave.
 
     >>> from course_lib.models.pretrained import tiny
     >>> model, tokens = tiny()[0], torch.tensor([[3, 1, 4, 1, 5]])
@@ -118,6 +119,8 @@ def rotated(model: Llama, residual: Tensor, hidden: Tensor | None = None) -> Lla
         _turn_block(block, residual)
     if hidden is not None:
         hidden = _orthogonal(hidden, model.config.mlp_width, "hidden", model)
+        if any(isinstance(block.mlp, TurnedMLP) for block in model.blocks):
+            raise ValueError("hidden must be None for a model that turns those inputs already")
         for block in model.blocks:
             _multiply(block.mlp.down, hidden)
             block.mlp = TurnedMLP(block.mlp, hidden)
