@@ -98,7 +98,8 @@ def parts_of(codes: Tensor, grid: Grid) -> dict[str, Tensor]:
     tensor([0.5000], dtype=torch.float16)
     """
     scale, format = grid.scale.to(torch.float16), grid.format
-    if not is_fake(scale) and not ((scale == grid.scale) & (scale > 0)).all():
+    exact = (scale == grid.scale) & (scale > 0) & scale.isfinite()
+    if not is_fake(scale) and not exact.all():
         raise ValueError("scale must hold float16 numbers above 0; `stored_grid` makes it so")
     if codes.numel() == 0 or codes.numel() % len(scale):
         raise ValueError(
