@@ -50,7 +50,7 @@ def gradients(model, x, y):
 # ---------------------------------------------------------------- against others
 
 
-def channel_order(importance, model):
+def channel_scores(importance, model):
     """Torch-Pruning's scores of the outputs of model[2], taken alone, without its normalization.
 
     Its group is the layer's rows and the next layer's columns. Its scores of a channel are sums of
@@ -75,28 +75,38 @@ def test_taylor_is_torch_prunings(reduction):
     if reduction == "sum":
         ours = ours + taylor(model[4].weight, g["4.weight"]).sum(0)
     peer = torch_pruning.importance.TaylorImportance(group_reduction=reduction, normalizer=None)
-    theirs = channel_order(peer, model)
+    theirs = channel_scores(peer, model)
     torch.testing.assert_close(ours, theirs)
-    assert ours.argsort().equal(theirs.argsort())
+    assert ours.argsort(stable=True).equal(theirs.argsort(stable=True))
 
 
 @pytest.mark.parametrize("reduction", ["first", "sum"])
-def test_saliency_with_squared_gradients_is_half_of_torch_prunings(reduction):
-    """Its HessianImportance is Σ w² ḡ² with the mean of per-example squares in place of h."""
+@pytest.mark.parametrize("count", [1, 40])
+def test_saliency_with_squared_gradients_is_half_of_torch_prunings(reduction, count):
+    """Its HessianImportance of a channel is Σ h w², with the mean of per-example g² as h.
+
+    In 1.6.1 its `accumulate_grad` keeps the last example alone: it looks for a name among tensors,
+    and does not find it. So only one example is given to it; of 40, the mean is put where it reads
+    h if nothing was accumulated.
+    """
     torch_pruning = pytest.importorskip("torch_pruning")
-    model, (x, y) = network(), examples()
+    model, (x, y) = network(), examples(count)
     peer = torch_pruning.importance.HessianImportance(group_reduction=reduction, normalizer=None)
-    squares = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
-    for i in range(len(x)):
+    h = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    for i in range(count):
         for name, g in gradients(model, x[i : i + 1], y[i : i + 1]).items():
-            squares[name] += g.square() / len(x)
+            h[name] += g.square() / count
+    if count == 1:
         peer.accumulate_grad(model)
-    ours = saliency(model[2].weight, squares["2.weight"]).sum(1)
+    else:
+        for name, parameter in model.named_parameters():
+            parameter.grad = h[name].clone()
+    ours = saliency(model[2].weight, h["2.weight"]).sum(1)
     if reduction == "sum":
-        ours = ours + saliency(model[4].weight, squares["4.weight"]).sum(0)
-    theirs = channel_order(peer, model)
+        ours = ours + saliency(model[4].weight, h["4.weight"]).sum(0)
+    theirs = channel_scores(peer, model)
     torch.testing.assert_close(2 * ours, theirs)
-    assert ours.argsort().equal(theirs.argsort())
+    assert ours.argsort(stable=True).equal(theirs.argsort(stable=True))
 
 
 def test_random_removes_as_many_as_pytorch_does():
@@ -283,7 +293,7 @@ def test_movement_of_frozen_and_masked_weights_stands_still():
         optimizer.step()
     assert not scores["0.weight"].any()
     assert not scores["2.weight"][~masks["2.weight"]].any()
-    assert scores["2.weight"][masks["2.weight"]].any() and scores["4.weight"].all()
+    assert scores["2.weight"][masks["2.weight"]].any() and scores["4.weight"].any()
 
 
 def test_movement_in_half_precision_collects_what_halves_would_lose():
