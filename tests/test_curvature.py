@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from course_lib.models.llama import Llama, LlamaConfig, initialize
+from course_lib.models.llama import Llama, LlamaConfig
 from course_lib.pruning.curvature import (
     exact_hessian,
     hessian_diagonal,
@@ -165,9 +165,7 @@ def test_attention_can_be_differentiated_twice(monkeypatch):
     config = LlamaConfig(
         vocabulary=7, width=8, layers=1, heads=2, kv_heads=1, mlp_width=6, context=8
     )
-    model = Llama(config)
-    initialize(model)
-    model.double()
+    model = Llama(config).double()  # the embedding is N(0, 1), so steps of 1e-5 are small
     tokens = torch.randint(7, (2, 6), generator=seeded(1))
     weights = {name: p.detach() for name, p in model.named_parameters()}
 
@@ -183,11 +181,10 @@ def test_attention_can_be_differentiated_twice(monkeypatch):
     )
     signs = torch.cat([t.flatten() for t in v.values()]).double()
     row = torch.cat([t.flatten() for t in found.values()])
-    # steps of 1e-5 in each of 416 directions: an error of about (1e-5)² times a third derivative
-    torch.testing.assert_close(row, signs * (up - down) / 2e-5, rtol=1e-5, atol=1e-6)
-    assert row.abs().max() > 1e-3
-    embedding = {"embedding.weight": weights["embedding.weight"]}
-    assert exact_hessian(loss, embedding).shape == (56, 56)
+    # an error of (1e-5)² times a third derivative of the gradient along v, which is near 1e4
+    torch.testing.assert_close(row, signs * (up - down) / 2e-5, rtol=1e-5, atol=1e-5)
+    assert row.abs().max() > 0.1
+    torch.testing.assert_close(row, signs * (exact_hessian(loss, weights) @ signs))
 
 
 # ---------------------------------------------------------------- many weights at once

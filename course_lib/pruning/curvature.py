@@ -86,7 +86,7 @@ def hutchinson_diagonal(
     Args:
         loss: of the weights by name, a 0-d tensor.
         weights: where to take it.
-        probes: K, at least 1. Each costs about two backward passes.
+        probes: K, at least 1. Each costs two or three backward passes.
         generator: a CPU generator, so that the same seed gives the same v on every device.
 
     Returns:
