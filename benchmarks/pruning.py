@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.pruning
 
-Times are CPU seconds; the sides take turns, the figure is the median of 7. Extra memory is the
-growth of a fresh process's peak during one call.
+Times are CPU seconds; the sides take turns, the figure is the median of 7, for Optimal Brain Surgeon
+that of one run. Extra memory is the growth of a fresh process's peak during one call.
 """
 
 import copy

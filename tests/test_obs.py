@@ -259,6 +259,17 @@ def test_scales_of_inputs_and_weights_cancel(scale):
     torch.testing.assert_close(found * scales, obs_prune(weight, hessian, 0.5), **EXACT)
 
 
+def test_autocast_does_not_reach_it():
+    weight, X, hessian = layer(0)
+    X, weight = X.float(), weight.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer_hessian(X).dtype == torch.float64
+        inside = obs_prune(weight, layer_hessian(X), 0.5)
+        step = obs_step(weight[0], damped_inverse(hessian.float()), 3)
+    assert inside.equal(obs_prune(weight, layer_hessian(X), 0.5))
+    assert step[1].equal(obs_step(weight[0], damped_inverse(hessian.float()), 3)[1])
+
+
 def test_all_and_nothing_and_one_weight():
     weight, _, hessian = layer(0)
     assert obs_prune(weight, hessian, 1.0).equal(weight)
