@@ -61,7 +61,7 @@ class Codes:
     @property
     def weight(self) -> Tensor:
         """The weight that comes back from a file, (O, I)."""
-        rows = self.codes.view(len(self.grid.scale), -1)  # (O, I) -> (R, C)
+        rows = self.codes.reshape(len(self.grid.scale), -1)  # (O, I) -> (R, C)
         return dequantize(rows, self.grid).view(self.codes.shape)
 
 
