@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from benchmarks import authors
-from benchmarks.measuring import cpu_seconds, report
+from benchmarks.measuring import cpu_seconds, extra_bytes, in_a_fresh_process, report
 from course_lib.formats.linear import Scheme
 from course_lib.language_models.awq import search_clip
 from course_lib.language_models.gptq import gptq
 from course_lib.language_models.moments import output_error
 from course_lib.language_models.sparsegpt import sparsegpt
+from course_lib.language_models.walk import Stage, treat_blocks
 from course_lib.language_models.wanda import row_mask, wanda_score
+from course_lib.models.llama import Llama, LlamaConfig
 from course_lib.quantization.linear import Format, fake_quantize, fit_grid
 
 SIZE = 2048
@@ -105,6 +107,24 @@ def awq_table(weight: Tensor, gram: Tensor) -> None:
     report(title, cpu_seconds(sides, 1), 0.02)
 
 
+def leave(stage: Stage) -> None:
+    """Treats nothing."""
+
+
+def walk_megabytes(layers: int) -> float:
+    """How much the peak memory grows while a decoder of so many blocks is walked through."""
+    config = LlamaConfig(512, 256, layers, 4, 2, 768, 256)
+    tokens = torch.zeros(16, 256, dtype=torch.int64)
+    treat_blocks(Llama(config), tokens, leave, range(1))  # loads what is loaded once
+    return extra_bytes(treat_blocks, Llama(config), tokens, leave) / 2**20
+
+
+def walk_table() -> None:
+    """Memory beside the model's, for 2 blocks and for 16."""
+    few, many = (in_a_fresh_process(walk_megabytes, layers) for layers in (2, 16))
+    print(f"a walk, extra memory: {few:.0f} MB for 2 blocks, {many:.0f} MB for 16")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     made = layer()
@@ -114,3 +134,4 @@ if __name__ == "__main__":
         sparsegpt_table(*made, share)
     wanda_table(*made)
     awq_table(*made)
+    walk_table()

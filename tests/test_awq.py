@@ -1,4 +1,7 @@
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -323,3 +326,36 @@ def test_a_broken_model_is_refused():
     for treat in (scaled, clipped):
         with pytest.raises(ValueError, match="must be finite"):
             treat(model, TOKENS, Scheme(Format(3), 8))
+
+
+ON_AN_ACCELERATOR = """
+import torch
+from fake_accelerator import accelerator
+from course_lib.language_models.activations import InputQuantized
+from course_lib.language_models.awq import search_clip
+from course_lib.language_models.rotation import fold_norms
+from course_lib.models.llama import Llama, LlamaConfig
+from course_lib.quantization.linear import Format
+
+with accelerator() as put, torch.no_grad():
+    weight, gram = put(torch.zeros(8, 12)), put(torch.zeros(12, 12))
+    found = []
+    for format in (Format(4), Format(8, symmetric=True)):
+        for granularity in ("channel", 4):
+            found += search_clip(weight, gram, format, granularity)
+    model = put(Llama(LlamaConfig(20, 16, 2, 4, 2, 24, 32, tied=False)))
+    fold_norms(model)
+    found += [model(put(torch.zeros(2, 5).long()))]
+    found += [InputQuantized(put(torch.nn.Linear(12, 3)), 4)(weight)]
+    assert len(found) == 10 and all(tensor.device.type == "toygpu" for tensor in found)
+"""
+
+
+@pytest.mark.slow
+def test_what_asks_for_no_number_runs_on_an_accelerator():
+    tests = Path(__file__).resolve().parent
+    done = subprocess.run(
+        [sys.executable, "-c", ON_AN_ACCELERATOR], cwd=tests, capture_output=True, text=True,
+        env={"PYTHONPATH": f"{tests}:{tests.parent}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

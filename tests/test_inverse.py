@@ -113,6 +113,7 @@ def test_half_precision_and_autocast_are_computed_in_float32():
         (torch.tensor([[1.0, torch.nan], [0.0, 1.0]]), 0.01, "gram must be finite; got 1 NaN"),
         (-torch.eye(2), 0.01, "gram must have no negative diagonal; the least is -1"),
         (torch.tensor([[1.0, 0.5], [0.0, 1.0]]), 0.01, "gram must be symmetric"),
+        (torch.tensor([[1e-20, 1e20], [1e20, 1e-20]]), 0.01, "gram must be a mean of x xᵀ"),
     ],
 )
 def test_bad_input_is_refused(gram, damping, message):

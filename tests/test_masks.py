@@ -12,10 +12,10 @@ from course_lib.models.muon import Muon
 from course_lib.models.parts import prunable_weights
 from course_lib.pruning.masks import (
     apply_masks,
-    cubic_density,
     hold_masks,
     magnitude_masks,
     magnitude_pruned,
+    masks_by_score,
 )
 
 OPTIMIZERS = {
@@ -90,6 +90,62 @@ def test_exactly_k_weights_stay_even_if_all_are_equal():
     masks = magnitude_masks(weights, 0.7)
     assert masks["a"].all()
     assert masks["b"].tolist() == [True] * 5 + [False] * 45
+
+
+def test_signed_scores_keep_the_highest_and_exactly_k():
+    scores = {"a": torch.tensor([[-5.0, 0.0], [3.0, -1.0]]), "b": torch.tensor([-0.0, -2.0])}
+    kept = [
+        [name + str(at) for name, mask in masks_by_score(scores, k / 6).items()
+         for at in mask.flatten().nonzero().flatten().tolist()]
+        for k in range(7)
+    ]  # fmt: skip
+    assert [len(names) for names in kept] == list(range(7))
+    assert kept[1:6] == [
+        ["a2"],
+        ["a1", "a2"],  # of the two zeros, the first
+        ["a1", "a2", "b0"],
+        ["a1", "a2", "a3", "b0"],
+        ["a1", "a2", "a3", "b0", "b1"],
+    ]
+
+
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_scores_are_kept_as_sorting_keeps_them(per_layer):
+    generator = torch.Generator().manual_seed(0)
+    scores = {n: torch.randn(20, 30, generator=generator) for n in ("a", "b", "c")}
+    for density in (0.0, 0.013, 0.5, 0.9, 1.0):
+        masks = masks_by_score(scores, density, per_layer)
+        groups = [[n] for n in scores] if per_layer else [list(scores)]
+        for names in groups:
+            joined = torch.cat([scores[n].flatten() for n in names])
+            kept = torch.cat([masks[n].flatten() for n in names])
+            assert kept.sum() == round(density * len(joined))
+            order = joined.argsort(descending=True)
+            assert kept[order[: int(kept.sum())]].all()
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -1.0, float("inf"), -float("inf")])
+def test_of_equal_scores_the_first_stay(value):
+    masks = masks_by_score({"a": torch.full((2, 3), value), "b": torch.full((4,), value)}, 0.7)
+    assert masks["a"].all()
+    assert masks["b"].tolist() == [True, False, False, False]
+
+
+def test_infinite_scores_are_scores():
+    scores = {"w": torch.tensor([-torch.inf, 1.0, torch.inf, -1e38])}
+    assert masks_by_score(scores, 0.25)["w"].tolist() == [False, False, True, False]
+    assert masks_by_score(scores, 0.75)["w"].tolist() == [False, True, True, True]
+
+
+def test_magnitude_masks_are_masks_by_magnitude():
+    weights = prunable_weights(network())
+    magnitudes = {name: w.abs() for name, w in weights.items()}
+    for per_layer in (False, True):
+        masks = magnitude_masks(weights, 0.3, per_layer)
+        assert all(
+            mask.equal(masks[name])
+            for name, mask in masks_by_score(magnitudes, 0.3, per_layer).items()
+        )
 
 
 def test_pruning_returns_a_copy_and_is_idempotent():
@@ -180,19 +236,11 @@ def test_masks_may_be_tightened_while_training():
     masks = magnitude_masks(weights, 1.0)
     hold_masks(optimizer, weights, masks)
     left = []
-    for step in range(6):
-        masks.update(magnitude_masks(weights, cubic_density(step, start=0, stop=4, final=0.1)))
+    for density in (1, 0.48, 0.21, 0.1, 0.1):
+        masks.update(magnitude_masks(weights, density))
         train(model, optimizer, steps=1)
         left.append(nonzeros(weights))
-    assert left == [round(d * 324) for d in (1, 0.4796875, 0.2125, 0.1140625, 0.1, 0.1)]
-
-
-def test_cubic_density_is_the_papers_schedule():
-    """s_t = s_f + (s_i − s_f)(1 − (t − t₀) / (n Δt))³; s_i = 0, s_f = 0.9, t₀ = 10, n Δt = 40."""
-    for t in range(10, 51):
-        sparsity = 0.9 + (0 - 0.9) * (1 - (t - 10) / 40) ** 3
-        assert cubic_density(t, start=10, stop=50, final=0.1) == pytest.approx(1 - sparsity)
-    assert [cubic_density(t, 10, 50, 0.1) for t in (0, 10, 50, 99)] == [1, 1, 0.1, 0.1]
+    assert left == [round(d * 324) for d in (1, 0.48, 0.21, 0.1, 0.1)]
 
 
 @pytest.mark.parametrize(
@@ -200,9 +248,13 @@ def test_cubic_density_is_the_papers_schedule():
     [
         (lambda w: magnitude_masks(w, 1.1), "density must be from 0 to 1; got 1.1"),
         (lambda w: magnitude_masks(w, float("nan"), per_layer=True), "density must be"),
+        (lambda w: masks_by_score(w, -0.1), "density must be from 0 to 1; got -0.1"),
+        (lambda w: masks_by_score({"w": w["w"] * torch.nan}, 0.5), "not hold NaN; 'w' does"),
+        (lambda w: masks_by_score({"w": w["w"].int()}, 0.5), "one floating dtype"),
+        (lambda w: masks_by_score({"w": w["w"].int()}, 0.5, per_layer=True), "one floating dtype"),
+        (lambda w: masks_by_score({**w, "h": w["w"].half()}, 0.5), "one floating dtype"),
+        (lambda w: masks_by_score({}, 0.5), "one floating dtype"),
         (lambda w: apply_masks(w, {"w": torch.ones(3, dtype=torch.bool)}), "the mask of 'w'"),
-        (lambda w: cubic_density(1, 5, 5, 0.1), "stop must be after start=5; got 5"),
-        (lambda w: cubic_density(1, 0, 5, -0.1), "final must be from 0 to 1"),
     ],
 )
 def test_bad_input_is_refused(call, says):

@@ -1,6 +1,9 @@
 """Methods on whole models: every linear layer, the model left alone, the file that comes back."""
 
 import copy
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -109,3 +112,45 @@ def test_smoothquant_rounds_weights_and_inputs(model, tokens, static):
     back = unpack_model(packed, small)
     assert back(tokens).equal(small(tokens))
     assert 0 < (small(tokens) - exact).norm() < 0.1 * exact.norm()
+
+
+ON_AN_ACCELERATOR = """
+import torch
+from fake_accelerator import accelerator
+from course_lib.formats.linear import Scheme, parts_of
+from course_lib.language_models.gptq import gptq
+from course_lib.language_models.moments import Moments, output_error
+from course_lib.language_models.sparsegpt import sparsegpt
+from course_lib.language_models.wanda import n_of_m_mask, row_mask, wanda_score
+from course_lib.language_models.walk import treat_blocks
+from course_lib.models.llama import Llama, LlamaConfig
+from course_lib.quantization.linear import Format
+
+with accelerator() as put:
+    x, weight = put(torch.zeros(3, 12)), put(torch.zeros(8, 12))
+    moments = Moments.empty(12, device=x.device).add(x)
+    found = [moments.gram, moments.mean_abs, output_error(weight, moments.gram)]
+    for format in (Format(4), Format(8, symmetric=True)):
+        for granularity in ("tensor", "channel", 4):
+            for static in (True, False):
+                codes = gptq(weight, moments.gram, Scheme(format, granularity), False, static)
+                found += [codes.codes, codes.weight, *parts_of(codes.codes, codes.grid).values()]
+    score = wanda_score(weight, moments.gram)
+    found += [n_of_m_mask(score, 2, 4), sparsegpt(weight, moments.gram, (2, 4), codes.grid)]
+    model = put(Llama(LlamaConfig(20, 16, 2, 4, 2, 24, 32)))
+    seen = []
+    found.append(treat_blocks(model, put(torch.zeros(2, 5).long()), seen.append))
+    found += [stage.moments.gram for stage in seen]
+    assert len(seen) == 8 and all(tensor.device.type == "toygpu" for tensor in found)
+"""
+
+
+@pytest.mark.slow
+def test_everything_runs_on_an_accelerator():
+    """But for what asks for a number: columns by falling power, the k-th largest score."""
+    tests = Path(__file__).resolve().parent
+    done = subprocess.run(
+        [sys.executable, "-c", ON_AN_ACCELERATOR], cwd=tests, capture_output=True, text=True,
+        env={"PYTHONPATH": f"{tests}:{tests.parent}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from course_lib.models import selection
-from course_lib.models.selection import INTEGERS, kth_largest, largest_masks
+from course_lib.models.selection import INTEGERS, highest_masks, kth_largest, largest_masks
 from course_lib.pruning.objective import largest_mask
 
 any_floats = arrays.arrays(
@@ -35,6 +35,30 @@ def test_masks_are_those_of_the_joined_tensor(first, second, data):
     tensors = dict(zip("ab", joined.split([len(first), len(second)]), strict=True))
     masks = largest_masks(tensors, k)
     assert torch.cat([masks["a"], masks["b"]]).equal(largest_mask(joined, k))
+
+
+def highest_by_sorting(scores, k):
+    mask = torch.zeros(scores.numel(), dtype=torch.bool)
+    mask[scores.flatten().argsort(descending=True, stable=True)[:k]] = True
+    return mask.view(scores.shape)
+
+
+@given(any_floats, any_floats, st.data())
+def test_the_highest_are_those_of_the_sorted_joined_tensor(first, second, data):
+    joined = torch.cat([torch.from_numpy(first), torch.from_numpy(second)])
+    k = data.draw(st.integers(0, len(joined)))
+    tensors = dict(zip("ab", joined.split([len(first), len(second)]), strict=True))
+    masks = highest_masks(tensors, k)
+    assert torch.cat([masks["a"], masks["b"]]).equal(highest_by_sorting(joined, k))
+    if k:
+        assert kth_largest(tensors, k, signed=True)[0] == joined.sort(descending=True).values[k - 1]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_the_highest_of_every_width_of_float(dtype):
+    scores = torch.randn(50, 60, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for k in (0, 1, 7, 1500, 2999, 3000):
+        assert highest_masks({"w": scores}, k)["w"].equal(highest_by_sorting(scores, k))
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)

@@ -20,7 +20,7 @@ def test_the_new_weight_is_that_of_the_authors(density):
     weight, gram = layer(12, 200, tokens=600)
     ours, theirs = sparsegpt(weight, gram, density), authors.sparsegpt(weight, 2 * gram, density)
     assert torch.equal(ours == 0, theirs == 0)
-    torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
@@ -67,20 +67,25 @@ def test_when_the_first_input_goes_the_others_are_least_squares():
     torch.testing.assert_close(pruned[0, 1:], best)
 
 
-def test_never_better_than_the_best_subset_and_on_average_better_than_no_repair():
-    errors = torch.zeros(3, dtype=torch.float64)  # the best, SparseGPT, Wanda
+def test_never_better_than_the_best_subset():
     for _ in range(40):
         x, weight = torch.randn(30, 6, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
-        x = x @ torch.randn(6, 6, dtype=torch.float64)
-        gram, target = x.T @ x / 30, x @ weight
-        ours = sparsegpt(weight[None], gram, 0.5, damping=0.0)[0]
-        masked = weight * row_mask(wanda_score(weight[None], gram), 0.5)[0]
-        made = torch.stack(
-            [squared_error(x, target, w) for w in (best_subset(x, target, 3), ours, masked)]
-        )
-        assert (made[1:] >= made[0] * (1 - 1e-6)).all()
-        errors += made
-    assert errors[0] < errors[1] < 0.6 * errors[2]
+        ours = sparsegpt(weight[None], x.T @ x / 30, 0.5, damping=0.0)[0]
+        best = squared_error(x, x @ weight, best_subset(x, x @ weight, 3))
+        assert squared_error(x, x @ weight, ours) >= best * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("density", [0.5, (2, 4)])
+def test_repair_pays(density):
+    """Beside the same zeros without a repair, and beside Wanda's."""
+    x = torch.randn(400, 64) @ (torch.eye(64) + 0.1 * torch.randn(64, 64))
+    weight, gram = torch.randn(40, 64), x.T @ x / 400
+    ours = sparsegpt(weight, gram, density)
+    error = output_error(weight - ours, gram).sum()
+    assert error < 0.8 * output_error(weight * (ours == 0), gram).sum()
+    if density == 0.5:
+        gone = ~row_mask(wanda_score(weight, gram), 0.5)
+        assert error < 0.9 * output_error(weight * gone, gram).sum()
 
 
 @pytest.mark.parametrize("density", [0.0, 0.1, 0.5, 0.77, 1.0])

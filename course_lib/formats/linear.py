@@ -61,7 +61,7 @@ class Codes:
     @property
     def weight(self) -> Tensor:
         """The weight that comes back from a file, (O, I)."""
-        rows = self.codes.view(len(self.grid.scale), -1)  # (O, I) -> (R, C)
+        rows = self.codes.reshape(len(self.grid.scale), -1)  # (O, I) -> (R, C)
         return dequantize(rows, self.grid).view(self.codes.shape)
 
 
@@ -98,7 +98,8 @@ def parts_of(codes: Tensor, grid: Grid) -> dict[str, Tensor]:
     tensor([0.5000], dtype=torch.float16)
     """
     scale, format = grid.scale.to(torch.float16), grid.format
-    if not is_fake(scale) and not ((scale == grid.scale) & (scale > 0)).all():
+    exact = (scale == grid.scale) & (scale > 0) & scale.isfinite()
+    if not is_fake(scale) and not exact.all():
         raise ValueError("scale must hold float16 numbers above 0; `stored_grid` makes it so")
     if codes.numel() == 0 or codes.numel() % len(scale):
         raise ValueError(

@@ -38,8 +38,8 @@ from course_lib.quantization.calibration import Range, minmax_range
 from course_lib.quantization.linear import Format, fake_quantize, fit_grid
 from course_lib.quantization.rows import row_blocks, to_rows
 
-EXPONENTS = torch.arange(20) / 20  # α
-SHARES = 1 - torch.arange(10) / 20  # γ
+EXPONENTS = tuple(step / 20 for step in range(20))  # α
+SHARES = 10  # how many γ: 1, 0.95 … 0.55
 FLOOR = 1e-4  # of the largest mean |x|: a channel where nothing flows has a scale, too
 
 
@@ -75,7 +75,7 @@ def search_scale(
     check_finite(moments.mean_abs, "mean_abs")
     mean = moments.mean_abs.clamp(min=FLOOR * moments.mean_abs.max())
     best, least = torch.ones_like(mean), None
-    for exponent in EXPONENTS.tolist():
+    for exponent in EXPONENTS:
         scale = _normalized(mean**exponent)
         error = sum(_scaled_error(weight, moments.gram, scale, quantize) for weight in wide)
         if least is None or error < least:
@@ -146,8 +146,9 @@ def _best_share(rows: Tensor, low: Tensor, high: Tensor, grams: Tensor, format: 
     """γ* of the rows of some outputs: (R, 1). Errors in steps, w/s − q, need the fewest passes."""
     largest = torch.maximum(low.abs(), high.abs())
     whole = fit_grid(low, high, format).scale
+    shares = 1 - torch.arange(SHARES, device=rows.device, dtype=rows.dtype) / 20
     errors = []
-    for share in SHARES.tolist():
+    for share in shares:
         ends = torch.maximum(low, -share * largest), torch.minimum(high, share * largest)
         grid = fit_grid(*ends, format)
         zero_point = grid.zero_point.to(rows.dtype)
@@ -157,7 +158,7 @@ def _best_share(rows: Tensor, low: Tensor, high: Tensor, grams: Tensor, format: 
         error = (per_group @ grams).mul_(per_group).sum(dim=2)  # (I/C, O, C) -> (I/C, O)
         errors.append(error.T.reshape(-1, 1) * (grid.scale / whole).square())  # (R, 1)
     chosen = torch.stack(errors).argmin(dim=0)  # (K, R, 1) -> (R, 1); of equal ones the widest
-    return SHARES.to(rows)[chosen]
+    return shares[chosen]
 
 
 def _wide(weight: Tensor, gram: Tensor) -> Tensor:

@@ -112,33 +112,25 @@ def _rounded(
             done = slice(panel.start, strip.start)
             ahead = target[strip.start - panel.start : strip.stop - panel.start]
             ahead.addmm_(unit[done, strip].T, change[done])
-            _round_strip(
-                ahead,
-                weight[strip],
-                unit[strip, strip],
-                levels,
-                groups[strip],
-                change[strip],
-                steps[strip],
-            )
+            _round_strip(ahead, strip, unit[strip, strip], groups, levels, (weight, change, steps))
     return steps
 
 
 def _round_strip(
     target: Tensor,
-    weight: Tensor,
+    strip: slice,
     unit: Tensor,
-    levels: Levels,
     groups: list[int],
-    change: Tensor,
-    steps: Tensor,
+    levels: Levels,
+    parts: tuple[Tensor, Tensor, Tensor],
 ) -> None:
     """In place, change and steps: column by column, the level nearest to the target.
 
     target: (C, O), without what the columns of the strip ask of each other.
     """
+    weight, change, steps = (part[strip] for part in parts)
     carried = unit.T.contiguous()  # (C, C): row j holds what goes to column j
-    for j, k in enumerate(groups):
+    for j, k in enumerate(groups[strip]):
         wanted = torch.addmv(target[j], change[:j].T, carried[j, :j])
         levels.steps(wanted, k, out=steps[j])
         torch.addcmul(weight[j], steps[j], levels.scale[k], value=-1, out=change[j])

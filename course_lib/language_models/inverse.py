@@ -6,8 +6,8 @@ column of R by its diagonal: V = R / R_jj. What an error costs then falls apart 
     error  =  ‖(W − Ŵ) R‖²  =  Σ_j R_jj² ‖t_j − ŵ_j‖²        t_j = w_j + Σ_{i<j} (w_i − ŵ_i) V_ij
 
 t_j, the *target* of column j, is the weight plus what makes up for the errors of the columns before
-it. Once these are chosen, the best that column j can do is to come near to t_j: the levels nearest
-to it for GPTQ, 0 where it is small for SparseGPT. Nothing is inverted.
+it. Once these are chosen, the best that column j can do is to come near to t_j: GPTQ takes the
+nearest levels, SparseGPT 0 where that is cheap. Nothing is inverted.
 
 The papers go another way to the same numbers: after each column they move all columns to its
 right, by the rows of the factor U of H⁻¹ = UᵀU. U is R⁻¹, so 1 / U_jj = R_jj, and a column is
@@ -27,6 +27,8 @@ from torch import Tensor
 
 from course_lib.device import without_autocast
 from course_lib.models.finite import check_finite, is_fake
+
+MOST_DAMPING = 1e9  # no Gram matrix needs more than its own rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +63,8 @@ def damped_factor(gram: Tensor, damping: float = 0.01) -> Factor:
         The factor, in the dtype of `gram`, at least float32.
 
     Raises:
-        ValueError: G is not (I, I), symmetric and finite, or has a negative number on its
-            diagonal; damping is negative.
+        ValueError: G is not (I, I), symmetric and finite, has a negative number on its diagonal,
+            or is so far from a Gram matrix that no damping up to 10⁹ helps; damping is negative.
 
     >>> factor = damped_factor(torch.tensor([[2.0, 1.0], [1.0, 1.0]]), damping=0.0)
     >>> R = factor.unit * factor.diagonal
@@ -83,6 +85,8 @@ def damped_factor(gram: Tensor, damping: float = 0.01) -> Factor:
         if is_fake(gram) or not failed:
             break
         damping = max(10 * damping, 1e-6)
+        if damping > MOST_DAMPING:
+            raise ValueError(f"gram must be a mean of x xᵀ; damping of {damping:.0e} is too little")
     R = lower.flip(0, 1)
     diagonal = R.diagonal().clone()
     return Factor(R.div_(diagonal), diagonal, dead, damping)
@@ -102,7 +106,7 @@ def _check_gram(gram: Tensor, damping: float) -> None:
         )
     probe = torch.linspace(1, 2, len(gram), dtype=gram.dtype, device=gram.device)
     ways = gram @ probe, probe @ gram  # the same if G = Gᵀ, and much faster than to turn G
-    if (ways[0] - ways[1]).abs().max() > 1e-3 * gram.diagonal().max() * len(gram):
+    if (ways[0] - ways[1]).abs().max() > 1e-3 * gram.abs().max() * len(gram):
         raise ValueError("gram must be symmetric; G v and v G differ by more than a thousandth")
 
 

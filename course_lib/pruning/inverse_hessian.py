@@ -31,7 +31,7 @@ def layer_hessian(inputs: Tensor) -> Tensor:
     Raises:
         ValueError: the shape does not fit, or inputs are not finite.
 
-    Source: Frantar and Alistarh, 2022, "Optimal Brain Compression: A Framework for Accurate
+    Source: Frantar, Singh, Alistarh, 2022, "Optimal Brain Compression: A Framework for Accurate
     Post-Training Quantization and Pruning".
 
     >>> layer_hessian(torch.tensor([[1.0, 0.0], [1.0, 2.0]]))

@@ -1,12 +1,12 @@
-"""Prune a real model: choose masks for its weights, train under them, tighten them by a schedule.
+"""Prune a real model: choose masks for its weights, and train under them.
 
 A mask says for each weight whether it stays. Setting weights to zero once is not enough when
 training goes on: the next gradient, the momentum of earlier ones or an optimizer's running averages
 would bring them back. `hold_masks` therefore repeats the projection θ ← θ ⊙ m after every step, on
 the weights and on all that the optimizer remembers about them.
 
-Sources: Han, Pool, Tran, Dally, 2015, "Learning both Weights and Connections for Efficient Neural
-Networks"; Zhu and Gupta, 2017, "To Prune, or Not to Prune".
+Source: Han, Pool, Tran, Dally, 2015, "Learning both Weights and Connections for Efficient Neural
+Networks".
 """
 
 import copy
@@ -16,7 +16,43 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.models.parts import prunable_weights
-from course_lib.models.selection import largest_masks
+from course_lib.models.selection import highest_masks
+from course_lib.pruning.scores import magnitude
+
+
+def masks_by_score(
+    scores: Mapping[str, Tensor], density: float, per_layer: bool = False
+) -> dict[str, Tensor]:
+    """Keep the weights with the highest scores, k = round(density · size) of them.
+
+    The order is that of numbers, signs included: −2 goes before −1, and −1 before 0. So a score
+    whose sign means nothing must come as a magnitude.
+
+    Args:
+        scores: tensors by name, of their weights' shapes and of one floating dtype; ±∞ is allowed.
+        density: share of weights that stay, from 0 to 1.
+        per_layer: keep this share of each tensor, instead of this share of them all.
+
+    Returns:
+        A bool mask for each name; exactly k are True, and of equal scores the first stay.
+
+    Raises:
+        ValueError: density is out of range; a score is NaN; the dtypes differ.
+
+    >>> scores = {"a": torch.tensor([4.0, -3.0]), "b": torch.tensor([-1.0, 0.0])}
+    >>> masks_by_score(scores, 0.5)
+    {'a': tensor([ True, False]), 'b': tensor([False,  True])}
+    >>> masks_by_score({"a": torch.zeros(4)}, 0.5)
+    {'a': tensor([ True,  True, False, False])}
+    """
+    if not 0 <= density <= 1:
+        raise ValueError(f"density must be from 0 to 1; got {density}")
+    if per_layer:
+        return {
+            name: highest_masks({name: score}, round(density * score.numel()))[name]
+            for name, score in scores.items()
+        }
+    return highest_masks(scores, round(density * sum(s.numel() for s in scores.values())))
 
 
 def magnitude_masks(
@@ -26,14 +62,7 @@ def magnitude_masks(
 
     Args:
         weights: tensors by name, of one floating dtype.
-        density: share of weights that stay, from 0 to 1.
-        per_layer: keep this share of each tensor, instead of this share of them all.
-
-    Returns:
-        A bool mask for each name; exactly k are True, and of equal magnitudes the first stay.
-
-    Raises:
-        ValueError: density is out of range; the tensors are as `largest_masks` refuses them.
+        density, per_layer, Returns and Raises: as for `masks_by_score`, with |w| as the score.
 
     Source: Han, Pool, Tran, Dally, 2015, "Learning both Weights and Connections for Efficient
     Neural Networks".
@@ -44,14 +73,7 @@ def magnitude_masks(
     >>> magnitude_masks(weights, 0.5, per_layer=True)
     {'a': tensor([ True, False]), 'b': tensor([False,  True])}
     """
-    if not 0 <= density <= 1:
-        raise ValueError(f"density must be from 0 to 1; got {density}")
-    if per_layer:
-        return {
-            name: largest_masks({name: weight}, round(density * weight.numel()))[name]
-            for name, weight in weights.items()
-        }
-    return largest_masks(weights, round(density * sum(w.numel() for w in weights.values())))
+    return masks_by_score({n: magnitude(w) for n, w in weights.items()}, density, per_layer)
 
 
 @torch.no_grad()
@@ -133,24 +155,3 @@ def hold_masks(
     mask_weights_and_state()
     optimizer.register_step_pre_hook(mask_gradients)
     optimizer.register_step_post_hook(mask_weights_and_state)
-
-
-def cubic_density(step: int, start: int, stop: int, final: float) -> float:
-    """Density of gradual pruning: 1 until `start`, `final` from `stop` on; fast first, then slow.
-
-        d = d_final + (1 − d_final) · (1 − (step − start) / (stop − start))³
-
-    Raises:
-        ValueError: stop is not after start; final is not from 0 to 1.
-
-    Source: Zhu and Gupta, 2017, "To Prune, or Not to Prune" (there as sparsity, 1 − d).
-
-    >>> [round(cubic_density(step, start=0, stop=4, final=0.1), 3) for step in range(6)]
-    [1.0, 0.48, 0.213, 0.114, 0.1, 0.1]
-    """
-    if stop <= start:
-        raise ValueError(f"stop must be after start={start}; got {stop}")
-    if not 0 <= final <= 1:
-        raise ValueError(f"final must be from 0 to 1; got {final}")
-    left = 1 - min(1.0, max(0.0, (step - start) / (stop - start)))
-    return final + (1 - final) * left**3

@@ -15,7 +15,7 @@ H⁻¹ − Σ u uᵀ and its diagonal, O(I · k) work. In one fixed order of the
 same columns u, the rows of `inverse_factor`: so GPTQ and SparseGPT go through a layer.
 
 Sources: Hassibi and Stork, 1992, "Second Order Derivatives for Network Pruning: Optimal Brain
-Surgeon"; row by row for a layer: Frantar and Alistarh, 2022, "Optimal Brain Compression: A
+Surgeon"; row by row for a layer: Frantar, Singh, Alistarh, 2022, "Optimal Brain Compression: A
 Framework for Accurate Post-Training Quantization and Pruning".
 
 Axes: N examples, O outputs, I inputs, R rows that are pruned together, K removed weights of a row.
@@ -86,7 +86,8 @@ def obs_step(weight: Tensor, inverse: Tensor, q: int | Tensor) -> tuple[Tensor, 
         The weight with w_q exactly 0, and the inverse with row and column q exactly 0.
 
     Raises:
-        ValueError: the shapes do not fit, or [H⁻¹]_qq is not positive: q is gone already.
+        ValueError: the shapes do not fit, q is out of range, or [H⁻¹]_qq is not positive: that
+            weight is gone already.
 
     Source: Hassibi and Stork, 1992, "Second Order Derivatives for Network Pruning: Optimal Brain
     Surgeon".
@@ -97,9 +98,11 @@ def obs_step(weight: Tensor, inverse: Tensor, q: int | Tensor) -> tuple[Tensor, 
             [0.0000, 0.0000]]))
     """
     _check_fit(weight, inverse, "inverse", (1,))
+    if not 0 <= (q := int(q)) < len(weight):
+        raise ValueError(f"q must be from 0 to {len(weight) - 1}; got {q}")
     column = inverse[:, q]
     if not is_fake(inverse) and not column[q] > 0:
-        raise ValueError(f"inverse[q, q] must be positive; got {column[q]:.3g} at q = {int(q)}")
+        raise ValueError(f"inverse[q, q] must be positive; got {column[q]:.3g} at q = {q}")
     here = torch.arange(len(weight), device=weight.device) == q
     weight = (weight - weight[q] / column[q] * column).masked_fill(here, 0)
     inverse = inverse - torch.outer(column, column / column[q])
@@ -127,7 +130,7 @@ def obs_prune(weight: Tensor, hessian: Tensor, density: float, damping: float = 
         ValueError: density is out of range, the shapes do not fit, something is not finite, or the
             damped Hessian is not positive definite.
 
-    Source: Frantar and Alistarh, 2022, "Optimal Brain Compression: A Framework for Accurate
+    Source: Frantar, Singh, Alistarh, 2022, "Optimal Brain Compression: A Framework for Accurate
     Post-Training Quantization and Pruning" (the same removals; the columns kept instead of H⁻¹).
 
     >>> hessian = torch.tensor([[2.0, 1.0], [1.0, 1.0]])
@@ -143,7 +146,7 @@ def obs_prune(weight: Tensor, hessian: Tensor, density: float, damping: float = 
     count = inputs - round(density * inputs)
     inverse = damped_inverse(hessian, damping).double()
     least = 1 / damped(hessian, damping).diagonal()
-    rows = weight.double().split(max(1, AT_ONCE // max(1, count * inputs)))
+    rows = weight.detach().double().split(max(1, AT_ONCE // max(1, count * inputs)))
     return torch.cat([_removed(part, inverse, least, count) for part in rows]).to(weight.dtype)
 
 
