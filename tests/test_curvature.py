@@ -181,7 +181,7 @@ def test_attention_can_be_differentiated_twice(monkeypatch):
     )
     signs = torch.cat([t.flatten() for t in v.values()]).double()
     row = torch.cat([t.flatten() for t in found.values()])
-    # central differences err by 1.6e-8 with this step, and by 100 times that with one 10 times larger
+    # central differences err by 1.6e-8 here; by 100 times that with a step 10 times as large
     torch.testing.assert_close(row, signs * (up - down) / 2e-5, rtol=0, atol=1e-6)
     assert row.abs().max() > 0.1
     torch.testing.assert_close(row, signs * (exact_hessian(loss, weights) @ signs))
