@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.pruning
 
-Times are CPU seconds; the sides take turns, the figure is the median of 7, for Optimal Brain Surgeon
-that of one run. Extra memory is the growth of a fresh process's peak during one call.
+Times are CPU seconds; the sides take turns, the figure is the median of 7, for Optimal Brain
+Surgeon that of one run. Extra memory is the growth of a fresh process's peak during one call.
 """
 
 import copy
@@ -130,7 +130,7 @@ def gate_table(gate: str, batch: int = 128) -> None:
 
 # ---------------------------------------------------------------- OBS, 512 × 512 to 50 %
 
-PLAIN_ROWS = 2  # rows of the plain side, which needs some five seconds for each
+PLAIN_ROWS = 2  # rows of the plain side, which needs about a second for each
 
 
 def obs_layer(width: int = 512, examples: int = 2048) -> tuple[torch.Tensor, torch.Tensor]:
