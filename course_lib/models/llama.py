@@ -98,6 +98,10 @@ class Attention(nn.Module):
         self.output = nn.Linear(config.width, config.width, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: dict | None = None) -> Tensor:
+        return self.output(self.mix(x, cos, sin, cache))
+
+    def mix(self, x: Tensor, cos: Tensor, sin: Tensor, cache: dict | None = None) -> Tensor:
+        """What `output` is given: the heads' mixtures of values, side by side, (B, T, D)."""
         B, T, D = x.shape
         q = self.query(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, T, D) -> (B, H, T, E)
         k = self.key(x).view(B, T, self.kv_heads, -1).transpose(1, 2)  # -> (B, G, T, E)
@@ -111,7 +115,7 @@ class Attention(nn.Module):
         seen = torch.ones(T, k.shape[2], dtype=torch.bool, device=x.device)
         seen = seen.tril(diagonal=k.shape[2] - T)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
-        return self.output(y.transpose(1, 2).reshape(B, T, D))  # (B, H, T, E) -> (B, T, D)
+        return y.transpose(1, 2).reshape(B, T, D)  # (B, H, T, E) -> (B, T, D)
 
 
 class MLP(nn.Module):
@@ -124,7 +128,11 @@ class MLP(nn.Module):
         self.down = nn.Linear(config.mlp_width, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))  # (B, T, D) -> (B, T, F) -> (B, T, D)
+        return self.down(self.products(x))  # (B, T, F) -> (B, T, D)
+
+    def products(self, x: Tensor) -> Tensor:
+        """What `down` is given: silu(gate(x)) · up(x), (B, T, D) -> (B, T, F)."""
+        return F.silu(self.gate(x)) * self.up(x)
 
 
 class Block(nn.Module):
