@@ -1,132 +1,162 @@
-import math
+"""Sparse activations: exact counts, thresholds that give their share, dynamic against static."""
+
+import copy
 
 import pytest
 import torch
-from torch import nn
+from hypothesis import given
+from hypothesis import strategies as st
 
-from course_lib.language_models.activations import InputQuantized, quantized_inputs
-from course_lib.models.llama import Llama, LlamaConfig
-from course_lib.models.parts import linear_weights
-from course_lib.quantization.calibration import minmax_range
-from course_lib.quantization.integer_linear import integer_linear
-from course_lib.quantization.linear import fit_symmetric, quantize
-
-CONFIG = LlamaConfig(
-    vocabulary=50, width=24, layers=2, heads=6, kv_heads=2, mlp_width=40, context=32
+from course_lib.data.batches import consecutive_windows
+from course_lib.data.text import bible_chapters, split
+from course_lib.measure.yardstick import held_out_sample, tiny_quality
+from course_lib.pruning.activations import (
+    products,
+    threshold_activations,
+    thresholds_for,
+    top_k_activations,
+    zero_shares,
 )
-TOKENS = torch.arange(20)[None] % 50
 
 
-def layer(bias: bool = False) -> nn.Linear:
-    torch.manual_seed(0)
-    return nn.Linear(40, 7, bias=bias).requires_grad_(False)
+@given(st.integers(1, 4), st.integers(1, 9), st.data())
+def test_top_k_is_brute_force(rows, length, data):
+    """Few different values, so that ties are the rule."""
+    x = torch.tensor(
+        data.draw(st.lists(st.integers(-3, 3), min_size=rows * length, max_size=rows * length))
+    )
+    x = x.float().view(rows, length)
+    k = data.draw(st.integers(0, length))
+    found = top_k_activations(x, k)
+    for row, got in zip(x.tolist(), found.tolist(), strict=True):
+        kept = sorted(range(length), key=lambda i: (-abs(row[i]), i))[:k]
+        assert got == [v if i in kept else 0 for i, v in enumerate(row)]
 
 
-def inputs() -> torch.Tensor:
-    x = torch.randn(2, 5, 40, generator=torch.Generator().manual_seed(1))
-    x[..., 3] *= 50
-    return x
+def test_top_k_agrees_with_topk_where_nothing_is_tied():
+    x = torch.randn(4, 5, 32)
+    found = top_k_activations(x, 7)
+    assert ((found != 0).sum(-1) == 7).all()
+    lowest = x.abs().topk(7, dim=-1).values[..., -1:]
+    assert found.equal(torch.where(x.abs() >= lowest, x, 0))
 
 
-@pytest.mark.parametrize("static", [False, True])
-@pytest.mark.parametrize("bits", [4, 8])
-def test_agrees_with_the_product_of_integers(static, bits):
-    """With the weight on its own grid: floats' rounding apart, the same numbers."""
-    linear, x = layer(bias=True), inputs()
-    rows = x.flatten(0, 1)  # (2, 5, I) -> (T, I)
-    w_grid = fit_symmetric(*minmax_range(linear.weight), 8)
-    w_codes = quantize(linear.weight, w_grid)
-    linear.weight = nn.Parameter(w_codes * w_grid.scale, False)
-    if static:
-        largest = rows.abs().max().view(1, 1)
-        x_grid = fit_symmetric(-largest, largest, bits)
-        codes = (rows / x_grid.scale).round().to(torch.int8)
-    else:
-        x_grid = fit_symmetric(*minmax_range(rows), bits)
-        codes = quantize(rows, x_grid)
-    expected = integer_linear(codes, x_grid, w_codes, w_grid, linear.bias)
-    found = InputQuantized(linear, bits, rows.abs().max() if static else None)(x)
-    torch.testing.assert_close(found, expected.view(2, 5, 7), rtol=1e-4, atol=1e-4)
+def test_top_k_passes_gradients_to_what_stays():
+    x = torch.tensor([[1.0, -3.0, 2.0]], requires_grad=True)
+    top_k_activations(x, 2).square().sum().backward()
+    assert x.grad.tolist() == [[0, -6, 4]]
 
 
-def test_a_static_scale_clips_what_is_beyond_the_calibration_text():
-    linear = nn.Linear(1, 1, bias=False)
-    nn.init.ones_(linear.weight)
-    quantized = InputQuantized(linear, 8, torch.tensor(127.0))
-    assert quantized(torch.tensor([[300.0], [-300.0], [1.4]])).flatten().tolist() == [127, -127, 1]
-
-
-def test_a_huge_token_makes_the_static_scale_coarse_for_all_and_the_dynamic_for_itself():
-    linear, x = layer(), inputs()
-    x[0, 0, 0] = 1e4
-    exact = linear(x)
-    dynamic = (InputQuantized(linear, 8)(x) - exact)[1].norm()
-    static = (InputQuantized(linear, 8, x.abs().max())(x) - exact)[1].norm()
-    assert dynamic < static / 10
-
-
-def test_a_token_of_zeros_stays_zero_and_keeps_the_others():
-    linear, x = layer(bias=True), inputs()
-    x[0, 0] = 0
-    found = InputQuantized(linear, 8)(x)
-    assert found[0, 0].equal(linear.bias)
-    assert found.isfinite().all()
-    assert InputQuantized(linear, 8, torch.tensor(0.0))(x * 0).isfinite().all()
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_comes_back_as_it_went_in(dtype):
-    linear, x = layer().to(dtype), inputs().to(dtype)
-    found = InputQuantized(linear, 8)(x)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_top_k_keeps_the_dtype_and_counts_infinity_as_large(dtype):
+    x = torch.tensor([float("-inf"), 1.0, 2.0], dtype=dtype)
+    found = top_k_activations(x, 2)
     assert found.dtype == dtype
-    expected = InputQuantized(layer(), 8)(inputs())
-    torch.testing.assert_close(found.float(), expected, rtol=0.1, atol=0.5)
+    assert found.tolist() == [float("-inf"), 0, 2]
 
 
-@pytest.mark.parametrize("largest", [None, torch.tensor(1.0)])
-@pytest.mark.parametrize("wrong", [math.nan, math.inf])
-def test_inputs_that_are_not_finite_are_refused(largest, wrong):
-    x = inputs()
-    x[0, 0, 0] = wrong
-    with pytest.raises(ValueError, match="must be finite"):
-        InputQuantized(layer(), 8, largest)(x)
+@pytest.mark.parametrize(
+    ("x", "k", "says"),
+    [
+        (torch.ones(2, 3), 4, r"k must be from 0 to the length of x's rows; got 4, \(2, 3\)"),
+        (torch.ones(2, 3), -1, "k must be"),
+        (torch.tensor(1.0), 1, "k must be"),
+        (torch.tensor([1.0, float("nan")]), 1, "x must not hold NaN; got 1 of 2"),
+        (torch.ones(0, 3), 1, "x must not be empty"),
+    ],
+)
+def test_top_k_refuses(x, k, says):
+    with pytest.raises(ValueError, match=says):
+        top_k_activations(x, k)
 
 
-@pytest.mark.parametrize("largest", [math.nan, math.inf, -1.0])
-def test_impossible_maxima_are_refused(largest):
-    with pytest.raises(ValueError, match="largest must be"):
-        InputQuantized(layer(), 8, torch.tensor(largest))
+@pytest.fixture(scope="module")
+def calibration(tiny):
+    """Eight windows of the training text, and what the MLPs made of them."""
+    model, tokenizer = tiny
+    text, _ = split(bible_chapters("kjv"))
+    tokens = torch.tensor(tokenizer.encode(text[: 8 * 256 * 6]).ids)
+    windows, _ = consecutive_windows(tokens, 256)
+    return windows[:8], products(model, windows[:8])
 
 
-@pytest.mark.parametrize("bits", [1, 17])
-def test_bits_that_there_are_not_are_refused(bits):
-    with pytest.raises(ValueError, match=f"from 2 to 16; got {bits}"):
-        quantized_inputs(Llama(CONFIG), bits)
+def test_threshold_zero_changes_nothing(tiny):
+    model, tokens = tiny[0], torch.arange(60)[None]
+    assert threshold_activations(model, 0.0)(tokens).equal(model(tokens))
+    assert threshold_activations(model, [0, 0, 0, 0])(tokens).equal(model(tokens))
 
 
-@torch.no_grad()
-def test_a_model_keeps_its_names_and_weights_and_the_first_one_is_left_alone():
-    model = Llama(CONFIG)
-    exact = model(TOKENS)
-    quantized = quantized_inputs(model, 16)
-    assert list(linear_weights(quantized)) == list(linear_weights(model))
-    torch.testing.assert_close(quantized(TOKENS), exact, rtol=0, atol=1e-3)
-    assert model(TOKENS).equal(exact)
-    coarse = quantized_inputs(quantized, 2)  # once more: the new bits count
-    assert not torch.allclose(coarse(TOKENS), exact, atol=1e-2)
-    assert coarse.state_dict().keys() == model.state_dict().keys()
+def test_an_infinite_threshold_leaves_the_attention_alone(tiny):
+    model = copy.deepcopy(tiny[0])
+    tokens = torch.arange(60)[None]
+    without = threshold_activations(model, float("inf"))(tokens)
+    for block in model.blocks:
+        block.mlp.down.weight.zero_()
+    torch.testing.assert_close(without, model(tokens))
 
 
-def test_static_scales_belong_to_the_saved_tensors():
-    model = Llama(CONFIG)
-    maxima = {
-        f"blocks.{name}": weight.new_ones(weight.shape[1])
-        for name, weight in linear_weights(model.blocks).items()
-    }
-    saved = quantized_inputs(model, 8, maxima).state_dict()
-    assert saved["blocks.1.mlp.down.input_scale"].tolist() == [[pytest.approx(1 / 127)]]
+def test_the_model_given_is_left_alone_and_the_hand_computes_the_same(tiny):
+    model, tokens = tiny[0], torch.arange(60)[None]
+    before = model(tokens)
+    changed = threshold_activations(model, [0.3, 0, 0, 0])
+    assert model(tokens).equal(before)
+    block, found = model.blocks[0], products(model, tokens)[0]
+    by_hand = block.mlp.down(found * (found.abs() > 0.3))
+    seen = products(changed, tokens)[0]
+    torch.testing.assert_close(changed.blocks[0].mlp.down(seen), by_hand)
+    assert zero_shares(changed, tokens)[0] == pytest.approx(
+        float((found.abs() <= 0.3).float().mean())
+    )
 
 
-def test_a_layer_without_maxima_is_named():
-    with pytest.raises(ValueError, match="blocks.0.attention.query.weight is missing"):
-        quantized_inputs(Llama(CONFIG), 8, {})
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.93, 1.0])
+def test_thresholds_give_their_share(calibration, share):
+    _, found = calibration
+    whole = torch.cat([a.flatten() for a in found])
+    (one,) = set(thresholds_for(found, share))
+    assert float((whole.abs() <= one).float().mean()) == pytest.approx(share, abs=1e-5)
+    for a, threshold in zip(found, thresholds_for(found, share, per_layer=True), strict=True):
+        assert float((a.abs() <= threshold).float().mean()) == pytest.approx(share, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "says"),
+    [
+        (-0.1, "threshold must be one number of at least 0, or 4, one a layer; got -0.1"),
+        (float("nan"), "threshold must be"),
+        ([0.1, 0.1], "threshold must be"),
+        ([0.1, 0.1, 0.1, -1.0], "threshold must be"),
+    ],
+)
+def test_bad_thresholds_are_refused(tiny, threshold, says):
+    with pytest.raises(ValueError, match=says):
+        threshold_activations(tiny[0], threshold)
+
+
+def test_bad_shares_are_refused():
+    with pytest.raises(ValueError, match="share must be from 0 to 1; got 1.5"):
+        thresholds_for([torch.ones(1, 2)], 1.5)
+
+
+def test_half_of_the_products_of_tinylm_hardly_matter(tiny, calibration):
+    """Half of them go for almost nothing; as many for all tokens alike cost far more."""
+    model, tokenizer = tiny
+    _, found = calibration
+    dense = tiny_quality(model, tokenizer).bits_per_byte
+    small = [a.abs().flatten().sort().values[: a.numel() // 2].square().sum() for a in found]
+    assert all(s < 0.002 * a.square().sum() for s, a in zip(small, found, strict=True))
+
+    def loss(share):
+        changed = threshold_activations(model, thresholds_for(found, share, per_layer=True))
+        return tiny_quality(changed, tokenizer).bits_per_byte - dense
+
+    assert loss(0.5) < 0.005
+    assert 0.03 < loss(0.95) < 0.2
+    static = copy.deepcopy(model)
+    for block, a in zip(static.blocks, found, strict=True):
+        down = block.mlp.down.weight
+        scores = a.square().mean(0) * down.square().sum(0)
+        down[:, scores.argsort()[: len(scores) // 2]] = 0
+    tokens = consecutive_windows(torch.tensor(tokenizer.encode(held_out_sample()).ids), 256)[0]
+    assert zero_shares(static, tokens) == [0.0] * 4  # its products are whole: its columns are not
+    assert tiny_quality(static, tokenizer).bits_per_byte - dense > 0.15

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from course_lib.language_models.activations import quantized_inputs
 from course_lib.language_models.folding import fold_scale
+from course_lib.language_models.quantized_inputs import quantized_inputs
 from course_lib.language_models.rotation import (
     fold_norms,
     random_hadamard,

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from course_lib.language_models.activations import quantized_inputs
+from course_lib.language_models.quantized_inputs import quantized_inputs
 from course_lib.language_models.smoothquant import input_maxima, smoothed, smoothing_scale
 from course_lib.models.llama import Llama, LlamaConfig, initialize
 from course_lib.models.parts import record_inputs

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from course_lib.formats.linear import Codes, Scheme, nearest_codes
-from course_lib.language_models.activations import quantized_inputs
 from course_lib.language_models.awq import clipped, scaled
 from course_lib.language_models.gptq import gptq
+from course_lib.language_models.quantized_inputs import quantized_inputs
 from course_lib.language_models.smoothquant import input_maxima, smoothed
 from course_lib.language_models.sparsegpt import sparsegpt
 from course_lib.language_models.walk import Stage, treat_blocks
