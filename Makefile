@@ -17,23 +17,23 @@ help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z]+:.*##/ {printf "%-12s%s\n", $$1, $$2}' Makefile
 
 lab: $(VENV)/.lab  ## set up and open the course in JupyterLab; ARGS="--no-browser --port=8899"
-	cd notebooks && PATH="$(CURDIR)/$(BIN):$$PATH" jupyter lab $(LAB_FLAGS) $(ARGS) 00_start_here.ipynb
+	cd notebooks && PATH="$(abspath $(BIN)):$$PATH" jupyter lab $(LAB_FLAGS) $(ARGS) 00_start_here.ipynb
 
 test: $(VENV)/.test lint  ## set up and prove that everything works
-	OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -q -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 portable: $(VENV)/.test  ## run claims and solved notebooks as other processors would; ARGS="05 13"
-	PATH="$(CURDIR)/$(BIN):$$PATH" python tests/portable.py $(ARGS)
+	PATH="$(abspath $(BIN)):$$PATH" python tests/portable.py $(ARGS)
 
 lint: $(VENV)/.test  ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 notebooks: $(VENV)/.test  ## derive both notebooks of every lesson that changed, and run it
-	PATH="$(CURDIR)/$(BIN):$$PATH" course build $(ARGS)
+	PATH="$(abspath $(BIN)):$$PATH" course build $(ARGS)
 
 site: $(VENV)/.site  ## build the course as a web book: build/site/html/index.html
-	PATH="$(CURDIR)/$(BIN):$$PATH" python book/build.py
+	PATH="$(abspath $(BIN)):$$PATH" python book/build.py
 
 wheel:  ## build dist/*.whl, the course for `pip install`, from what is committed
 	rm -rf build/wheel && mkdir -p build/wheel
