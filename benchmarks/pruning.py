@@ -1,4 +1,4 @@
-"""Pruning: this library beside PyTorch's pruning, torch.topk and the authors' hard-concrete layer.
+"""Pruning: this library beside PyTorch's pruning, torch.topk and what the papers' formulas say.
 
     OMP_NUM_THREADS=1 python -m benchmarks.pruning
 
@@ -18,6 +18,7 @@ from course_lib.models.parts import prunable_weights
 from course_lib.models.selection import largest_masks
 from course_lib.pruning.hard_concrete import L0Linear
 from course_lib.pruning.masks import magnitude_pruned
+from course_lib.pruning.obs import damped_inverse, layer_hessian, obs_prune
 
 # ---------------------------------------------------------------- 90 % of 47.8 million weights
 
@@ -127,9 +128,86 @@ def gate_table(gate: str, batch: int = 128) -> None:
     report(f"a gate for each {gate}, 1024², batch {batch}", cpu_seconds(sides, 21), 1.0)
 
 
+# ---------------------------------------------------------------- OBS, 512 × 512 to 50 %
+
+PLAIN_ROWS = 2  # rows of the plain side, which needs some five seconds for each
+
+
+def obs_layer(width: int = 512, examples: int = 2048) -> tuple[torch.Tensor, torch.Tensor]:
+    """A square layer and the Hessian of inputs that hang together, with 1 % of damping in it."""
+    torch.manual_seed(0)
+    inputs = torch.randn(examples, width) @ torch.randn(width, width)
+    hessian = layer_hessian(inputs)
+    hessian += 0.01 * hessian.diagonal().mean() * torch.eye(width)
+    return torch.randn(width, width), hessian
+
+
+def inverted_anew(weight: torch.Tensor, hessian: torch.Tensor, density: float) -> torch.Tensor:
+    """OBS as the formula says it: before each removal the inverse of what is left."""
+    weight = weight.double()
+    for w in weight:
+        left = torch.arange(len(w))
+        for _ in range(len(w) - round(density * len(w))):
+            inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian[left][:, left]))
+            at = (w[left].square() / inverse.diagonal()).argmin()
+            w[left] -= w[left[at]] / inverse[at, at] * inverse[at]
+            w[left[at]] = 0
+            left = torch.cat([left[:at], left[at + 1 :]])
+    return weight.float()
+
+
+def whole_inverses(weight: torch.Tensor, hessian: torch.Tensor, density: float) -> torch.Tensor:
+    """The authors' way (Optimal Brain Compression): H⁻¹ of each row, lowered by u uᵀ at each step.
+
+    In float32, as theirs, 32 rows at a time; restated from the paper.
+    """
+    parts, every = [], torch.arange(32)
+    for part in weight.split(32):
+        w, gone = part.clone(), torch.zeros_like(part, dtype=torch.bool)
+        inverses = damped_inverse(hessian).float().repeat(len(part), 1, 1)  # (R, I, I)
+        for _ in range(w.shape[1] - round(density * w.shape[1])):
+            diagonal = inverses.diagonal(dim1=1, dim2=2)
+            at = (w.square() / diagonal).masked_fill_(gone, torch.inf).argmin(dim=1)
+            column, pivot = inverses[every, at], diagonal[every, at].unsqueeze(1)
+            w -= w[every, at].unsqueeze(1) / pivot * column
+            gone[every, at] = True
+            w.masked_fill_(gone, 0)
+            column /= pivot.sqrt()
+            inverses.baddbmm_(column.unsqueeze(2), column.unsqueeze(1), alpha=-1)
+        parts.append(w)
+    return torch.cat(parts)
+
+
+def obs_table() -> None:
+    """CPU time and the squared error of the outputs; the plain side on a few rows, scaled."""
+    weight, hessian = obs_layer()
+    sides = {
+        "course_lib": obs_prune,
+        "an inverse for each step": inverted_anew,
+        "a rank-one update of each row's inverse": whole_inverses,
+    }
+    rows = {name: PLAIN_ROWS if name.startswith("an ") else len(weight) for name in sides}
+    results = {}
+
+    def run(name: str) -> None:
+        results[name] = sides[name](weight[: rows[name]], hessian, 0.5)
+
+    seconds = cpu_seconds({name: lambda n=name: run(n) for name in sides}, repeats=1)
+    scaled = {name: value * len(weight) / rows[name] for name, value in seconds.items()}
+    report(f"OBS of 512 × 512 to 50 %; the second timed on {PLAIN_ROWS} rows, scaled", scaled, 0.6)
+    ours = results["course_lib"]
+    for name, found in results.items():
+        first = found[:PLAIN_ROWS] - weight[:PLAIN_ROWS]
+        increase = ((first.double() @ hessian) * first).sum() / 2
+        differ = int(((found == 0) != (ours[: len(found)] == 0)).sum())
+        print(f"    {name:44} error of {PLAIN_ROWS} rows {increase:.6f}, ", end="")
+        print(f"{differ} other choices in {len(found)} rows")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     magnitude_table()
     top_k_table()
     gate_table("input")
     gate_table("weight")
+    obs_table()

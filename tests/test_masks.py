@@ -12,7 +12,6 @@ from course_lib.models.muon import Muon
 from course_lib.models.parts import prunable_weights
 from course_lib.pruning.masks import (
     apply_masks,
-    cubic_density,
     hold_masks,
     magnitude_masks,
     magnitude_pruned,
@@ -237,19 +236,11 @@ def test_masks_may_be_tightened_while_training():
     masks = magnitude_masks(weights, 1.0)
     hold_masks(optimizer, weights, masks)
     left = []
-    for step in range(6):
-        masks.update(magnitude_masks(weights, cubic_density(step, start=0, stop=4, final=0.1)))
+    for density in (1, 0.48, 0.21, 0.1, 0.1):
+        masks.update(magnitude_masks(weights, density))
         train(model, optimizer, steps=1)
         left.append(nonzeros(weights))
-    assert left == [round(d * 324) for d in (1, 0.4796875, 0.2125, 0.1140625, 0.1, 0.1)]
-
-
-def test_cubic_density_is_the_papers_schedule():
-    """s_t = s_f + (s_i − s_f)(1 − (t − t₀) / (n Δt))³; s_i = 0, s_f = 0.9, t₀ = 10, n Δt = 40."""
-    for t in range(10, 51):
-        sparsity = 0.9 + (0 - 0.9) * (1 - (t - 10) / 40) ** 3
-        assert cubic_density(t, start=10, stop=50, final=0.1) == pytest.approx(1 - sparsity)
-    assert [cubic_density(t, 10, 50, 0.1) for t in (0, 10, 50, 99)] == [1, 1, 0.1, 0.1]
+    assert left == [round(d * 324) for d in (1, 0.48, 0.21, 0.1, 0.1)]
 
 
 @pytest.mark.parametrize(
@@ -264,8 +255,6 @@ def test_cubic_density_is_the_papers_schedule():
         (lambda w: masks_by_score({**w, "h": w["w"].half()}, 0.5), "one floating dtype"),
         (lambda w: masks_by_score({}, 0.5), "one floating dtype"),
         (lambda w: apply_masks(w, {"w": torch.ones(3, dtype=torch.bool)}), "the mask of 'w'"),
-        (lambda w: cubic_density(1, 5, 5, 0.1), "stop must be after start=5; got 5"),
-        (lambda w: cubic_density(1, 0, 5, -0.1), "final must be from 0 to 1"),
     ],
 )
 def test_bad_input_is_refused(call, says):

@@ -1,12 +1,12 @@
-"""Prune a real model: choose masks for its weights, train under them, tighten them by a schedule.
+"""Prune a real model: choose masks for its weights, and train under them.
 
 A mask says for each weight whether it stays. Setting weights to zero once is not enough when
 training goes on: the next gradient, the momentum of earlier ones or an optimizer's running averages
 would bring them back. `hold_masks` therefore repeats the projection θ ← θ ⊙ m after every step, on
 the weights and on all that the optimizer remembers about them.
 
-Sources: Han, Pool, Tran, Dally, 2015, "Learning both Weights and Connections for Efficient Neural
-Networks"; Zhu and Gupta, 2017, "To Prune, or Not to Prune".
+Source: Han, Pool, Tran, Dally, 2015, "Learning both Weights and Connections for Efficient Neural
+Networks".
 """
 
 import copy
@@ -155,24 +155,3 @@ def hold_masks(
     mask_weights_and_state()
     optimizer.register_step_pre_hook(mask_gradients)
     optimizer.register_step_post_hook(mask_weights_and_state)
-
-
-def cubic_density(step: int, start: int, stop: int, final: float) -> float:
-    """Density of gradual pruning: 1 until `start`, `final` from `stop` on; fast first, then slow.
-
-        d = d_final + (1 − d_final) · (1 − (step − start) / (stop − start))³
-
-    Raises:
-        ValueError: stop is not after start; final is not from 0 to 1.
-
-    Source: Zhu and Gupta, 2017, "To Prune, or Not to Prune" (there as sparsity, 1 − d).
-
-    >>> [round(cubic_density(step, start=0, stop=4, final=0.1), 3) for step in range(6)]
-    [1.0, 0.48, 0.213, 0.114, 0.1, 0.1]
-    """
-    if stop <= start:
-        raise ValueError(f"stop must be after start={start}; got {stop}")
-    if not 0 <= final <= 1:
-        raise ValueError(f"final must be from 0 to 1; got {final}")
-    left = 1 - min(1.0, max(0.0, (step - start) / (stop - start)))
-    return final + (1 - final) * left**3
