@@ -4,10 +4,10 @@ A gated MLP gives its last matrix the products
 
     a = silu(G x) ⊙ (U x)         y = D a = Σ_i a_i d_i         d_i the columns of D
 
-Where a_i = 0 the column d_i need not even be read. Few a_i are exactly zero, many are small. So zero
-those with |a_i| ≤ t, for each token its own: another token, another set of columns. (A mask that is
-cut into D once is the static counterpart: one set of columns for all tokens.) What is saved is a
-part of D's work; G and U are computed in full, for the products tell which of them were needed.
+Where a_i = 0 the column d_i need not even be read. No a_i is exactly zero, but many are small. So
+zero those with |a_i| ≤ t, for each token its own: another token, another set of columns. (A mask
+that is cut into D once is the static counterpart: one set of columns for all tokens.) What can be
+saved is a part of D's work; G and U are computed in full, for the products tell what was needed.
 
 Sources: Liu et al., 2025, "Training-Free Activation Sparsity in Large Language Models" (TEAL:
 thresholds on magnitudes, before every matrix); Lee et al., 2024, "CATS: Contextually-Aware

@@ -47,7 +47,8 @@ def random_sparsify(weight: Tensor, keep: float, uniform: Tensor) -> Tensor:
         raise ValueError(f"keep must be above 0 and at most 1; got {keep}")
     if uniform.shape != weight.shape:
         raise ValueError(
-            f"uniform must have the weight's shape {tuple(weight.shape)}; got {tuple(uniform.shape)}"
+            f"uniform must have the weight's shape {tuple(weight.shape)}; "
+            f"got {tuple(uniform.shape)}"
         )
     check_finite(weight, "weight")
     check_finite(uniform, "uniform")
