@@ -1,24 +1,34 @@
-"""Pruning: this library beside PyTorch's pruning, torch.topk and what the papers' formulas say.
+"""Pruning: this library beside PyTorch's pruning, torch.topk and the authors' hard-concrete layer;
+what the scores of all weights cost beside a backward pass.
 
     OMP_NUM_THREADS=1 python -m benchmarks.pruning
 
-Times are CPU seconds; the sides take turns, the figure is the median of 7. Extra memory is the
-growth of a fresh process's peak during one call.
+Times are CPU seconds; the sides take turns, the figure is the median of 7, for Optimal Brain
+Surgeon that of one run. Extra memory is the growth of a fresh process's peak during one call.
 """
 
 import copy
 from collections.abc import Callable
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.utils import prune
 
 from benchmarks.measuring import cpu_seconds, extra_bytes, in_a_fresh_process, report
+from course_lib.data.images import digits
+from course_lib.models.digits_mlp import DigitsMLP
 from course_lib.models.parts import prunable_weights
+from course_lib.models.pretrained import tiny
 from course_lib.models.selection import largest_masks
+from course_lib.models.training import next_token_loss
+from course_lib.pruning.curvature import hutchinson_diagonal
+from course_lib.pruning.evidence import collect_evidence
 from course_lib.pruning.hard_concrete import L0Linear
 from course_lib.pruning.masks import magnitude_pruned
 from course_lib.pruning.obs import damped_inverse, layer_hessian, obs_prune
+from course_lib.pruning.scores import gradient_magnitude, saliency, snip, taylor
 
 # ---------------------------------------------------------------- 90 % of 47.8 million weights
 
@@ -128,9 +138,73 @@ def gate_table(gate: str, batch: int = 128) -> None:
     report(f"a gate for each {gate}, 1024², batch {batch}", cpu_seconds(sides, 21), 1.0)
 
 
+# ---------------------------------------------------------------- what scores cost
+
+
+def random_text(windows: int) -> tuple[Tensor, Tensor]:
+    """Inputs and targets (windows, 256) for TinyLM; to a clock all texts are the same."""
+    tokens = torch.randint(2048, (windows, 257), generator=torch.Generator().manual_seed(0))
+    return tokens[:, :-1], tokens[:, 1:]
+
+
+def all_scores(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[dict, ...]:
+    """|g|, Taylor, SNIP and Optimal Brain Damage by Fisher, of every parameter, one window each."""
+    windows = zip(inputs.split(1), targets.split(1), strict=True)
+    evidence = collect_evidence(model, windows, next_token_loss)
+    weights, gradient = dict(model.named_parameters()), evidence.gradient
+    return (
+        {name: gradient_magnitude(gradient[name]) for name in weights},
+        {name: taylor(w, gradient[name]) for name, w in weights.items()},
+        snip(weights, gradient),
+        {name: saliency(w, evidence.squared[name]) for name, w in weights.items()},
+    )
+
+
+def backward(model: nn.Module, inputs: Tensor, targets: Tensor, batch: int = 8) -> None:
+    """A plain backward pass, `batch` examples at a time; gradients are added up."""
+    model.zero_grad()
+    for some, wanted in zip(inputs.split(batch), targets.split(batch), strict=True):
+        logits = model(some).flatten(0, -2)  # (B, T, V) -> (B·T, V)
+        F.cross_entropy(logits, wanted.flatten()).backward()
+    model.zero_grad()
+
+
+def score_table() -> None:
+    """All diagonal scores of TinyLM over 32 windows of 256 tokens."""
+    model = tiny()[0].requires_grad_(True)
+    text = random_text(32)
+    sides = {
+        "course_lib, four scores": lambda: all_scores(model, *text),
+        "one backward pass, batches of 8": lambda: backward(model, *text),
+    }
+    report("scores of TinyLM over 32 windows", cpu_seconds(sides), 1.3)
+
+
+def probe_table(title: str, model: nn.Module, inputs: Tensor, targets: Tensor) -> None:
+    """Hutchinson's probes beside a backward pass over the same examples, all at once."""
+    model.requires_grad_(True)
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    generator = torch.Generator().manual_seed(0)
+
+    def loss(weights: dict[str, Tensor]) -> Tensor:
+        logits = functional_call(model, weights, (inputs,)).flatten(0, -2)
+        return F.cross_entropy(logits, targets.flatten())
+
+    seconds = cpu_seconds(
+        {
+            "1 probe": lambda: hutchinson_diagonal(loss, weights, 1, generator),
+            "5 probes": lambda: hutchinson_diagonal(loss, weights, 5, generator),
+            "backward": lambda: backward(model, inputs, targets, len(inputs)),
+        }
+    )
+    first, more = seconds["1 probe"], (seconds["5 probes"] - seconds["1 probe"]) / 4
+    print(f"Hutchinson on {title}, in backward passes: first probe", end=" ")
+    print(f"{first / seconds['backward']:.1f}, each more {more / seconds['backward']:.1f}")
+
+
 # ---------------------------------------------------------------- OBS, 512 × 512 to 50 %
 
-PLAIN_ROWS = 2  # rows of the plain side, which needs some five seconds for each
+PLAIN_ROWS = 2  # rows of the plain side, which needs about a second for each
 
 
 def obs_layer(width: int = 512, examples: int = 2048) -> tuple[torch.Tensor, torch.Tensor]:
@@ -210,4 +284,8 @@ if __name__ == "__main__":
     top_k_table()
     gate_table("input")
     gate_table("weight")
+    score_table()
+    data = digits()
+    probe_table("digits", DigitsMLP(), data.train_images, data.train_labels)
+    probe_table("TinyLM", tiny()[0], *random_text(8))
     obs_table()

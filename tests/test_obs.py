@@ -259,6 +259,17 @@ def test_scales_of_inputs_and_weights_cancel(scale):
     torch.testing.assert_close(found * scales, obs_prune(weight, hessian, 0.5), **EXACT)
 
 
+def test_autocast_does_not_reach_it():
+    weight, X, hessian = layer(0)
+    X, weight = X.float(), weight.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer_hessian(X).dtype == torch.float64
+        inside = obs_prune(weight, layer_hessian(X), 0.5)
+        step = obs_step(weight[0], damped_inverse(hessian.float()), 3)
+    assert inside.equal(obs_prune(weight, layer_hessian(X), 0.5))
+    assert step[1].equal(obs_step(weight[0], damped_inverse(hessian.float()), 3)[1])
+
+
 def test_all_and_nothing_and_one_weight():
     weight, _, hessian = layer(0)
     assert obs_prune(weight, hessian, 1.0).equal(weight)
@@ -276,7 +287,7 @@ def test_weights_that_are_zero_go_first():
 def test_the_input_stays_as_it_is_and_needs_no_gradient():
     weight, _, hessian = layer(0)
     before = weight.clone(), hessian.clone()
-    found = obs_prune(torch.nn.Parameter(weight).detach(), hessian, 0.5)
+    found = obs_prune(torch.nn.Parameter(weight), hessian, 0.5)
     obs_step(weight[0], damped_inverse(hessian), 0)
     assert weight.equal(before[0]) and hessian.equal(before[1]) and not found.requires_grad
 
@@ -327,6 +338,8 @@ GOOD = torch.eye(3)
         (lambda w: obs_saliency(w, torch.eye(2)), "and inverse .I, I.; got .2, 3. and .2, 2."),
         (lambda w: obs_step(w, GOOD, 0), "weight must have shape .I,. and inverse"),
         (lambda w: obs_step(w[0], 0 * GOOD, 1), "must be positive; got 0 at q = 1"),
+        (lambda w: obs_step(w[0], GOOD, -1), "q must be from 0 to 2; got -1"),
+        (lambda w: obs_step(w[0], GOOD, torch.tensor(3)), "q must be from 0 to 2; got 3"),
         (lambda w: layer_hessian(w[0]), "inputs must have shape .N, I."),
         (lambda w: layer_hessian(w[:0]), "inputs must not be empty"),
         (lambda w: layer_hessian(w * float("nan")), "inputs must be finite"),

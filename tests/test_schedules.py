@@ -196,11 +196,11 @@ def test_half_precision_and_infinite_scores():
         (lambda o, w: follow_density(o, w, lambda _: float("nan")), "must be from 0 to 1; got nan"),
         (
             lambda o, w: follow_density(o, w, lambda _: 0.5, lambda w: {"w": w["w"] * torch.nan}),
-            "score of 'w' must have shape .3,. and no NaN",
+            "must not hold NaN; 'w' does",
         ),
         (
             lambda o, w: follow_density(o, w, lambda _: 0.5, lambda w: {"w": torch.ones(2)}),
-            "score of 'w' must have shape .3,. and no NaN; got shape .2,.",
+            "score of 'w' must have the weight's shape .3,.; got .2,.",
         ),
     ],
 )

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from course_lib.models.finite import check_finite
 from course_lib.models.parts import prunable_weights
-from course_lib.models.selection import lowest_mask
+from course_lib.models.selection import highest_masks
+from course_lib.pruning.scores import magnitude
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,8 @@ def masks_at(scores: Mapping[str, Tensor], densities: Mapping[str, float]) -> di
     for name, density in densities.items():
         if not 0 <= density <= 1:
             raise ValueError(f"the density of {name!r} must be from 0 to 1; got {density}")
-        if scores[name].isnan().any():
-            raise ValueError(f"scores must not hold NaN; {name!r} does")
-        masks[name] = lowest_mask(-scores[name], round(density * scores[name].numel()))
+        k = round(density * scores[name].numel())
+        masks.update(highest_masks({name: scores[name]}, k))
     return masks
 
 
@@ -87,7 +87,7 @@ def sensitivity(
     model = copy.deepcopy(model)
     weights = prunable_weights(model)
     if scores is None:
-        scores = {name: weight.detach().abs() for name, weight in weights.items()}
+        scores = {name: magnitude(weight.detach()) for name, weight in weights.items()}
     for name in scores:
         if name not in weights or scores[name].shape != weights[name].shape:
             raise ValueError(f"scores must fit the weights {list(weights)}; got {name!r}")

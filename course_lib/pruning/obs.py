@@ -86,7 +86,8 @@ def obs_step(weight: Tensor, inverse: Tensor, q: int | Tensor) -> tuple[Tensor, 
         The weight with w_q exactly 0, and the inverse with row and column q exactly 0.
 
     Raises:
-        ValueError: the shapes do not fit, or [H⁻¹]_qq is not positive: q is gone already.
+        ValueError: the shapes do not fit, q is out of range, or [H⁻¹]_qq is not positive: that
+            weight is gone already.
 
     Source: Hassibi and Stork, 1992, "Second Order Derivatives for Network Pruning: Optimal Brain
     Surgeon".
@@ -97,9 +98,11 @@ def obs_step(weight: Tensor, inverse: Tensor, q: int | Tensor) -> tuple[Tensor, 
             [0.0000, 0.0000]]))
     """
     _check_fit(weight, inverse, "inverse", (1,))
+    if not 0 <= (q := int(q)) < len(weight):
+        raise ValueError(f"q must be from 0 to {len(weight) - 1}; got {q}")
     column = inverse[:, q]
     if not is_fake(inverse) and not column[q] > 0:
-        raise ValueError(f"inverse[q, q] must be positive; got {column[q]:.3g} at q = {int(q)}")
+        raise ValueError(f"inverse[q, q] must be positive; got {column[q]:.3g} at q = {q}")
     here = torch.arange(len(weight), device=weight.device) == q
     weight = (weight - weight[q] / column[q] * column).masked_fill(here, 0)
     inverse = inverse - torch.outer(column, column / column[q])
@@ -143,7 +146,7 @@ def obs_prune(weight: Tensor, hessian: Tensor, density: float, damping: float = 
     count = inputs - round(density * inputs)
     inverse = damped_inverse(hessian, damping).double()
     least = 1 / damped(hessian, damping).diagonal()
-    rows = weight.double().split(max(1, AT_ONCE // max(1, count * inputs)))
+    rows = weight.detach().double().split(max(1, AT_ONCE // max(1, count * inputs)))
     return torch.cat([_removed(part, inverse, least, count) for part in rows]).to(weight.dtype)
 
 

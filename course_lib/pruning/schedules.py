@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from course_lib.models.selection import lowest_mask
+from course_lib.models.selection import highest_masks
 from course_lib.pruning.masks import hold_masks
+from course_lib.pruning.scores import magnitude
 
 
 def cubic_density(step: int, start: int, stop: int, final: float) -> float:
@@ -61,20 +62,15 @@ def geometric_density(round: int, rounds: int, final: float) -> float:
     return final ** (min(round, rounds) / rounds)
 
 
-def magnitudes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """|w| of each weight by name: the score by which `follow_density` prunes if no other is given.
-
-    >>> magnitudes({"w": torch.tensor([-2.0, 1.0])})
-    {'w': tensor([2., 1.])}
-    """
-    return {name: weight.detach().abs() for name, weight in weights.items()}
+def _magnitudes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: magnitude(weight.detach()) for name, weight in weights.items()}
 
 
 def follow_density(
     optimizer: torch.optim.Optimizer,
     weights: Mapping[str, nn.Parameter],
     density_at: Callable[[int], float],
-    score: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = magnitudes,
+    score: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = _magnitudes,
 ) -> dict[str, Tensor]:
     """In place: prune now to density_at(0), and after step t of `optimizer` to density_at(t).
 
@@ -86,8 +82,8 @@ def follow_density(
         optimizer: any that updates `weights`.
         weights: the parameters by name, from `prunable_weights`.
         density_at: step -> share of the weights that stay, from 0 to 1; step 0 is before the first.
-        score: weights by name -> scores by name, in the weights' shapes. It is asked when weights
-            are to go, when their gradients are those of the step: at step 0 there are none.
+        score: weights by name -> scores by name, in the weights' shapes; magnitude if not given. It
+            is asked when weights are to go: after a step, when their gradients are still there.
 
     Returns:
         The masks by name: this dict holds those of the last step from now on.
@@ -132,14 +128,10 @@ def _tightened(
 ) -> dict[str, Tensor]:
     """New masks that keep the k highest scores of those that the masks kept."""
     for name, mask in masks.items():
-        if scores[name].shape != mask.shape or scores[name][mask].isnan().any():
+        if scores[name].shape != mask.shape:
             raise ValueError(
-                f"the score of {name!r} must have shape {tuple(mask.shape)} and no NaN; "
-                f"got shape {tuple(scores[name].shape)}"
+                f"the score of {name!r} must have the weight's shape {tuple(mask.shape)}; "
+                f"got {tuple(scores[name].shape)}"
             )
-    kept = torch.cat([scores[name].detach()[mask] for name, mask in masks.items()])
-    stay = lowest_mask(-kept, k).split([int(mask.sum()) for mask in masks.values()])
-    return {
-        name: mask.masked_scatter(mask, part)
-        for (name, mask), part in zip(masks.items(), stay, strict=True)
-    }
+    stay = highest_masks({name: scores[name].detach()[mask] for name, mask in masks.items()}, k)
+    return {name: mask.masked_scatter(mask, stay[name]) for name, mask in masks.items()}
