@@ -2,6 +2,9 @@
 
 import itertools
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -114,3 +117,39 @@ ONES, RAND = torch.ones(2), torch.tensor([0.1, 0.9])
 def test_bad_input_is_refused(weight, keep, uniform, says):
     with pytest.raises(ValueError, match=says):
         random_sparsify(weight, keep, uniform)
+
+
+ON_AN_ACCELERATOR = """
+import torch
+from torch import nn
+from fake_accelerator import accelerator
+from course_lib.models.llama import Llama, LlamaConfig
+from course_lib.pruning.activations import products, threshold_activations, top_k_activations
+from course_lib.pruning.autoencoder import SparseAutoencoder, train_autoencoder
+from course_lib.pruning.lottery import rewound, shuffled_masks
+from course_lib.pruning.sparsify import random_sparsify
+
+config = LlamaConfig(11, width=8, layers=2, heads=2, kv_heads=1, mlp_width=12, context=16)
+with accelerator() as put:
+    x, layer, model = put(torch.randn(600, 4)), put(nn.Linear(4, 3)), put(Llama(config))
+    tokens, autoencoder = put(torch.zeros(1, 5).long()), put(SparseAutoencoder(4, 8, 2))
+    early = {name: value.clone() for name, value in layer.state_dict().items()}
+    masks = shuffled_masks({"weight": put(torch.rand(3, 4) < 0.5)}, torch.Generator())
+    found = [
+        random_sparsify(x, 0.5, put(torch.rand(600, 4))), top_k_activations(x, 2),
+        train_autoencoder(autoencoder, x, steps=2), autoencoder(x), *masks.values(),
+        rewound(layer, early, masks).weight, *products(model, tokens),
+        threshold_activations(model, 0.1)(tokens),
+    ]
+    assert all(tensor.device.type == "toygpu" for tensor in found)
+"""
+
+
+@pytest.mark.slow
+def test_tickets_codes_and_activations_too_run_on_an_accelerator():
+    tests = Path(__file__).resolve().parent
+    done = subprocess.run(
+        [sys.executable, "-c", ON_AN_ACCELERATOR], cwd=tests, capture_output=True, text=True,
+        env={"PYTHONPATH": f"{tests}:{tests.parent}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

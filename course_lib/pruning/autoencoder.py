@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.models.finite import check_finite
+from course_lib.models.finite import check_finite, is_fake
 from course_lib.models.training import follow_rate, train
 
 BATCH = 512  # hidden states of one step
@@ -95,16 +95,15 @@ def train_autoencoder(
         )
     check_finite(hidden, "hidden")
     variance = hidden.var(dim=0, correction=0).sum()
-    if not variance > 0:
+    if not is_fake(variance) and not variance > 0:
         raise ValueError("hidden must vary; all its rows are equal")
     with torch.no_grad():
         autoencoder.bias.copy_(hidden.mean(dim=0))
     generator = torch.Generator().manual_seed(seed)
     rows = (torch.randint(len(hidden), (BATCH,), generator=generator) for _ in range(steps))
     optimizer = torch.optim.Adam(autoencoder.parameters(), lr=RATE)
-    schedules = follow_rate(
-        [optimizer], lambda step: min(1.0, (steps - step) / max(1, 0.3 * steps))
-    )
+    falling = max(1, 0.3 * steps)  # the last steps, in which the rate goes to zero
+    schedules = follow_rate([optimizer], lambda step: min(1.0, (steps - step) / falling))
 
     def loss(autoencoder: nn.Module, rows: Tensor) -> Tensor:
         x = hidden[rows.to(hidden.device)]

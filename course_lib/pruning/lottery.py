@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from course_lib.models.finite import is_fake
 from course_lib.models.parts import prunable_weights
 from course_lib.pruning.masks import apply_masks, magnitude_masks
 
@@ -170,6 +171,10 @@ def _copied(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
+def _in_one_place(one: Tensor, other: Tensor) -> bool:
+    return one is other or (not is_fake(one) and one.data_ptr() == other.data_ptr() != 0)
+
+
 def _check_early(state: Mapping[str, Tensor], early: Mapping[str, Tensor]) -> None:
     shapes, wanted = ({n: tuple(v.shape) for n, v in s.items()} for s in (early, state))
     for name in shapes.keys() | wanted.keys():
@@ -178,7 +183,7 @@ def _check_early(state: Mapping[str, Tensor], early: Mapping[str, Tensor]) -> No
                 f"early must be a state of this model; {name!r} is {shapes.get(name, 'missing')}, "
                 f"in the model {wanted.get(name, 'missing')}"
             )
-    if any(early[n] is v or early[n].data_ptr() == v.data_ptr() != 0 for n, v in state.items()):
+    if any(_in_one_place(early[name], value) for name, value in state.items()):
         raise ValueError(
             "early must be a copy from then; this is the model's present state, for `state_dict()` "
             "does not copy: training moved it along"
