@@ -198,11 +198,13 @@ def _sensitivities(seed: int) -> list[Case]:
     sparse, counts, _ = measured(3, 4, 0.5)
     doubles, *others = measured(6, 4, 0.45)
     greedy = torch.tensor([[0.0, 10.0], [0.0, 6.0], [0.0, 6.0]])
+    noisy = torch.tensor([[-0.125, -0.5, 2.0], [1.0, 0.25, 0.75], [0.0, 0.5, -0.25]])
     weights = torch.tensor([[60, 0], [50, 0], [50, 0]])
     billions = 2 * 10**9 + draw.integers(0, 9, 3, 1) + torch.tensor([[0, 10**9, 1]])
     alone = draw.order(4)
     labelled = {
         "the best ratio is not the best": (greedy * draw.number(1, 5), weights, 100),
+        "losses below zero": (noisy * draw.number(1, 5), 10 + draw.order(9).view(3, 3), 60),
         "three layers": measured(3, 4, 0.5),
         "five layers": measured(5, 5, 0.4),
         "choices in no order": (mixed[:, order], kept[:, order], budget),
