@@ -28,18 +28,20 @@ def next_masks(
     return {name: next(parts).view_as(weight) for name, weight in weights.items()}
 
 
+def _state(draw: Draw, *shapes: tuple[int, ...], zeroed: bool, share: float = 0.5):
+    """Layers of different scales, `share` of them pruned, and zero there or not."""
+    weights = {f"{i}.weight": (i + 1) * draw.normal(*s) for i, s in enumerate(shapes)}
+    masks = {name: draw.uniform(*w.shape) >= share for name, w in weights.items()}
+    weights = {n: w * masks[n] for n, w in weights.items()} if zeroed else weights
+    return weights, masks
+
+
+def _scaled(dtype, scale, weights, masks):
+    return {n: scale * w.to(dtype) for n, w in weights.items()}, masks
+
+
 def _states(seed: int) -> list[Case]:
     draw = Draw(seed)
-
-    def state(*shapes: tuple[int, ...], zeroed: bool, share: float = 0.5):
-        """Layers of different scales, `share` of them pruned, and zero there or not."""
-        weights = {f"{i}.weight": (i + 1) * draw.normal(*s) for i, s in enumerate(shapes)}
-        masks = {name: draw.uniform(*w.shape) >= share for name, w in weights.items()}
-        weights = {n: w * masks[n] for n, w in weights.items()} if zeroed else weights
-        return weights, masks
-
-    def as_(dtype, scale, weights, masks):
-        return {n: scale * w.to(dtype) for n, w in weights.items()}, masks
 
     def all_of(some):
         return {name: torch.ones_like(w, dtype=torch.bool) for name, w in some.items()}
@@ -57,20 +59,23 @@ def _states(seed: int) -> list[Case]:
     labelled = {
         "the first round": (first, all_of(first), 0.5),
         "the second round": ({n: w * second[n] for n, w in first.items()}, second, 0.5),
-        "pruned weights are zero": (*state((4, 5), (3, 4), zeroed=True), a),
-        "pruned weights are not zero": (*state((4, 5), (3, 4), zeroed=False), b),
-        "most are gone": (*state((9, 9), (30,), zeroed=True, share=0.9), c),
+        "pruned weights are zero": (*_state(draw, (4, 5), (3, 4), zeroed=True), a),
+        "pruned weights are not zero": (*_state(draw, (4, 5), (3, 4), zeroed=False), b),
+        "most are gone": (*_state(draw, (9, 9), (30,), zeroed=True, share=0.9), c),
         "ties": (ties, {n: draw.uniform(*w.shape) > 0.3 for n, w in ties.items()}, c),
         "zeros that still count": (zeros, {**all_of(zeros), "a": zeros_left}, 0.3),
-        "nothing goes": (*state((3, 3), (4,), zeroed=False), 0.0),
-        "all go": (*state((3, 3), (4,), zeroed=False), 1.0),
+        "nothing goes": (*_state(draw, (3, 3), (4,), zeroed=False), 0.0),
+        "all go": (*_state(draw, (3, 3), (4,), zeroed=False), 1.0),
         "one layer, very small weights": (
-            *as_(torch.float32, 1e-30, *state((40,), zeroed=True)),
+            *_scaled(torch.float32, 1e-30, *_state(draw, (40,), zeroed=True)),
             a,
         ),
-        "very large weights": (*as_(torch.float32, 1e9, *state((5, 6), (8,), zeroed=True)), b),
+        "very large weights": (
+            *_scaled(torch.float32, 1e9, *_state(draw, (5, 6), (8,), zeroed=True)),
+            b,
+        ),
         "float64, nearly equal": (near, all_of(near), a),
-        "float16": (*as_(torch.float16, 1.0, *state((20,), (20,), zeroed=True)), c),
+        "float16": (*_scaled(torch.float16, 1.0, *_state(draw, (20,), (20,), zeroed=True)), c),
     }
     return labelled_cases(("weights", "masks", "share"), labelled)
 

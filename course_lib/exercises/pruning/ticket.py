@@ -26,27 +26,29 @@ def rewind(
     return rewound
 
 
+def _network(draw: Draw, *, scale: float = 1.0, dtype=torch.float32, outputs: int = 3):
+    shapes = {
+        "0.weight": (4, 5),
+        "0.bias": (4,),
+        "2.weight": (outputs, 4),
+        "2.bias": (outputs,),
+    }
+    early = {name: (scale * draw.normal(*s).to(dtype)) for name, s in shapes.items()}
+    trained = {name: w + scale * draw.normal(*w.shape).to(dtype) for name, w in early.items()}
+    masks = {n: draw.uniform(*w.shape) < 0.5 for n, w in early.items() if "weight" in n}
+    return early, trained, masks
+
+
+def _trained_under(early, trained, masks):
+    """Trained under the masks, and one weight that stays has just become zero."""
+    trained = {n: w * masks[n] if n in masks else w for n, w in trained.items()}
+    masks["0.weight"][0, :2] = torch.tensor([True, False])
+    trained["0.weight"][0, :2] = torch.tensor([0.0, -0.0])
+    return early, trained, masks
+
+
 def _checkpoints(seed: int) -> list[Case]:
     draw = Draw(seed)
-
-    def network(*, scale: float = 1.0, dtype=torch.float32, outputs: int = 3):
-        shapes = {
-            "0.weight": (4, 5),
-            "0.bias": (4,),
-            "2.weight": (outputs, 4),
-            "2.bias": (outputs,),
-        }
-        early = {name: (scale * draw.normal(*s).to(dtype)) for name, s in shapes.items()}
-        trained = {name: w + scale * draw.normal(*w.shape).to(dtype) for name, w in early.items()}
-        masks = {n: draw.uniform(*w.shape) < 0.5 for n, w in early.items() if "weight" in n}
-        return early, trained, masks
-
-    def pruned(early, trained, masks):
-        """Trained under the masks, and one weight that stays has just become zero."""
-        trained = {n: w * masks[n] if n in masks else w for n, w in trained.items()}
-        masks["0.weight"][0, :2] = torch.tensor([True, False])
-        trained["0.weight"][0, :2] = torch.tensor([0.0, -0.0])
-        return early, trained, masks
 
     def counted(early, trained, masks):
         """With the buffers of a BatchNorm."""
@@ -56,24 +58,24 @@ def _checkpoints(seed: int) -> list[Case]:
 
     w, t = torch.tensor([0.5, -1.0, 2.0]), torch.tensor([3.0, 0.0, -4.0])
     mask, zeros = torch.tensor([True, False, True]), torch.tensor([0.0, -0.0, 1.5])
-    early, trained, masks = network()
+    early, trained, masks = _network(draw)
     labelled = {
         "three weights and a bias": (
             {"weight": w, "bias": torch.tensor([0.25]) * draw.number(1, 9)},
             {"weight": t, "bias": torch.tensor([-1.0])},
             {"weight": mask},
         ),
-        "a network": network(),
-        "trained under the masks": pruned(*network()),
-        "buffers": counted(*network()),
+        "a network": _network(draw),
+        "trained under the masks": _trained_under(*_network(draw)),
+        "buffers": counted(*_network(draw)),
         "one layer has a mask": (early, trained, {"2.weight": masks["2.weight"]}),
-        "no mask at all": (*network()[:2], {}),
-        "all are pruned": (*network()[:2], {n: torch.zeros_like(m) for n, m in masks.items()}),
+        "no mask at all": (*_network(draw)[:2], {}),
+        "all are pruned": (*_network(draw)[:2], {n: torch.zeros_like(m) for n, m in masks.items()}),
         "early weights of zero": ({"w": zeros}, {"w": draw.normal(3)}, {"w": mask}),
-        "very small weights": network(scale=1e-30),
-        "very large weights": network(scale=1e30),
-        "float16": network(dtype=torch.float16),
-        "float64": network(scale=1e-60, dtype=torch.float64),
+        "very small weights": _network(draw, scale=1e-30),
+        "very large weights": _network(draw, scale=1e30),
+        "float16": _network(draw, dtype=torch.float16),
+        "float64": _network(draw, scale=1e-60, dtype=torch.float64),
     }
     return labelled_cases(("early", "trained", "masks"), labelled)
 
