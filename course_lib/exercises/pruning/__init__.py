@@ -3,8 +3,9 @@
 from course_lib.exercises.pruning.activations import AVERAGE_ZEROS, SPARSIFY, TOP_K_CODES
 from course_lib.exercises.pruning.digits_pruned import PRUNE_DIGITS
 from course_lib.exercises.pruning.removal import OBS_STEP, SPLIT_BUDGET
-from course_lib.exercises.pruning.rounds import KEPT_AT_ROUNDS, NEXT_MASKS, REWIND
+from course_lib.exercises.pruning.rounds import KEPT_AT_ROUNDS, NEXT_MASKS
 from course_lib.exercises.pruning.scores import HUTCHINSON_DIAGONAL, OBD_SALIENCY, TAYLOR_SCORE
+from course_lib.exercises.pruning.ticket import REWIND
 
 CHAPTER = "03_pruning"
 EXERCISES = (

@@ -180,37 +180,38 @@ def split_budget(losses: Tensor, kept: Tensor, budget: int) -> Tensor:
     return choices[torch.where(total(kept) <= budget, total(losses), torch.inf).argmin()]
 
 
+def _measured(draw: Draw, layers: int, choices: int, share: float, scale: float = 1.0):
+    """The more a layer keeps, the less is lost, as a rule."""
+    size = draw.integers(100, 1000, layers, 1)
+    density = torch.linspace(0.1, 1, choices)
+    losses = draw.uniform(layers, 1) * (1 / density - 1) ** 2 + 0.1 * draw.normal(layers, choices)
+    kept = (size * density).round().long()
+    return scale * losses, kept, int(share * size.sum())
+
+
 def _sensitivities(seed: int) -> list[Case]:
     draw = Draw(seed)
 
-    def measured(layers: int, choices: int, share: float, scale: float = 1.0):
-        """The more a layer keeps, the less is lost, as a rule."""
-        size = draw.integers(100, 1000, layers, 1)
-        density = torch.linspace(0.1, 1, choices)
-        losses = draw.uniform(layers, 1) * (1 / density - 1) ** 2 + 0.1 * draw.normal(
-            layers, choices
-        )
-        kept = (size * density).round().long()
-        return scale * losses, kept, int(share * size.sum())
-
     order = draw.order(4)
-    mixed, kept, budget = measured(4, 4, 0.5)
-    sparse, counts, _ = measured(3, 4, 0.5)
-    doubles, *others = measured(6, 4, 0.45)
+    mixed, kept, budget = _measured(draw, 4, 4, 0.5)
+    sparse, counts, _ = _measured(draw, 3, 4, 0.5)
+    doubles, *others = _measured(draw, 6, 4, 0.45)
     greedy = torch.tensor([[0.0, 10.0], [0.0, 6.0], [0.0, 6.0]])
+    noisy = torch.tensor([[-0.125, -0.5, 2.0], [1.0, 0.25, 0.75], [0.0, 0.5, -0.25]])
     weights = torch.tensor([[60, 0], [50, 0], [50, 0]])
     billions = 2 * 10**9 + draw.integers(0, 9, 3, 1) + torch.tensor([[0, 10**9, 1]])
     alone = draw.order(4)
     labelled = {
         "the best ratio is not the best": (greedy * draw.number(1, 5), weights, 100),
-        "three layers": measured(3, 4, 0.5),
-        "five layers": measured(5, 5, 0.4),
+        "losses below zero": (noisy * draw.number(1, 5), 10 + draw.order(9).view(3, 3), 60),
+        "three layers": _measured(draw, 3, 4, 0.5),
+        "five layers": _measured(draw, 5, 5, 0.4),
         "choices in no order": (mixed[:, order], kept[:, order], budget),
         "one layer": (alone[None].float(), alone.flip(0)[None] * 10, 20),
-        "all may stay": measured(3, 3, 1.0),
+        "all may stay": _measured(draw, 3, 3, 1.0),
         "only the sparsest fit": (sparse, counts, int(counts.amin(1).sum())),
-        "very small losses": measured(4, 4, 0.5, scale=1e-9),
-        "very large losses": measured(4, 4, 0.3, scale=1e9),
+        "very small losses": _measured(draw, 4, 4, 0.5, scale=1e-9),
+        "very large losses": _measured(draw, 4, 4, 0.3, scale=1e9),
         "billions of weights, one too many": (
             draw.uniform(3, 3) + torch.tensor([[2.0, 1.0, 0.0]]),
             billions,

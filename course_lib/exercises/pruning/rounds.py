@@ -1,6 +1,4 @@
-"""Exercises of 03_pruning: pruning in rounds, and the way back to an early state."""
-
-import copy
+"""Exercises of 03_pruning: pruning in rounds, and how much each of them leaves."""
 
 import torch
 from torch import Tensor
@@ -30,18 +28,20 @@ def next_masks(
     return {name: next(parts).view_as(weight) for name, weight in weights.items()}
 
 
+def _state(draw: Draw, *shapes: tuple[int, ...], zeroed: bool, share: float = 0.5):
+    """Layers of different scales, `share` of them pruned, and zero there or not."""
+    weights = {f"{i}.weight": (i + 1) * draw.normal(*s) for i, s in enumerate(shapes)}
+    masks = {name: draw.uniform(*w.shape) >= share for name, w in weights.items()}
+    weights = {n: w * masks[n] for n, w in weights.items()} if zeroed else weights
+    return weights, masks
+
+
+def _scaled(dtype, scale, weights, masks):
+    return {n: scale * w.to(dtype) for n, w in weights.items()}, masks
+
+
 def _states(seed: int) -> list[Case]:
     draw = Draw(seed)
-
-    def state(*shapes: tuple[int, ...], zeroed: bool, share: float = 0.5):
-        """Layers of different scales, `share` of them pruned, and zero there or not."""
-        weights = {f"{i}.weight": (i + 1) * draw.normal(*s) for i, s in enumerate(shapes)}
-        masks = {name: draw.uniform(*w.shape) >= share for name, w in weights.items()}
-        weights = {n: w * masks[n] for n, w in weights.items()} if zeroed else weights
-        return weights, masks
-
-    def as_(dtype, scale, weights, masks):
-        return {n: scale * w.to(dtype) for n, w in weights.items()}, masks
 
     def all_of(some):
         return {name: torch.ones_like(w, dtype=torch.bool) for name, w in some.items()}
@@ -59,20 +59,23 @@ def _states(seed: int) -> list[Case]:
     labelled = {
         "the first round": (first, all_of(first), 0.5),
         "the second round": ({n: w * second[n] for n, w in first.items()}, second, 0.5),
-        "pruned weights are zero": (*state((4, 5), (3, 4), zeroed=True), a),
-        "pruned weights are not zero": (*state((4, 5), (3, 4), zeroed=False), b),
-        "most are gone": (*state((9, 9), (30,), zeroed=True, share=0.9), c),
+        "pruned weights are zero": (*_state(draw, (4, 5), (3, 4), zeroed=True), a),
+        "pruned weights are not zero": (*_state(draw, (4, 5), (3, 4), zeroed=False), b),
+        "most are gone": (*_state(draw, (9, 9), (30,), zeroed=True, share=0.9), c),
         "ties": (ties, {n: draw.uniform(*w.shape) > 0.3 for n, w in ties.items()}, c),
         "zeros that still count": (zeros, {**all_of(zeros), "a": zeros_left}, 0.3),
-        "nothing goes": (*state((3, 3), (4,), zeroed=False), 0.0),
-        "all go": (*state((3, 3), (4,), zeroed=False), 1.0),
+        "nothing goes": (*_state(draw, (3, 3), (4,), zeroed=False), 0.0),
+        "all go": (*_state(draw, (3, 3), (4,), zeroed=False), 1.0),
         "one layer, very small weights": (
-            *as_(torch.float32, 1e-30, *state((40,), zeroed=True)),
+            *_scaled(torch.float32, 1e-30, *_state(draw, (40,), zeroed=True)),
             a,
         ),
-        "very large weights": (*as_(torch.float32, 1e9, *state((5, 6), (8,), zeroed=True)), b),
+        "very large weights": (
+            *_scaled(torch.float32, 1e9, *_state(draw, (5, 6), (8,), zeroed=True)),
+            b,
+        ),
         "float64, nearly equal": (near, all_of(near), a),
-        "float16": (*as_(torch.float16, 1.0, *state((20,), (20,), zeroed=True)), c),
+        "float16": (*_scaled(torch.float16, 1.0, *_state(draw, (20,), (20,), zeroed=True)), c),
     }
     return labelled_cases(("weights", "masks", "share"), labelled)
 
@@ -294,141 +297,6 @@ KEPT_AT_ROUNDS = Exercise(
             "a tensor of floats is float32 unless you say otherwise, and float32 knows about seven "
             "digits: of billions of weights it miscounts hundreds. Use Python's numbers, or "
             "float64.",
-        ),
-    ),
-)
-
-# -------------------------------------------------------------------------------- rewind
-
-
-def rewind(
-    early: dict[str, Tensor], trained: dict[str, Tensor], masks: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    """All tensors of a network as they were early on, and zero where the mask is False.
-
-    early, trained: the same names, shapes and dtypes, float or integer. masks: bool, True where a
-    weight stays, for some of the names. What has no mask (a bias, a buffer) goes back, too. The
-    inputs stay as they are.
-    """
-    rewound = copy.deepcopy(early)
-    for name, mask in masks.items():
-        rewound[name][~mask] = 0
-    return rewound
-
-
-def _checkpoints(seed: int) -> list[Case]:
-    draw = Draw(seed)
-
-    def network(*, scale: float = 1.0, dtype=torch.float32, outputs: int = 3):
-        shapes = {
-            "0.weight": (4, 5),
-            "0.bias": (4,),
-            "2.weight": (outputs, 4),
-            "2.bias": (outputs,),
-        }
-        early = {name: (scale * draw.normal(*s).to(dtype)) for name, s in shapes.items()}
-        trained = {name: w + scale * draw.normal(*w.shape).to(dtype) for name, w in early.items()}
-        masks = {n: draw.uniform(*w.shape) < 0.5 for n, w in early.items() if "weight" in n}
-        return early, trained, masks
-
-    def pruned(early, trained, masks):
-        """Trained under the masks, and one weight that stays has just become zero."""
-        trained = {n: w * masks[n] if n in masks else w for n, w in trained.items()}
-        masks["0.weight"][0, :2] = torch.tensor([True, False])
-        trained["0.weight"][0, :2] = torch.tensor([0.0, -0.0])
-        return early, trained, masks
-
-    def counted(early, trained, masks):
-        """With the buffers of a BatchNorm."""
-        early |= {"1.mean": draw.normal(4), "1.count": torch.tensor(draw.number(1, 9))}
-        trained |= {"1.mean": draw.normal(4), "1.count": torch.tensor(draw.number(20, 99))}
-        return early, trained, masks
-
-    w, t = torch.tensor([0.5, -1.0, 2.0]), torch.tensor([3.0, 0.0, -4.0])
-    mask, zeros = torch.tensor([True, False, True]), torch.tensor([0.0, -0.0, 1.5])
-    early, trained, masks = network()
-    labelled = {
-        "three weights and a bias": (
-            {"weight": w, "bias": torch.tensor([0.25]) * draw.number(1, 9)},
-            {"weight": t, "bias": torch.tensor([-1.0])},
-            {"weight": mask},
-        ),
-        "a network": network(),
-        "trained under the masks": pruned(*network()),
-        "buffers": counted(*network()),
-        "one layer has a mask": (early, trained, {"2.weight": masks["2.weight"]}),
-        "no mask at all": (*network()[:2], {}),
-        "all are pruned": (*network()[:2], {n: torch.zeros_like(m) for n, m in masks.items()}),
-        "early weights of zero": ({"w": zeros}, {"w": draw.normal(3)}, {"w": mask}),
-        "very small weights": network(scale=1e-30),
-        "very large weights": network(scale=1e30),
-        "float16": network(dtype=torch.float16),
-        "float64": network(scale=1e-60, dtype=torch.float64),
-    }
-    return labelled_cases(("early", "trained", "masks"), labelled)
-
-
-def _merged(of_masked, of_rest):
-    """A dictionary made name by name: of those with a mask by one rule, of the rest by another."""
-
-    def wrong(early, trained, masks):
-        return {
-            name: of_masked(early[name], trained[name], masks[name])
-            if name in masks
-            else of_rest(early[name], trained[name])
-            for name in early
-        }
-
-    return wrong
-
-
-def _only_masked(early, trained, masks):
-    return {name: early[name] * mask for name, mask in masks.items()}
-
-
-REWIND = Exercise(
-    reference=rewind,
-    cases=_checkpoints,
-    relative_tolerance=0.0,
-    absolute_tolerance=0.0,
-    hints=(
-        "What of the trained network is left after rewinding? Only which weights stay.",
-        "Start from a copy of `early`, all of it: copy.deepcopy makes new tensors.",
-        "For each name and mask: rewound[name][~mask] = 0.",
-    ),
-    misconceptions=(
-        Misconception(
-            "not rewound",
-            _merged(lambda e, t, m: t * m, lambda e, t: t),
-            "these are the trained weights under the mask: a pruned network, but no ticket. The "
-            "claim of the lottery ticket is about training again from the early values.",
-        ),
-        Misconception(
-            "biases stay trained",
-            _merged(lambda e, t, m: e * m, lambda e, t: t),
-            "the weights went back and the biases and buffers did not. They remember the whole "
-            "training, so the network did not start afresh.",
-        ),
-        Misconception(
-            "no mask",
-            _merged(lambda e, t, m: e.clone(), lambda e, t: e.clone()),
-            "all went back, the pruned weights, too: that is the dense network before training.",
-        ),
-        Misconception(
-            "mask inverted",
-            _merged(lambda e, t, m: e * ~m, lambda e, t: e.clone()),
-            "the mask was used the wrong way round: True means that the weight stays.",
-        ),
-        Misconception(
-            "mask guessed from zeros",
-            _merged(lambda e, t, m: e * (t != 0), lambda e, t: e.clone()),
-            "you took the trained weights that are not zero for the mask. A weight that stays can "
-            "be zero by chance, and one that goes need not be zero yet.",
-        ),
-        Misconception(
-            "masked ones only",
-            _only_masked,
-            "only tensors with a mask came back. The network needs its biases and buffers, too.",
         ),
     ),
 )

@@ -234,7 +234,7 @@ def _logistic_problems(seed: int) -> list[Case]:
         return scale * X, (draw.uniform(rows) < 0.5).to(dtype), t / scale, v
 
     certain = torch.tensor([[200.0, 0.0], [-200.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
-    by_hand = torch.tensor([[2.0, 0.0], [2.0, 4.0]])
+    by_hand = torch.tensor([[2.0, 4.0], [2.0, 8.0]])
     labelled = {
         "by hand": (by_hand, torch.tensor([1.0, 0.0]), torch.zeros(2), torch.tensor([[1.0, -1.0]])),
         "one probe": problem(6, 3, 1),
