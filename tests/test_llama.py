@@ -187,3 +187,15 @@ def test_an_untrained_model_knows_nothing():
     torch.nn.init.normal_(model.embedding.weight, std=0.02)
     loss = -model(torch.randint(50, (1, 32))).log_softmax(-1).mean()
     assert loss.item() == pytest.approx(math.log(50), abs=0.05)
+
+
+@torch.no_grad()
+def test_a_model_that_is_not_tied_has_a_head_of_its_own():
+    torch.manual_seed(0)
+    model, tokens = Llama(LlamaConfig(**{**vars(SMALL), "tied": False})), torch.ones(1, 5).long()
+    own = model(tokens)
+    assert model.state_dict().keys() - Llama(SMALL).state_dict().keys() == {"head.weight"}
+    model.head.weight.copy_(model.embedding.weight)
+    tied = Llama(SMALL)
+    tied.load_state_dict({k: w for k, w in model.state_dict().items() if k != "head.weight"})
+    assert model(tokens).equal(tied(tokens)) and not own.equal(tied(tokens))

@@ -1,6 +1,7 @@
 """Papers that the course names, and links to them from where a lesson first cites one.
 
-solutions/BIBLIOGRAPHY.md holds them, a heading for each: the first author's surname and the year.
+solutions/BIBLIOGRAPHY.md holds them, a heading for each: the first author's surname and the year,
+or both authors' surnames where that would be another paper's heading.
 
     ## Roy 2007
 
@@ -74,7 +75,7 @@ def read_bibliography(text: str) -> list[Paper]:
         names = " ".join(found["authors"].split())
         authors = names.removesuffix(" et al.")
         surnames = tuple(surname(name) for name in authors.split(","))
-        if surnames[0] == found["first"]:
+        if found["first"] in (surnames[0], " and ".join(surnames)):
             right.add(found["heading"])
         papers.append(Paper(found["heading"], found["year"], surnames, more=authors != names))
     wrong = set(re.findall(r"^## (.+)$", text, flags=re.MULTILINE)) - right

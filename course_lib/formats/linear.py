@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from course_lib.formats.packing import pack, unpack
-from course_lib.models.finite import check_finite
+from course_lib.models.finite import check_finite, is_fake
 from course_lib.quantization.calibration import Range, minmax_range
 from course_lib.quantization.linear import Format, Grid, dequantize, fit_grid, quantize
 from course_lib.quantization.rows import to_rows
@@ -44,6 +44,95 @@ class Scheme:
     calibrate: Callable[[Tensor, Format], Range] = minmax_range
 
 
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """A weight that is quantized already, by a method that chooses the codes itself.
+
+    In a file it has the same parts as a weight under a `Scheme`: `model_file.pack_model` takes
+    either.
+
+    codes: one for each weight, in its shape, (O, I).
+    grid: the levels of R rows, as `rows.to_rows` makes them of the weight; from `stored_grid`.
+    """
+
+    codes: Tensor
+    grid: Grid
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight that comes back from a file, (O, I)."""
+        rows = self.codes.reshape(len(self.grid.scale), -1)  # (O, I) -> (R, C)
+        return dequantize(rows, self.grid).view(self.codes.shape)
+
+
+def stored_grid(grid: Grid) -> Grid:
+    """The grid as a file gives it back: its scale rounded to float16, held in the dtype it had.
+
+    Raises:
+        ValueError: a scale beyond float16.
+
+    >>> grid = fit_grid(torch.tensor([[0.0]]), torch.tensor([[1.0]]), Format(4))
+    >>> round(grid.scale.item(), 7), round(stored_grid(grid).scale.item(), 7)
+    (0.0666667, 0.0666504)
+    """
+    scale = grid.scale.to(torch.float16).clamp(min=2**-24)  # the smallest float16 above 0
+    check_finite(scale, "scale, in float16,")
+    return Grid(scale.to(grid.scale.dtype), grid.zero_point, grid.format)
+
+
+def parts_of(codes: Tensor, grid: Grid) -> dict[str, Tensor]:
+    """The parts that stand in a file for codes that are chosen already.
+
+    `decode_linear` gives back just `Codes(codes, grid).weight`.
+
+    Args:
+        codes: from q_min to q_max, in the order of the weight: (O, I) or (R, C).
+        grid: of R rows, from `stored_grid`.
+
+    Raises:
+        ValueError: more than 8 bits; R rows that do not divide the codes; a code that the format
+            does not have; a scale that is not a float16 number above 0.
+
+    >>> grid = fit_grid(torch.tensor([[0.0]]), torch.tensor([[1.5]]), Format(2))
+    >>> parts_of(torch.tensor([[0, 3, 1, 0]]), grid)["scale"]
+    tensor([0.5000], dtype=torch.float16)
+    """
+    scale, format = grid.scale.to(torch.float16), grid.format
+    exact = (scale == grid.scale) & (scale > 0) & scale.isfinite()
+    if not is_fake(scale) and not exact.all():
+        raise ValueError("scale must hold float16 numbers above 0; `stored_grid` makes it so")
+    if codes.numel() == 0 or codes.numel() % len(scale):
+        raise ValueError(
+            f"codes must fill {len(scale)} rows of equal length; got {codes.numel()} of them"
+        )
+    low, high = codes.aminmax()
+    if not is_fake(codes) and not (low >= format.lowest and high <= format.highest):
+        raise ValueError(
+            f"codes must be from {format.lowest} to {format.highest}; got {low} to {high}"
+        )
+    parts = {
+        "codes": pack(codes.to(torch.int16) - format.lowest, format.bits),
+        "scale": scale.flatten(),
+    }
+    if not format.symmetric:
+        parts["zero_point"] = pack(grid.zero_point, format.bits)
+    return parts
+
+
+def encode_codes(weight: Tensor, codes: Codes) -> dict[str, Tensor]:
+    """`parts_of` the codes that stand for a weight.
+
+    Raises:
+        ValueError: the weight has another shape than the codes; what `parts_of` refuses.
+    """
+    if codes.codes.shape != weight.shape:
+        raise ValueError(
+            f"codes must have the weight's shape {tuple(weight.shape)}; "
+            f"got {tuple(codes.codes.shape)}"
+        )
+    return parts_of(codes.codes, codes.grid)
+
+
 def encode_linear(weight: Tensor, scheme: Scheme) -> dict[str, Tensor]:
     """The parts that stand for a weight in a file: codes, scale and, if affine, zero_point.
 
@@ -54,16 +143,31 @@ def encode_linear(weight: Tensor, scheme: Scheme) -> dict[str, Tensor]:
     >>> {name: tuple(part.shape) for name, part in parts.items()}
     {'codes': (128,), 'scale': (4,)}
     """
-    rows, format = to_rows(weight, scheme.granularity), scheme.format
-    grid = fit_grid(*scheme.calibrate(rows, format), format)
-    scale = grid.scale.to(torch.float16).clamp(min=2**-24)  # the smallest float16 above 0
-    check_finite(scale, "scale, in float16,")
-    grid = Grid(scale.to(grid.scale.dtype), grid.zero_point, format)
-    codes = quantize(rows, grid).to(torch.int16) - format.lowest
-    parts = {"codes": pack(codes, format.bits), "scale": scale.flatten()}
-    if not format.symmetric:
-        parts["zero_point"] = pack(grid.zero_point, format.bits)
-    return parts
+    chosen = nearest_codes(weight, scheme)
+    return parts_of(chosen.codes, chosen.grid)
+
+
+def nearest_codes(weight: Tensor, scheme: Scheme) -> Codes:
+    """Each weight's nearest level, by itself: what methods that know a layer's inputs improve on.
+
+    Raises:
+        ValueError: a scale beyond float16; what `to_rows` and `quantize` refuse.
+
+    >>> nearest_codes(torch.tensor([[0.0, 0.4, 1.5]]), Scheme(Format(2), "channel")).weight
+    tensor([[0.0000, 0.5000, 1.5000]])
+    """
+    rows = to_rows(weight, scheme.granularity)
+    grid = fit_stored(rows, scheme)
+    return Codes(quantize(rows, grid).view(weight.shape), grid)
+
+
+def fit_stored(rows: Tensor, scheme: Scheme) -> Grid:
+    """The levels that a scheme fits to rows (R, C), with the scales that a file gives back.
+
+    >>> fit_stored(torch.tensor([[0.0, 0.5, 1.5]]), Scheme(Format(2), "channel")).scale
+    tensor([[0.5000]])
+    """
+    return stored_grid(fit_grid(*scheme.calibrate(rows, scheme.format), scheme.format))
 
 
 def decode_linear(parts: Mapping[str, Tensor], shape: torch.Size) -> Tensor:

@@ -6,6 +6,7 @@ safetensors can write. Loading needs no schemes: the parts' names tell the form,
 shapes, and what nobody here wrote is refused.
 
     Scheme         codes, scale, zero_point                    `linear`
+    Codes          the same, of codes that are chosen already  `linear`
     Sparse         values and bitmap, gaps or indices          `sparse`
     torch.dtype    the tensor itself, in that float type
 """
@@ -17,12 +18,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from course_lib.formats.linear import Scheme, decode_linear, encode_linear
+from course_lib.formats.linear import (
+    Codes,
+    Scheme,
+    decode_linear,
+    encode_codes,
+    encode_linear,
+)
 from course_lib.formats.sparse import Sparse, decode_sparse, encode_sparse
 from course_lib.models.finite import check_finite
 from course_lib.models.parts import first_names
 
-AnyScheme = Scheme | Sparse | torch.dtype
+AnyScheme = Scheme | Codes | Sparse | torch.dtype
 
 
 class Form(NamedTuple):
@@ -38,6 +45,7 @@ LINEAR = ({"codes", "scale"}, {"codes", "scale", "zero_point"})
 SPARSE = tuple({"values", place} for place in ("bitmap", "gaps", "indices"))
 FORMS = (
     Form(Scheme, encode_linear, decode_linear, LINEAR),
+    Form(Codes, encode_codes, decode_linear, LINEAR),
     Form(Sparse, encode_sparse, decode_sparse, SPARSE),
 )
 

@@ -17,6 +17,7 @@ Axes: N tokens of the text, B windows (or images), T tokens of a window, V vocab
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -85,6 +86,21 @@ def token_losses(model: nn.Module, tokens: Tensor, length: int | None = None) ->
     torch.Size([2])
     """
     length = model.config.context if length is None else length
+    losses = []
+    for inputs, targets in windows_at_once(tokens, length, TOKENS_AT_ONCE):
+        logits = model(inputs).float().flatten(0, 1)  # (B, T, V) -> (B · T, V)
+        losses.append(F.cross_entropy(logits, targets.flatten(), reduction="none"))
+    return torch.cat(losses)[: len(tokens) - 1]
+
+
+def windows_at_once(tokens: Tensor, length: int, at_once: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The windows of a text, about `at_once` tokens of them at a time: inputs and targets (B, T).
+
+    The last window is filled up with zeros; targets beyond the N − 1 that there are do not count.
+
+    >>> [inputs.tolist() for inputs, _ in windows_at_once(torch.tensor([3, 1, 4, 1]), 2, 2)]
+    [[[3, 1]], [[4, 1]]]
+    """
     if tokens.dim() != 1 or len(tokens) < 2 or length < 1:
         raise ValueError(
             "tokens must have shape (N,) with N ≥ 2, and length must be at least 1; "
@@ -94,12 +110,8 @@ def token_losses(model: nn.Module, tokens: Tensor, length: int | None = None) ->
     length = min(length, count)
     filled = F.pad(tokens, (0, -count % length))  # after the end, where no token looks
     inputs, targets = consecutive_windows(filled, length)  # (N,) -> (B, T)
-    losses = []
-    at_once = max(1, TOKENS_AT_ONCE // length)
-    for some, wanted in zip(inputs.split(at_once), targets.split(at_once), strict=True):
-        logits = model(some).float().flatten(0, 1)  # (B, T, V) -> (B · T, V)
-        losses.append(F.cross_entropy(logits, wanted.flatten(), reduction="none"))
-    return torch.cat(losses)[:count]
+    windows = max(1, at_once // length)
+    return zip(inputs.split(windows), targets.split(windows), strict=True)
 
 
 @torch.no_grad()

@@ -6,7 +6,8 @@ A token's embedding x passes through L blocks. Each block adds two corrections t
     x ← x + mlp(rms_norm(x))              each token is processed on its own
 
 and the last x, compared with every embedding, gives the logits of the next token (the embedding is
-used twice: "tied"). Left out on purpose: dropout, biases and padding. No lesson needs them.
+used twice: "tied"; a model that is not has a head of its own). Left out on purpose: dropout, biases
+and padding. No lesson needs them.
 
 Source: Touvron et al., 2023, "LLaMA: Open and Efficient Foundation Language Models".
 
@@ -23,7 +24,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """The numbers that define a model's shape."""
+    """The numbers that define a model's shape.
+
+    tied: whether the head is the embedding; else it is a linear layer of its own.
+    """
 
     vocabulary: int
     width: int
@@ -34,6 +38,7 @@ class LlamaConfig:
     context: int
     rope_base: float = 10_000.0
     norm_epsilon: float = 1e-5
+    tied: bool = True
 
     def __post_init__(self):
         if self.width % self.heads or (self.width // self.heads) % 2:
@@ -98,6 +103,10 @@ class Attention(nn.Module):
         self.output = nn.Linear(config.width, config.width, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: dict | None = None) -> Tensor:
+        return self.output(self.mix(x, cos, sin, cache))
+
+    def mix(self, x: Tensor, cos: Tensor, sin: Tensor, cache: dict | None = None) -> Tensor:
+        """What `output` is given: the heads' mixtures of values, side by side, (B, T, D)."""
         B, T, D = x.shape
         q = self.query(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, T, D) -> (B, H, T, E)
         k = self.key(x).view(B, T, self.kv_heads, -1).transpose(1, 2)  # -> (B, G, T, E)
@@ -111,7 +120,7 @@ class Attention(nn.Module):
         seen = torch.ones(T, k.shape[2], dtype=torch.bool, device=x.device)
         seen = seen.tril(diagonal=k.shape[2] - T)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
-        return self.output(y.transpose(1, 2).reshape(B, T, D))  # (B, H, T, E) -> (B, T, D)
+        return y.transpose(1, 2).reshape(B, T, D)  # (B, H, T, E) -> (B, T, D)
 
 
 class MLP(nn.Module):
@@ -124,7 +133,11 @@ class MLP(nn.Module):
         self.down = nn.Linear(config.mlp_width, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))  # (B, T, D) -> (B, T, F) -> (B, T, D)
+        return self.down(self.products(x))  # (B, T, F) -> (B, T, D)
+
+    def products(self, x: Tensor) -> Tensor:
+        """What `down` is given: silu(gate(x)) · up(x), (B, T, D) -> (B, T, F)."""
+        return F.silu(self.gate(x)) * self.up(x)
 
 
 class Block(nn.Module):
@@ -157,6 +170,8 @@ class Llama(nn.Module):
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_epsilon)
+        if not config.tied:
+            self.head = nn.Linear(config.width, config.vocabulary, bias=False)
 
     def forward(self, tokens: Tensor, cache: list[dict] | None = None) -> Tensor:
         """Logits (B, T, V) of the tokens (B, T); a cache from `empty_cache` is extended in place.
@@ -178,7 +193,8 @@ class Llama(nn.Module):
         )
         for block, layer_cache in zip(self.blocks, cache or [None] * len(self.blocks), strict=True):
             x = block(x, cos, sin, layer_cache)
-        return F.linear(self.norm(x), self.embedding.weight)  # (B, T, D) -> (B, T, V)
+        head = self.embedding if self.config.tied else self.head
+        return F.linear(self.norm(x), head.weight)  # (B, T, D) -> (B, T, V)
 
     def empty_cache(self) -> list[dict]:
         """A key-value cache that has seen nothing: one dictionary a layer."""

@@ -1,0 +1,1 @@
+"""Language models: what makes a trained one smaller, without training it again."""
