@@ -22,7 +22,10 @@ from course_lib.exercises.engine.spec import Case
 
 # References that ask a tensor for a number (a count, an index), which a fake one has not: they
 # are followed up to that place. On cuda, tests/test_device.py follows them to their end.
-ASK_FOR_NUMBERS = {"keep_largest", "kept_by_mean", "sparsify_digits"}
+ASK_FOR_NUMBERS = {
+    "keep_largest", "kept_by_mean", "sparsify_digits",
+    "split_budget", "next_masks", "prune_digits",
+}  # fmt: skip
 
 
 @functools.cache
