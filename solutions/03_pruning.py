@@ -907,9 +907,9 @@ evidence = collect_evidence(tiny, windows[:32], next_token_loss)
 layers = {name: w.detach() for name, w in prunable_weights(tiny).items()}
 by_window = {name: torch.zeros_like(w) for name, w in layers.items()}  # mean of |g⁽ⁿ⁾|
 for window in windows[:32]:
-    alone = collect_evidence(tiny, [window], next_token_loss).gradient
+    from_one = collect_evidence(tiny, [window], next_token_loss).gradient
     for name in layers:
-        by_window[name] += alone[name].abs() / 32
+        by_window[name] += from_one[name].abs() / 32
 few = tuple(torch.cat(part) for part in zip(*windows[:4], strict=True))
 
 
@@ -1252,17 +1252,20 @@ def kept_at_rounds(total: int, final: int, rounds: int) -> torch.Tensor:
 check(kept_at_rounds)
 
 # %% [markdown]
-# Rounds may also become so small that there is one after every step. Zhu and Gupta (2017) let the
-# density fall as a **cubic**: with $t$ the step, from 0 to $T$, and $d$ the final density,
+# Rounds may also become so small that there is one after every step: $T$ rounds in $T$ steps. Zhu and
+# Gupta (2017) do that, but with other shares. They let the density fall as a **cubic**: with $t$ the
+# step, and $d$ the final density,
 #
 # $$d(t) = d + (1 - d)\,(1 - t/T)^3 ,$$
 #
 # fast while there is much to spare, slowly at the end. Now a fair race, to 5 % of the digits' weights.
 # Everybody gets the same 8 epochs, 160 steps, with the same learning rate, which rises and falls once.
-# The dense network gets them, too. Only *when* the weights go differs: one cut before the first step; 4
-# cuts, 32 steps apart; 8 cuts, 16 steps apart; the cubic in the first 80 steps.
+# The dense network gets them, too. Two things can differ, and we vary them one at a time: *how many
+# cuts* there are (one; 8, equally far apart; one after every step; the cubic), and *when the last one
+# comes* (after step 40, 80 or 120).
 #
-# **Guess before you look:** more rounds are better, say the papers. Are they, at equal steps?
+# **Guess before you look:** more rounds are better, say the papers. Are they, at equal steps? And what
+# hurts more, few cuts or late ones?
 
 # %%
 plan_of_rounds = yours("kept_at_rounds")
@@ -1270,72 +1273,92 @@ STEPS, SIZE = 160, sum(w.numel() for w in prunable_weights(networks[0]).values()
 FINAL = round(0.05 * SIZE)
 
 
-def in_rounds(rounds: int, apart: int):
-    """Density at a step, for cuts at steps 0, apart, 2 · apart, …"""
-    kept = plan_of_rounds(SIZE, FINAL, rounds).tolist()
-    return lambda step: kept[min(step // apart, rounds - 1)] / SIZE
+def in_rounds(rounds: int, last: int):
+    """Density at a step: cuts after steps last / rounds, 2 · last / rounds, …, last."""
+    kept = [SIZE, *plan_of_rounds(SIZE, FINAL, rounds).tolist()]
+    return lambda step: kept[min(step * rounds // last, rounds)] / SIZE
 
 
-race = {
-    "dense, no cut": lambda step: 1.0,
-    "one cut": in_rounds(1, STEPS),
-    "4 cuts": in_rounds(4, 32),
-    "8 cuts": in_rounds(8, 16),
-    "cubic": lambda step: cubic_density(step, 0, 80, FINAL / SIZE),
+plans = {
+    "one cut": lambda last: in_rounds(1, last),
+    "8 cuts": lambda last: in_rounds(8, last),
+    "every step": lambda last: in_rounds(last, last),
+    "cubic": lambda last: lambda step: cubic_density(step, 0, last, FINAL / SIZE),
 }
-finish = {}
-for name, density_at in watch(race.items(), "schedules"):
-    finish[name] = []
-    for seed, model in enumerate(networks):
-        model = copy.deepcopy(model)
-        layers = prunable_weights(model)
+
+
+def trained_on(density_at) -> list[float]:
+    """Test accuracies of the three networks after 160 more steps under a plan."""
+    accuracies = []
+    for seed, model in enumerate(copy.deepcopy(networks)):
+        cut_here = prunable_weights(model)
         train_digits(
             model, data, epochs=8, seed=10 + seed,
-            prepare=lambda opt, layers=layers, at=density_at: follow_density(opt, layers, at),
+            prepare=lambda opt, parts=cut_here: follow_density(opt, parts, density_at),
         )  # fmt: skip
-        left = sum(int((w != 0).sum()) for w in layers.values())
-        assert left <= FINAL or name == "dense, no cut"
-        finish[name].append(test_accuracy(model))
-for name, values in finish.items():
-    print(f"{name:14} {sum(values) / 3:5.1f} %   (" + ", ".join(f"{v:.1f}" for v in values) + ")")
+        left_here = sum(int((w != 0).sum()) for w in cut_here.values())
+        assert left_here <= FINAL or density_at(STEPS) == 1
+        accuracies.append(test_accuracy(model))
+    return accuracies
+
+
+lasts = (40, 80, 120)
+race = {(name, last): plans[name](last) for name in plans for last in lasts}
+race |= {("one cut", 0): lambda step: FINAL / SIZE, ("dense", 0): lambda step: 1.0}
+finish = {plan: trained_on(at) for plan, at in watch(race.items(), "plans")}
+mean = {plan: sum(values) / 3 for plan, values in finish.items()}
+print("last cut after step      0     40     80    120")
+for name in plans:
+    line = [f"{mean[name, last]:7.1f}" if (name, last) in mean else "      –" for last in (0, *lasts)]
+    print(f"{name:18}" + "".join(line))
+print(f"dense, no cut     {mean['dense', 0]:7.1f}")
 
 # %% tags=["collapsed"]
 # Does it hold here? And a figure behind a guess: when the weights go
-mean = {name: sum(values) / 3 for name, values in finish.items()}
-assert (
-    mean["cubic"] > max(mean["one cut"], mean["4 cuts"]) + 0.8
-    and mean["8 cuts"] < mean["one cut"] - 4
-)
-assert mean["dense, no cut"] - mean["cubic"] < 2
+for last in lasts:
+    assert mean["8 cuts", last] > mean["one cut", last] + 1.2
+    assert min(mean["every step", last], mean["cubic", last]) > 95
+    assert abs(mean["every step", last] - mean["cubic", last]) < 1.5
+assert mean["one cut", 0] > mean["one cut", 80] + 8 and mean["one cut", 120] < 55
+assert mean["8 cuts", 40] > mean["one cut", 0] + 1 and mean["8 cuts", 120] < mean["one cut", 0] - 15
+assert mean["every step", 80] > mean["8 cuts", 80] + 3 and mean["dense", 0] < mean["cubic", 80] + 2
 
-figure, (left, right_side) = new_figure(columns=2, height=3.4)
-for (name, density_at), colour in zip(race.items(), (BLACK, ORANGE, SKY, RED, GREEN), strict=True):
-    left.semilogy([100 * density_at(step) for step in range(STEPS + 1)], color=colour, label=name)
-    right_side.bar(name, mean[name], color=colour)
-    right_side.plot(
-        [name] * 3, finish[name], "o", color="white", markeredgecolor=BLACK, markersize=4
-    )
-left.set(xlabel="step", ylabel="weights left (%)", title="The same 160 steps for all")
+figure, (left, right_side) = new_figure(columns=2, height=3.6)
+for name, colour in zip(plans, (ORANGE, RED, SKY, GREEN), strict=True):
+    left.semilogy([100 * race[name, 80](s) for s in range(STEPS + 1)], color=colour, label=name)
+    places = [last for last in (0, *lasts) if (name, last) in mean]
+    right_side.plot(places, [mean[name, last] for last in places], "-", color=colour)
+    for last in places:
+        right_side.plot([last] * 3, finish[name, last], "o", color=colour, markersize=3)
+right_side.axhline(mean["dense", 0], color=BLACK, linewidth=0.8)
+right_side.text(0, mean["dense", 0] + 1, "dense, trained as long", fontsize=8)
+left.set(xlabel="step", ylabel="weights left (%)", title="Four plans that end after step 80")
 left.legend(frameon=False)
-right_side.set(ylabel="test accuracy (%)", ylim=(50, 100), title="Eight rounds lose to one cut")
-right_side.tick_params(axis="x", labelrotation=20)
+right_side.set(
+    xlabel="step of the last cut, of 160", ylabel="test accuracy (%), three seeds", ylim=(25, 105)
+)
+right_side.set_title("A late cut must be a small one")
 predict(
-    "5 % of the weights left, equal steps: which plan wins, and which loses?",
-    ["8 cuts win, one cut loses", "the cubic wins, one cut loses", "the cubic wins, 8 cuts lose"],
-    f"the cubic wins ({mean['cubic']:.0f} %), 8 cuts lose ({mean['8 cuts']:.0f} %)",
+    "5 % of the weights left, the last cut after step 120 of 160: one cut, or one at every step?",
+    ["both read about 95 %", "one cut 85 %, every step 90 %", "one cut below 55 %, every step 96 %"],
+    f"one cut {mean['one cut', 120]:.0f} %, every step {mean['every step', 120]:.0f} %",
     Picture(
         figure,
-        "Left: density against step for five plans. Right: bars of accuracy with three seeds each: dense "
-        "highest, cubic just below, 4 cuts and one cut lower, 8 cuts far lowest.",
+        "Left: density against step for four plans. Right: accuracy against the step of the last cut: one "
+        "cut falls from 94 to below 40, 8 cuts from 96 to about 60, every step and the cubic stay at 96.",
     ),
 )
 
 # %% [markdown]
-# At equal steps, eight rounds are the worst of all. The last cut takes a third of what is left, comes
-# late, and 48 steps at a falling rate are not enough to heal it. With twice the steps all differences
-# shrink. Papers that praise many rounds train to the end after each: they pay for it in steps. The cubic
-# wins since its last cuts are tiny, and since all of them are over at half-time. Blalock et al. (2020)
-# found that many comparisons in the field do not hold the training equal. Now you know how to look.
+# Read the table by columns: among plans that end together, more cuts are better. The papers are right.
+# Read it by rows: one cut at step 120 is ruin, and 8 cuts that end there lose to a single one before the
+# first step. **What counts is how large a cut is, and how many steps are left after it.** The last of 8
+# cuts takes a third of what is left, and 40 steps at a falling rate do not heal that; cuts of every step
+# are so small that there is nothing to heal. The cubic's *shape* does nothing here: equal shares at
+# every step do as well. (Had we compared 8 late cuts with one early cut, and nothing else, we should
+# have written that rounds do harm.) Papers that praise rounds train to the end after each: they pay for
+# it in steps. Blalock et al. (2020) found that many comparisons in the field do not hold the training
+# equal. Now you know how to look.
 #
 # (One score lives on the training itself: **movement** (Sanh, Wolf, Rush, 2020), $S_q = -\sum_t
 # g_q^{(t)} w_q^{(t)}$ over the steps $t$. A weight that training pushes away from zero gains; one that
@@ -1347,7 +1370,7 @@ predict(
 # Pruned networks are small, and good. So why not train the small one from the beginning? Because it
 # would not get there, said experience. Frankle and Carbin (2019) found an exception. Train, prune, and
 # **rewind**: put the weights that are left back to where they were at step 0, with the mask kept, and
-# train again. Such a *winning ticket* gets as far as the whole network did. It was there from the start,
+# train again. Such a *winning ticket*, they found, gets as far as the whole network did. It was there from the start,
 # they say; the large network is a bag with many tickets. For large networks one has to rewind to an
 # early step and not to step 0 (Frankle et al., 2020).
 #
@@ -1355,7 +1378,7 @@ predict(
 #
 # * the mask, with starting values drawn **anew**;
 # * the starting values, with the mask **shuffled** within each layer;
-# * **no mask**: a small dense network, 64-$h$-10, with as many parameters. This is what Crowley, Turner,
+# * **no mask**: a small dense network, 64-$m$-10, with as many parameters. This is what Crowley, Turner,
 #   Storkey, O'Boyle (2018) asked in *is it time to nip it in the bud?* (S4 recommends it, with the arXiv
 #   number of another paper, Blalock's.)
 #
@@ -1385,9 +1408,9 @@ check(rewind)
 
 # %% [markdown]
 # Here is one ticket, live: five rounds, each of which keeps half, down to 3 % of the weights. Every
-# training has 20 epochs.
+# training has 20 epochs. We look at it after the fourth round and after the fifth.
 #
-# **Guess before you run:** put the four in order.
+# **Guess before you run:** put the ticket and its three controls in order.
 
 # %%
 go_back = yours("rewind")
@@ -1399,57 +1422,101 @@ def train_under(model: nn.Module, masks: dict[str, torch.Tensor]) -> None:
     train_digits(model, data, prepare=lambda opt: hold_masks(opt, prunable_weights(model), masks))
 
 
-def fresh(seed: int, hidden: int | None = None) -> nn.Module:
+def fresh(seed: int) -> nn.Module:
+    """The network at step 0."""
     torch.manual_seed(seed)
-    small = [nn.Linear(64, hidden or 1), nn.ReLU(), nn.Linear(hidden or 1, 10)]
-    return nn.Sequential(*small) if hidden else DigitsMLP()
+    return DigitsMLP()
 
 
-start = copy.deepcopy(fresh(0).state_dict())  # step 0 of networks[0]
-*_, (masks, winner) = find_ticket(networks[0], start, watch(rounds, "rounds"), train_under)
-shuffled = shuffled_masks(masks, torch.Generator().manual_seed(0))
-anew, moved = fresh(100), fresh(0)
-anew.load_state_dict(go_back(anew.state_dict(), winner.state_dict(), masks))
-moved.load_state_dict(go_back(start, winner.state_dict(), shuffled))
-hidden = round((rounds[-1] * SIZE + 410 - 10) / 75)  # 64 · h + h + 10 · h + 10 parameters
-dense_small = fresh(0, hidden)
-for model, held in ((anew, masks), (moved, shuffled), (dense_small, {})):
-    train_under(model, held)
-live = {
-    "the whole network": test_accuracy(networks[0]),
-    "ticket (mask and values)": test_accuracy(winner),
-    "mask, values anew": test_accuracy(anew),
-    "values, mask shuffled": test_accuracy(moved),
-    f"small dense, 64-{hidden}-10": test_accuracy(dense_small),
-}
-for name, value in live.items():
-    print(f"{name:26}{value:6.1f} %")
+def ticket_and_controls(masks: dict[str, torch.Tensor], winner: nn.Module) -> dict[str, float]:
+    """Test accuracies of a trained ticket, and of its three controls after as long a training."""
+    anew, moved = fresh(100), fresh(0)
+    anew.load_state_dict(go_back(anew.state_dict(), winner.state_dict(), masks))
+    shuffled = shuffled_masks(masks, torch.Generator().manual_seed(0))
+    moved.load_state_dict(go_back(starts[0], winner.state_dict(), shuffled))
+    # as many parameters: 64 · m + m + m · 10 + 10 = weights left + 300 + 100 + 10 biases
+    m = round((sum(int(mask.sum()) for mask in masks.values()) + 400) / 75)
+    torch.manual_seed(0)
+    dense_small = nn.Sequential(nn.Linear(64, m), nn.ReLU(), nn.Linear(m, 10))
+    for model, held in ((anew, masks), (moved, shuffled), (dense_small, {})):
+        train_under(model, held)
+    names = ("ticket", "mask, values anew", "values, mask shuffled", "small dense network")
+    return dict(zip(names, map(test_accuracy, (winner, anew, moved, dense_small)), strict=True))
+
+
+found_tickets = list(find_ticket(networks[0], starts[0], watch(rounds, "rounds"), train_under))
+sixteenth, last_one = (ticket_and_controls(*found) for found in found_tickets[-2:])
+print(f"weights left              6 %     3 %     (the whole network: {test_accuracy(networks[0]):.1f})")
+for name in sixteenth:
+    print(f"{name:22}{sixteenth[name]:7.1f}{last_one[name]:8.1f}")
 
 # %% tags=["collapsed"]
 # Does it hold here?
-assert live["ticket (mask and values)"] > live["values, mask shuffled"] + 3
-assert live["ticket (mask and values)"] > 95 and live[f"small dense, 64-{hidden}-10"] > 94
-assert live["mask, values anew"] > live["values, mask shuffled"] + 2
+assert all(torch.equal(value, starts[0][name]) for name, value in fresh(0).state_dict().items())
+assert sixteenth["ticket"] > max(v for n, v in sixteenth.items() if n != "ticket") + 0.4
+assert last_one["ticket"] < last_one["small dense network"] + 0.6
+assert (
+    last_one["values, mask shuffled"] + 3 < last_one["mask, values anew"] < last_one["ticket"] + 0.3
+)
 
 # %% [markdown]
-# One seed is an anecdote. Five seeds, with eleven rounds that leave $1/\sqrt2$ each, take three CPU
-# minutes. Here is the table, measured on 26 November 2026 (AMD EPYC, one thread) by `OMP_NUM_THREADS=1
-# python -m benchmarks.lottery`. Test accuracy in percent, mean of five seeds ± their standard deviation,
-# after 20 epochs and, in brackets, after 3. One test image is 0.19.
+# At 6 % the ticket is ahead of all three. At 3 % it has lost to nobody, but the small dense network, with
+# as many parameters and no search, is level with it. And one seed is an anecdote. Five seeds, with eleven
+# rounds that leave $1/\sqrt2$ each, take three CPU minutes. Here is what they gave, measured on 26
+# November 2026 (AMD EPYC, one thread) by `OMP_NUM_THREADS=1 python -m benchmarks.lottery`: test accuracy
+# in percent after 20 epochs, mean of five seeds ± their standard deviation. One test image is 0.19.
 #
 # | weights left | 8.8 % | 4.4 % | 2.2 % |
 # |---|---|---|---|
-# | ticket, rewound to step 0 | 97.8 ± 0.3 (96.6 ± 0.6) | 97.6 ± 0.4 (95.0 ± 0.3) | 97.0 ± 0.7 (92.6 ± 2.1) |
-# | ticket, rewound to step 20 | 97.8 ± 0.2 (96.3 ± 0.4) | 97.7 ± 0.7 (94.6 ± 0.9) | 97.2 ± 0.3 (92.9 ± 1.9) |
-# | the mask, values drawn anew | 96.8 ± 0.6 (86.2 ± 1.6) | 96.6 ± 0.5 (67.7 ± 4.6) | 94.3 ± 1.5 (56.3 ± 8.5) |
-# | the values, mask shuffled | 97.2 ± 0.2 (78.7 ± 5.3) | 94.7 ± 0.5 (57.0 ± 6.8) | 74.6 ± 4.9 (23.0 ± 7.5) |
-# | round by round, not rewound | 97.9 ± 0.4 (96.7 ± 0.8) | 97.3 ± 0.5 (95.3 ± 1.1) | 95.0 ± 0.9 (90.8 ± 2.2) |
-# | one cut, one more training | 97.8 ± 0.3 (96.3 ± 0.4) | 96.4 ± 0.9 (83.4 ± 2.5) | 83.0 ± 5.3 (37.5 ± 4.6) |
-# | small dense network | 97.5 ± 0.3 (90.3 ± 1.0) | 97.1 ± 0.2 (87.5 ± 2.1) | 96.9 ± 0.2 (85.0 ± 1.3) |
-# | one cut, steps as the ticket |  |  | 87.4 ± 3.5 (37.5 ± 4.6) |
-# | small dense, steps as the ticket |  |  | 97.1 ± 0.5 (85.0 ± 1.3) |
-# | the whole network | 97.8 ± 0.2 (94.7 ± 0.7) | | |
-#
+# | ticket, rewound to step 0 | 97.8 ± 0.3 | 97.6 ± 0.4 | 97.0 ± 0.7 |
+# | the mask, values drawn anew | 96.8 ± 0.6 | 96.6 ± 0.5 | 94.3 ± 1.5 |
+# | the values, mask shuffled | 97.2 ± 0.2 | 94.7 ± 0.5 | 74.6 ± 4.9 |
+# | round by round, not rewound | 97.9 ± 0.4 | 97.3 ± 0.5 | 95.0 ± 0.9 |
+# | one cut, one more training | 97.8 ± 0.3 | 96.4 ± 0.9 | 83.0 ± 5.3 |
+# | small dense network | 97.5 ± 0.3 | 97.1 ± 0.2 | 96.9 ± 0.2 |
+# | the whole network | 97.8 ± 0.2 | | |
+
+# %% tags=["collapsed"]
+# The same, drawn, and what all of them can do after 3 epochs (mean and standard deviation)
+measured_tickets = {
+    "ticket, rewound to step 0": (
+        [(97.8, 0.3), (97.6, 0.4), (97.0, 0.7)], [(96.6, 0.6), (95.0, 0.3), (92.6, 2.1)]),
+    "ticket, rewound to step 20": (
+        [(97.8, 0.2), (97.7, 0.7), (97.2, 0.3)], [(96.3, 0.4), (94.6, 0.9), (92.9, 1.9)]),
+    "mask, values anew": (
+        [(96.8, 0.6), (96.6, 0.5), (94.3, 1.5)], [(86.2, 1.6), (67.7, 4.6), (56.3, 8.5)]),
+    "values, mask shuffled": (
+        [(97.2, 0.2), (94.7, 0.5), (74.6, 4.9)], [(78.7, 5.3), (57.0, 6.8), (23.0, 7.5)]),
+    "one cut, one more training": (
+        [(97.8, 0.3), (96.4, 0.9), (83.0, 5.3)], [(96.3, 0.4), (83.4, 2.5), (37.5, 4.6)]),
+    "small dense network": (
+        [(97.5, 0.3), (97.1, 0.2), (96.9, 0.2)], [(90.3, 1.0), (87.5, 2.1), (85.0, 1.3)]),
+}  # fmt: skip
+figure, axes = new_figure(columns=2, height=4.2)
+colours = (GREEN, SKY, BLUE, RED, ORANGE, PURPLE)
+for (name, both), colour in zip(measured_tickets.items(), colours, strict=True):
+    for one, values in zip(axes, both, strict=True):
+        centre, spread = map(torch.tensor, zip(*values, strict=True))
+        one.plot([8.8, 4.4, 2.2], centre, "o-", color=colour, markersize=3, label=name)
+        one.fill_between([8.8, 4.4, 2.2], centre - spread, centre + spread, color=colour, alpha=0.2)
+for one, whole_network, epochs in zip(axes, (97.8, 94.7), (20, 3), strict=True):
+    one.axhline(whole_network, color=BLACK, linewidth=0.8, label="the whole network")
+    one.set_xscale("log", base=2)
+    one.set_xticks([8.8, 4.4, 2.2], ["8.8", "4.4", "2.2"])
+    one.invert_xaxis()
+    one.set(xlabel="weights left (%)", title=f"after {epochs} epochs")
+axes[0].set_ylim(70, 100)
+axes[0].set_ylabel("test accuracy (%)")
+names = axes[0].get_legend_handles_labels()
+figure.legend(*names, loc="outside lower center", ncols=3, frameon=False)
+picture = Picture(
+    figure,
+    "Accuracy against weights left, after 20 and after 3 epochs. After 20, tickets and the small dense "
+    "network stay above 96.5 %, the shuffled mask and the single cut fall. After 3, the tickets lead.",
+)
+picture
+
+# %% [markdown]
 # What do you read there?
 #
 # * **There is such a thing as a ticket.** At 4.4 % it reaches the whole network. The mask alone ends a
@@ -1459,7 +1526,8 @@ assert live["mask, values anew"] > live["values, mask shuffled"] + 2
 #   *whole* network at that time, eight points ahead of the small dense one.
 # * **Nip it in the bud?** In the end the small dense network is half a point behind at 4.4 %, and level
 #   at 2.2 %. It needs no search (the ticket of the last column cost twelve trainings), no place for each
-#   weight in the file, no sparse kernel.
+#   weight in the file, no sparse kernel. (Trained for as many steps as that whole search, it reads 97.1
+#   ± 0.5; the single cut, trained so long, 87.4 ± 3.5.)
 # * **One cut is enough for a while.** At 8.8 % nothing beats it. Only at the extremes do the rounds pay.
 #
 # And what can our size not show? Whether any of this holds for large networks on hard data. There,
@@ -1546,7 +1614,7 @@ print(
 # %% [markdown]
 # TinyLM's MLP has no ReLU, so nothing is exactly zero. Its hidden values are products, $a =
 # \text{silu}(Gx) \odot Ux$, and the output is $Da$, with $G$, $U$, $D$ the three matrices. But very many
-# $a_i$ are *almost* zero: that is **activation sparsity**. Zero all with $|a_i| \le t$, and look at the
+# $a_i$ are *almost* zero: that is **activation sparsity**. Zero all with $|a_i| \le \tau$, and look at the
 # held-out text. The slider moves the share that goes; the threshold that gives it was found on training
 # text.
 #
@@ -1560,7 +1628,7 @@ for share in shares_gone:
     sparse_bits[share] = tiny_quality(
         threshold_activations(tiny, thresholds), tokenizer
     ).bits_per_byte
-fixed_bits = {}
+fixed_bits = {0.0: dense_bits}
 for share in (0.3, 0.5):  # the same share, but of the units: the same ones for every token
     model = copy.deepcopy(tiny)
     for block, a in zip(model.blocks, measured_products, strict=True):
@@ -1597,10 +1665,10 @@ def draw_products(share_zeroed: float) -> Picture:
     thresholds = thresholds_for(measured_products, share_zeroed, per_layer=True)
     figure, (left, right_side) = new_figure(columns=2, height=3.4)
     left.hist(all_products.clamp(min=1e-3).log10().numpy(), bins=60, color=SKY)
-    for t in thresholds:
-        left.axvline(math.log10(max(t, 1e-3)), color=RED, linewidth=1)
+    for threshold in thresholds:
+        left.axvline(math.log10(max(threshold, 1e-3)), color=RED, linewidth=1)
     left.set(
-        xlabel="log10 of |product|",
+        xlabel="log10 of |product| (first bar: all below 0.001)",
         ylabel="how often",
         yticks=[],
         title="red: the four layers' thresholds",
@@ -1717,9 +1785,13 @@ assert (codes == 0).double().mean() > 0.98 and all(
 # ## 8. Your own: one weight in twenty
 #
 # Three trained digits networks are given. Return copies with **at most 5 % of their weights not zero**
-# whose mean accuracy on the test images is **within one point** of the dense networks'. Plain rounds
-# lose about two points. You have the race of section 5, and as many steps as you have patience for: the
-# check allows two minutes. All of the library is there. (If your sparse networks come out ahead of the
+# whose mean accuracy on the test images is **within one point** of the dense networks'. You have the race
+# of section 5, and as many steps as you have patience for: the check allows two minutes. All of the
+# library is there. `train_digits` takes a `Digits` with test images; you have none, so give it
+# `Digits(images, labels, images, labels)`.
+#
+# Done? Then a second goal, which no check asks for: how far down can you go and stay within one point?
+# The same recipe at 2 % of the weights loses a little more than that. (If your sparse networks come out ahead of the
 # dense ones, train the dense ones as long before you write a paper.)
 #
 # ## Exercise 12: prune the digits
@@ -1783,7 +1855,7 @@ print(
     f"TinyLM at 30 %: all the same {split_bits[0.3][1]:.2f}, split by block {split_bits[0.3][3]:.2f}"
 )
 print(
-    f"digits at 5 %, 160 steps: one cut {mean['one cut']:.1f} %, cubic {mean['cubic']:.1f} %, dense {mean['dense, no cut']:.1f} %"
+    f"digits at 5 %, 160 steps, last cut after 80: one cut {mean['one cut', 80]:.0f} %, 8 cuts {mean['8 cuts', 80]:.0f} %, every step {mean['every step', 80]:.0f} %, dense {mean['dense', 0]:.0f} %"
 )
 print(
     f"TinyLM without 80 % of its products: {sparse_bits[0.8]:.3f} bits per byte, dense {dense_bits:.3f}"
@@ -1796,7 +1868,8 @@ assert sparse_accuracy > dense_accuracy - 1
 # %% [markdown]
 # What to take along. Importance is the rise of the loss, and one Taylor expansion holds every score. At
 # a minimum the gradient is the price of the weights. A score wants the units of loss, a small step, and
-# data that the model has not memorised. Repair is worth more than choice. Damage compounds: measure what
-# you are going to do. Train the control as long. And what is needed changes with every token. All of
+# data that the model has not memorised. To ask again and to repair is worth more than a cleverer score.
+# Damage compounds: measure what you are going to do. Train the control as long, and let plans differ in
+# one thing at a time. And what is needed changes with every token. All of
 # this was unstructured pruning, weight by weight. Whole units, heads and layers, which really make a
 # model faster when they go: chapter 04.
