@@ -959,8 +959,8 @@ for (name, per_layer), line in tiny_lines.items():
 # model is gone; three weights in ten, thrown out at random, do less harm. All these weights push the
 # same way. To remove them together is one giant step downhill, and there the straight line has long left
 # the loss. Hutchinson's estimate is in like trouble. It is right on average, but half of its $h$ come
-# out negative, mostly by chance (of NUMTRUE weights drawn at random, the true $h$ on these four windows is
-# negative for one in SHARETRUE), and *the lowest go*: **a ranking picks an estimator's worst errors
+# out negative, mostly by chance (of 250 weights drawn at random, 47 have a
+# truly negative $h$ on these four windows, not half but a fifth), and *the lowest go*: **a ranking picks an estimator's worst errors
 # first.**
 #
 # Magnitude, which costs nothing, beats these two, Taylor and the gradient, and a random choice by far.
@@ -1022,7 +1022,9 @@ dense_accuracy = sum(map(test_accuracy, networks)) / 3
 fisher_line, magnitude_line = tiny_lines["OBD, Fisher", False], tiny_lines["magnitude", False]
 assert fisher_line[2] < magnitude_line[2] - 0.05 and abs(fisher_line[0] - magnitude_line[0]) < 0.01
 best_magnitude = min(magnitude_line[2], tiny_lines["magnitude", True][2])
-assert fisher_line[2] < tiny_lines["OBD, Fisher", True][2] and fisher_line[2] < best_magnitude - 0.02
+assert (
+    fisher_line[2] < tiny_lines["OBD, Fisher", True][2] and fisher_line[2] < best_magnitude - 0.02
+)
 assert abs(tiny_lines["Taylor by window", False][2] - fisher_line[2]) < 0.02
 assert tiny_lines["signed Taylor", False][0] > max(3.16, tiny_lines["random", False][1] + 0.2)
 guessing = tiny_quality(tiny, tokenizer)
@@ -1309,7 +1311,9 @@ finish = {plan: trained_on(at) for plan, at in watch(race.items(), "plans")}
 mean = {plan: sum(values) / 3 for plan, values in finish.items()}
 print("last cut after step      0     40     80    120")
 for name in plans:
-    line = [f"{mean[name, last]:7.1f}" if (name, last) in mean else "      –" for last in (0, *lasts)]
+    line = [
+        f"{mean[name, last]:7.1f}" if (name, last) in mean else "      –" for last in (0, *lasts)
+    ]
     print(f"{name:18}" + "".join(line))
 print(f"dense, no cut     {mean['dense', 0]:7.1f}")
 
@@ -1340,7 +1344,11 @@ right_side.set(
 right_side.set_title("A late cut must be a small one")
 predict(
     "5 % of the weights left, the last cut after step 120 of 160: one cut, or one at every step?",
-    ["both read about 95 %", "one cut 85 %, every step 90 %", "one cut below 55 %, every step 96 %"],
+    [
+        "both read about 95 %",
+        "one cut 85 %, every step 90 %",
+        "one cut below 55 %, every step 96 %",
+    ],
     f"one cut {mean['one cut', 120]:.0f} %, every step {mean['every step', 120]:.0f} %",
     Picture(
         figure,
@@ -1446,7 +1454,9 @@ def ticket_and_controls(masks: dict[str, torch.Tensor], winner: nn.Module) -> di
 
 found_tickets = list(find_ticket(networks[0], starts[0], watch(rounds, "rounds"), train_under))
 sixteenth, last_one = (ticket_and_controls(*found) for found in found_tickets[-2:])
-print(f"weights left              6 %     3 %     (the whole network: {test_accuracy(networks[0]):.1f})")
+print(
+    f"weights left              6 %     3 %     (the whole network: {test_accuracy(networks[0]):.1f})"
+)
 for name in sixteenth:
     print(f"{name:22}{sixteenth[name]:7.1f}{last_one[name]:8.1f}")
 
@@ -1509,12 +1519,11 @@ axes[0].set_ylim(70, 100)
 axes[0].set_ylabel("test accuracy (%)")
 names = axes[0].get_legend_handles_labels()
 figure.legend(*names, loc="outside lower center", ncols=3, frameon=False)
-picture = Picture(
+Picture(
     figure,
     "Accuracy against weights left, after 20 and after 3 epochs. After 20, tickets and the small dense "
     "network stay above 96.5 %, the shuffled mask and the single cut fall. After 3, the tickets lead.",
 )
-picture
 
 # %% [markdown]
 # What do you read there?
