@@ -577,7 +577,8 @@ def hutchinson_diagonal(
 
     H is the Hessian by θ (P,) of the mean over N examples of the logistic loss, the binary
     cross-entropy of the logits Xθ: features X (N, P), labels (N,) of 0. and 1. H itself is not
-    needed. probes (K, P) of ±1. All are of one dtype, float32 or float64, and so is the result.
+    needed, and Xθ may be as large as ±200. probes (K, P) of ±1. All are of one dtype, float32 or
+    float64, and so is the result.
     """
     ### BEGIN SOLUTION
     theta = nn.Parameter(theta)
@@ -1216,8 +1217,9 @@ def next_masks(
     """The masks of the next round, bool by name: True where a weight stays.
 
     Of the R weights whose mask is True, in all layers together, the round(share · R) of least
-    magnitude go; of equal magnitudes the first stay, in the order of the dictionary and of the
-    entries. A weight whose mask is False never returns, even if it is not zero.
+    magnitude go (Python's round: 2.5 becomes 2); of equal magnitudes the first stay, in the order
+    of the dictionary and of the entries. A weight whose mask is False never returns, even if it is
+    not zero.
     """
     ### BEGIN SOLUTION
     kept = torch.cat([masks[name].flatten() for name in weights])

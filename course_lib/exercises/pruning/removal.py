@@ -201,6 +201,7 @@ def _sensitivities(seed: int) -> list[Case]:
     weights = torch.tensor([[60, 0], [50, 0], [50, 0]])
     billions = 2 * 10**9 + draw.integers(0, 9, 3, 1) + torch.tensor([[0, 10**9, 1]])
     alone = draw.order(4)
+    near = 1 + 1e-3 * torch.tensor([[3.0, 2.0, 1.0, 0.0], [0.0, 1.0, 2.0, 3.0]])
     labelled = {
         "the best ratio is not the best": (greedy * draw.number(1, 5), weights, 100),
         "losses below zero": (noisy * draw.number(1, 5), 10 + draw.order(9).view(3, 3), 60),
@@ -217,6 +218,7 @@ def _sensitivities(seed: int) -> list[Case]:
             billions,
             int(billions[:, 2].sum()) - 1,
         ),
+        "losses nearly equal": (near, 10 + draw.integers(0, 9, 2, 4), 40),
         "float64": (doubles.double(), *others),
     }
     return labelled_cases(("losses", "kept", "budget"), labelled)

@@ -15,8 +15,9 @@ def next_masks(
     """The masks of the next round, bool by name: True where a weight stays.
 
     Of the R weights whose mask is True, in all layers together, the round(share · R) of least
-    magnitude go; of equal magnitudes the first stay, in the order of the dictionary and of the
-    entries. A weight whose mask is False never returns, even if it is not zero.
+    magnitude go (Python's round: 2.5 becomes 2); of equal magnitudes the first stay, in the order
+    of the dictionary and of the entries. A weight whose mask is False never returns, even if it is
+    not zero.
     """
     kept = torch.cat([masks[name].flatten() for name in weights])
     size = torch.cat([weight.abs().flatten() for weight in weights.values()])
@@ -63,7 +64,8 @@ def _states(seed: int) -> list[Case]:
         "pruned weights are not zero": (*_state(draw, (4, 5), (3, 4), zeroed=False), b),
         "most are gone": (*_state(draw, (9, 9), (30,), zeroed=True, share=0.9), c),
         "ties": (ties, {n: draw.uniform(*w.shape) > 0.3 for n, w in ties.items()}, c),
-        "zeros that still count": (zeros, {**all_of(zeros), "a": zeros_left}, 0.3),
+        "zeros that still count": (zeros, {**all_of(zeros), "a": zeros_left}, 0.15),
+        "half a weight": ({"a": draw.normal(5)}, {"a": torch.ones(5, dtype=torch.bool)}, 0.5),
         "nothing goes": (*_state(draw, (3, 3), (4,), zeroed=False), 0.0),
         "all go": (*_state(draw, (3, 3), (4,), zeroed=False), 1.0),
         "one layer, very small weights": (

@@ -122,7 +122,7 @@ def _minima(seed: int) -> list[Case]:
 
     def fitted(rows: int, count: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:
         """The residual is not zero at the minimum."""
-        X, y = scale * draw.normal(rows, count).double(), draw.normal(rows).double() + 2
+        X, y = scale * draw.normal(rows, count).double(), scale * (draw.normal(rows).double() + 2)
         return X, y, torch.linalg.lstsq(X, y[:, None]).solution[:, 0]
 
     zeros = torch.tensor([1.5, 0.0, -0.0]) * draw.number(1, 5)
@@ -206,7 +206,8 @@ def hutchinson_diagonal(features: Tensor, labels: Tensor, theta: Tensor, probes:
 
     H is the Hessian by θ (P,) of the mean over N examples of the logistic loss, the binary
     cross-entropy of the logits Xθ: features X (N, P), labels (N,) of 0. and 1. H itself is not
-    needed. probes (K, P) of ±1. All are of one dtype, float32 or float64, and so is the result.
+    needed, and Xθ may be as large as ±200. probes (K, P) of ±1. All are of one dtype, float32 or
+    float64, and so is the result.
     """
     theta = nn.Parameter(theta)
     loss = F.binary_cross_entropy_with_logits(features @ theta, labels)
