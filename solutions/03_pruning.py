@@ -1053,7 +1053,7 @@ left.set(
 right_side.set(
     xlabel="weights set to zero (%)", ylabel="bits per byte (lower is better)", ylim=(1.1, 2.1)
 )
-right_side.set(title="TinyLM: Fisher and Taylor by window win")
+right_side.set(title="TinyLM: Fisher's curvature wins")
 names = right_side.get_legend_handles_labels()
 figure.legend(*names, loc="outside lower center", ncols=6, frameon=False, columnspacing=1)
 figure.suptitle("Two networks, two winners (dashed: a budget for each layer)")
@@ -1125,7 +1125,8 @@ check(split_budget)
 # matrices add up. A coarser way: prune each of the four *blocks* as a whole, all its matrices alike.
 # That is 16 measurements, and $5^4$ combinations, which your function can try.
 #
-# **Guess before you run:** which split is better, the fine one or the coarse one?
+# **Guess before you run:** which split is better, the fine one or the coarse one? And is it worth the
+# trouble?
 
 # %%
 split_mine = yours("split_budget")
@@ -1175,16 +1176,17 @@ print(
 # %% tags=["collapsed"]
 # Does it hold here?
 assert all(row[3] < row[1] - 0.01 and row[2] < row[1] for row in split_bits.values())
-assert (
-    split_bits[0.3][3] < split_bits[0.3][2] - 0.01 and split_bits[0.3][3] < split_bits[0.3][1] - 0.3
-)
+assert max(split_bits[0.3][2:]) < split_bits[0.3][1] - 0.25
+assert abs(split_bits[0.3][2] - split_bits[0.3][3]) < 0.12
 assert coarse[0, 4] > 1.6 * sums[0, 4] and coarse[0, 4] > 4 * coarse[1:, 4].max()
 
 # %% [markdown]
-# Here the coarse one, with a seventh of the measurements. Damage within block 0 does not add up, it
-# compounds, and all other blocks have to work with what it spoils. The fine table cannot know that: its
-# optimum is the exact answer to a wrong sum. **Measure what you are going to do.** At three weights in
-# ten the split is worth more than three tenths of a bit per byte.
+# It is worth it: at three weights in ten, three to four tenths of a bit per byte beside pruning all alike.
+# But the two splits come out about the same, though the coarse one had a seventh of the measurements to
+# make. (Which one is ahead by a few hundredths changes with the windows that one measures on.) The fine
+# one has far more to choose from, and rests on a wrong sum. Damage within block 0 does not add up, it
+# compounds: see the last line. The coarse one has measured just that. **Measure what you are going to
+# do.**
 #
 # ## 5. All at once, or little by little?
 #
@@ -1311,23 +1313,23 @@ for (name, density_at), colour in zip(
     race.items(), (BLACK, ORANGE, SKY, RED, PURPLE, GREEN), strict=True
 ):
     left.semilogy([100 * density_at(step) for step in range(STEPS + 1)], color=colour, label=name)
-    right_side.bar(name, mean[name], color=colour)
+    right_side.plot(name, mean[name], "_", color=colour, markersize=30, markeredgewidth=4)
     right_side.plot(
         [name] * 3, finish[name], "o", color="white", markeredgecolor=BLACK, markersize=4
     )
 left.set(xlabel="step", ylabel="weights left (%)", title="The same 160 steps for all")
 left.legend(frameon=False)
 right_side.set(
-    ylabel="test accuracy (%)", ylim=(50, 100), title="Eight late rounds lose to one cut"
+    ylabel="test accuracy (%)", ylim=(60, 100), title="Eight late rounds lose to one cut"
 )
-right_side.tick_params(axis="x", labelrotation=20)
+right_side.tick_params(axis="x", labelrotation=20, labelsize=8)
 predict(
     "5 % of the weights left, equal steps: which plan wins, and which loses?",
     ["8 cuts win, one cut loses", "the cubic wins, one cut loses", "the cubic wins, 8 cuts lose"],
     f"the cubic wins ({mean['cubic']:.0f} %), 8 cuts lose ({mean['8 cuts']:.0f} %)",
     Picture(
         figure,
-        "Left: density against step for six plans. Right: bars of accuracy with three seeds each: dense "
+        "Left: density against step for six plans. Right: accuracy, mean and three seeds each: dense "
         "highest, cubic just below, then one cut, 4 cuts and 8 early cuts, 8 late cuts far lowest.",
     ),
 )
