@@ -294,7 +294,8 @@ predict(
 # dropped decides what a score can see.
 #
 # Look at magnitude. It costs nothing, and beats two cleverer scores: a Hessian estimated from ten
-# random vectors, and the mean gradient by image, which forgets to multiply by $w$. Where it errs is plain
+# random vectors (its picture lacks the estimates below zero; Exercise 3 will help it), and the mean
+# gradient by image, which forgets to multiply by $w$. Where it errs is plain
 # to see: it draws two bands. The upper one (blue) are the weights that read the middle of the image. In
 # the lower one are those that read the left and right edges, which are nearly always dark (light blue),
 # and the last layer (orange). Among the weights of one colour magnitude ranks almost without fault, at
@@ -539,17 +540,18 @@ explore(draw_predictions, weights_removed=(list(predicted), 1))
 # with weight decay should score with the whole formula.
 #
 # With many weights, both fail, the whole formula later. It knows how weights *interact* (the rest of
-# $H$), and ranks sets of twenty well. But there it promises three quarters of the damage, at eighty
-# seven tenths, and its ranks are poor. OBD's are worse; that its sum comes out right at eighty, in the
-# middle, is luck: what it leaves out and what the dots would add cancel here. The step is no longer
-# small, and no second derivative says what happens far away. **A score says what one weight costs now.** It does not say what
-# half of them cost together.
+# $H$), and ranks sets of twenty well. But there it promises three quarters of the damage, at eighty seven
+# tenths, and its ranks are poor. OBD's are worse; that its sum comes out right at eighty, in the middle,
+# is luck: what it leaves out and what the dots would add cancel here. The step is no longer small, and no
+# second derivative says what happens far away. **A score says what one weight costs now.** It does not
+# say what half of them cost together.
 #
 # ## Exercise 3: a diagonal without a Hessian
 #
 # TinyLM has 1,572,864 weights in its linear layers, and $H$ has as many squared: ten terabytes. But $Hv$
 # for *one* vector $v$ is cheap. It is the gradient of the number $g^\top v$: one more pass back through
-# the pass back. (That $Hv$ costs little more than $g$ is due to Pearlmutter, 1994, who goes another way.) Let $v$ have entries $\pm 1$ by the toss of a coin. Then
+# the pass back. (That $Hv$ costs little more than $g$ is due to Pearlmutter, 1994, who goes another way.)
+# Let $v$ have entries $\pm 1$ by the toss of a coin. Then
 #
 # $$(v \odot Hv)_i = H_{ii} v_i^2 + \sum_{j \ne i} v_i v_j H_{ij} = h_i + \text{noise of mean } 0
 # \text{ and variance } \sum_{j \ne i} H_{ij}^2 .$$
@@ -648,8 +650,8 @@ assert by_probes[300][0] < by_probes[300][1] < found["OBD, Fisher"]
 #
 # This is **Optimal Brain Surgeon**, OBS (Hassibi and Stork, 1992). Beside OBD's $\frac12 h_q w_q^2$
 # stands $1/[H^{-1}]_{qq}$ in the place of $h_q$. If $H$ is positive definite, it is never larger, and
-# much smaller where other weights can take over. Whoever has no choice but OBD pays the full price; OBS pays what is left after
-# help.
+# much smaller where other weights can take over. Whoever has no choice but OBD pays the full price; OBS
+# pays what is left after help.
 #
 # Then the next weight. It must not move weight $q$ again, so $q$ has to leave the problem. In $H$ you
 # would cross out row and column $q$. In the inverse that is one step of Gauss's elimination, a change of
@@ -857,9 +859,10 @@ assert abs(one_layer[0.2, "OBD"][0] / one_layer[0.2, "magnitude"][0] - 1) < 0.15
 # %% [markdown]
 # Which weights go hardly matters here: OBD's choice is hardly better than magnitude's. That the others
 # move matters a lot. At half of the weights the repaired layer errs a tenth as much, on tokens that the
-# repair has not seen. The inputs of a language model's layers hang together, so they can stand in for one another. (The
-# `damping` adds a little to the diagonal of $H$, in case some inputs say nothing new.) SparseGPT, in
-# chapter 11, is this step in one fixed order of the inputs, and so fast enough for billions of weights.
+# repair has not seen. The inputs of a language model's layers hang together, so they can stand in for one
+# another. (The `damping` adds a little to the diagonal of $H$, in case some inputs say nothing new.)
+# SparseGPT, in chapter 11, is this step in one fixed order of the inputs, and so fast enough for billions
+# of weights.
 #
 # ## 4. All scores, real networks
 #
@@ -939,7 +942,7 @@ for (name, per_layer), line in tiny_lines.items():
 # thrown out at random, do less harm. All these weights push the same way. Each alone goes a little
 # downhill; together they are one giant step, and there the straight line has long left the loss.
 # Hutchinson's estimate with its sign is in like trouble. It is right on average, but half of its $h$ come
-# out negative, nearly all by chance, and the lowest go: **a ranking picks an estimator's worst errors
+# out negative, mostly by chance, and the lowest go: **a ranking picks an estimator's worst errors
 # first.** Without the sign it comes back to life, but not as far as magnitude.
 #
 # Magnitude, which costs nothing, beats all of these. Only two scores beat it, and they tie: Taylor window
@@ -1025,7 +1028,8 @@ assert tiny_lines["OBD, Fisher", True][2] > fisher_line[2] + 0.01
 assert all(tiny_lines[n, False][2] > magnitude_line[2] + 0.2 for n in ("Taylor", "gradient"))
 assert digit_lines["magnitude", False][2] > digit_lines["OBD, Fisher", False][2] + 8
 assert abs(digit_lines["Taylor by image", False][2] - digit_lines["OBD, Fisher", False][2]) < 10
-assert digit_lines["OBD, Fisher", False][2] + 5 < unlearned_accuracy < 92
+halfway = (digit_lines["OBD, Fisher", False][2] + digit_lines["magnitude", False][2]) / 2
+assert halfway < unlearned_accuracy < digit_lines["magnitude", False][2] - 2
 assert all(
     digit_lines[n, p][2] < 50 for n in ("Taylor", "gradient", "random") for p in (False, True)
 )
@@ -1556,8 +1560,8 @@ print(
 # TinyLM's MLP has no ReLU, so nothing is exactly zero. Its hidden values are products, $a =
 # \text{silu}(Gx) \odot Ux$, and the output is $Da$, with $G$, $U$, $D$ the three matrices. But very many
 # $a_i$ are *almost* zero: that is **activation sparsity**. Zero all with $|a_i|$ at most a threshold, one
-# for each layer, and look at the held-out text. The slider moves the share that goes; the threshold that gives it was found on training
-# text.
+# for each layer, and look at the held-out text. The slider moves the share that goes; the threshold that
+# gives it was found on training text.
 #
 # **Guess before you move it:** how many of the products can go before the model needs 1 % more bits per
 # byte?
@@ -1646,7 +1650,8 @@ explore(draw_products, share_zeroed=(list(sparse_bits), 0.8))
 # %% [markdown]
 # Four of five products may go, and the model hardly notices: a tenth of them carries more than nine
 # tenths of the sum of squares. But look at the other line. Take away the half of the *units* that is
-# least active, the same for all tokens, and the model loses more than with half of its weights. So most units are needed, only not now.
+# least active, the same for all tokens, and the model loses more than with half of its weights. So most
+# units are needed, only not now.
 # **Which fifth is needed changes with every token.** That is the case for **dynamic pruning** (S2 §8):
 # decide while the model runs. CATS (Lee et al., 2024) puts the threshold on $\text{silu}(Gx)$, before
 # $U$ and $D$ are read; TEAL (Liu et al., 2025) before every matrix; Deja Vu (Liu et al., 2023) trains
@@ -1729,9 +1734,10 @@ assert (codes == 0).double().mean() > 0.98 and all(
 #
 # Three trained digits networks are given. Return copies with **at most 5 % of their weights not zero**
 # whose mean accuracy on the test images is **within one point** of the dense networks'. In the race of
-# section 5 the winner lost about one, the rounds four and more. You have the race of section 5, and as many steps as you have patience for: the
-# check allows two minutes. All of the library is there. (If your sparse networks come out ahead of the
-# dense ones, train the dense ones as long before you write a paper.)
+# section 5 the winner lost about one, the rounds four and more. You have the race of section 5, and as
+# many steps as you have patience for: the check allows two minutes. All of the library is there. (If your
+# sparse networks come out ahead of the dense ones, train the dense ones as long before you write a
+# paper.)
 #
 # ## Exercise 12: prune the digits
 
