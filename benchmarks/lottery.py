@@ -1,6 +1,6 @@
 """The lottery ticket on the digits with its controls: the table that 03_pruning quotes.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.lottery      3 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.lottery      2 CPU minutes
 
 The digits MLP, 64-300-100-10, is pruned by magnitude in 11 rounds, each of which leaves 1/√2 of the
 weights: two rounds halve them. A figure is the mean of five seeds ± their standard deviation, in

@@ -27,13 +27,14 @@
 #
 # To know all of them costs $P$ passes over the data. So take a network with few weights: digits shrunk
 # to $4 \times 4$ pixels, 16 inputs, 8 hidden units with tanh, 10 outputs. That is $P = 208$ weights, and
-# 18 biases, which stay. It is trained as everybody trains, with weight decay, down to a minimum of
+# 18 biases, which stay. It is trained with weight decay, as most networks are, down to a minimum of
 #
 # $$J(w) = L(w) + \tfrac{\lambda}{2} \|w\|_2^2 , \qquad \lambda = 0.001,$$
 #
-# and really to the minimum, with no early stopping: by a second-order method (L-BFGS), in double
-# precision. Its weights, one after the other, are one long row $w$. Then take every weight out, one at a
-# time.
+# and really to the minimum, with no early stopping: by a method that learns the curvature as it goes
+# (L-BFGS), in double precision. (The biases are trained and priced along; only weights are taken out, so
+# $w$ holds these alone.) The weights, one after the other, are one long row. Then take every weight out,
+# one at a time.
 
 # %% tags=["collapsed"]
 # Imports
@@ -47,9 +48,10 @@ from scipy.stats import spearmanr
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from course_lib.data.batches import random_windows
+from course_lib.data.batches import consecutive_windows
 from course_lib.data.images import Digits, digits
 from course_lib.data.text import bible_chapters, split
+from course_lib.device import best_device
 from course_lib.exercises import check, hint, yours
 from course_lib.measure.quality import accuracy
 from course_lib.measure.yardstick import tiny_quality
@@ -96,7 +98,8 @@ from course_lib.pruning.scores import (
 )
 
 # %% tags=["nbval-ignore-output"]
-data, PRICE = digits(), 1e-3
+device = best_device()
+data, PRICE = digits(), 1e-3  # this small network stays on the CPU; the others go to `device`
 
 
 def shrunk(images: torch.Tensor) -> torch.Tensor:
@@ -190,13 +193,16 @@ print(f"without one weight the loss rises by {truth.min():.0e} to {truth.max():.
 # | magnitude | $\lvert w_q \rvert$ | nothing |
 # | gradient | $\lvert g_q \rvert$ | one pass forward and back over the data |
 # | Taylor | $\lvert g_q w_q \rvert$ | the same |
-# | gradient, image by image | $\frac1N \sum_n \lvert g^{(n)}_q \rvert$ | the same, image by image |
-# | Taylor, image by image (Molchanov et al., 2017, for feature maps) | $\frac1N \sum_n \lvert g^{(n)}_q w_q \rvert$ | the same, image by image |
-# | OBD, Optimal Brain Damage (LeCun, Denker, Solla, 1989) | $\frac12 h_q w_q^2$ | up to $P$ such passes, for the exact $h_q$ |
+# | gradient by image | $\frac1N \sum_n \lvert g^{(n)}_q \rvert$ | the same, image by image |
+# | Taylor by image (Molchanov et al., 2017) | $\frac1N \sum_n \lvert g^{(n)}_q w_q \rvert$ | the same, image by image |
+# | OBD, Optimal Brain Damage (LeCun, Denker, Solla, 1989) | $\frac12 h_q w_q^2$ | about $2P$ such passes, for the exact $h_q$ |
 # | OBD with Hutchinson's $h$ | the same with $h$ estimated from 10 random vectors | about 20 such passes |
 # | OBD with Fisher's $h$ | the same with $\frac1N \sum_n (g^{(n)}_q)^2$ for $h_q$ | one pass, image by image |
 #
-# You will derive them in section 2. First let them compete. A score need only *rank* the weights, so we
+# (Molchanov's group scores whole feature maps by it. LeCun's group has a rule of its own for an
+# approximate $h$, at the price of one more pass back.)
+#
+# You will derive most of them in section 2. First let them compete. A score need only *rank* the weights, so we
 # ask for **Spearman's rank correlation** with the truth: 1 if both put all weights into the same order,
 # 0 if they have nothing to do with one another.
 #
@@ -256,20 +262,24 @@ edge = torch.tensor([True, False, False, True] * 4 * 8)  # the pixel that a firs
 groups = [(~edge).nonzero()[:, 0], edge.nonzero()[:, 0], torch.arange(128, 208)]
 alike = [rank_correlation(w[part].abs(), truth[part]) for part in groups]
 brightness = pixels.square().mean(0).sqrt()
-assert min(alike) > 0.93 and brightness[edge[:16]].max() < 0.2 < 0.5 < brightness[~edge[:16]].min()
+assert min(alike) > 0.94 and brightness[edge[:16]].max() < 0.2 < 0.5 < brightness[~edge[:16]].min()
 assert found["OBD, exact"] > 0.985 and 0.96 < found["OBD, Fisher"] < found["OBD, exact"]
 assert found["OBD, Hutchinson"] < found["magnitude"] - 0.05
 assert found["gradient by image"] < found["magnitude"] - 0.1
-assert found["magnitude"] + 0.15 < found["Taylor by image"] < found["OBD, Fisher"]
+assert found["magnitude"] + 0.1 < found["Taylor by image"] < found["OBD, exact"]
 
-figure, axes = new_figure(rows=3, columns=3, height=6.6)
+figure, axes = new_figure(rows=3, columns=3, height=6.2)
+readers = ("reads the middle of the image", "reads the left or right edge", "last layer")
 for one, (name, score) in zip(axes, scores.items(), strict=True):
-    for part, colour in zip(groups, (BLUE, SKY, ORANGE), strict=True):
-        one.loglog(score[part].abs(), truth[part].clamp(min=1e-9), ".", color=colour, markersize=4)
+    for part, colour, reader in zip(groups, (BLUE, SKY, ORANGE), readers, strict=True):
+        some = part[score[part] > 0]  # a logarithm has no place for estimates below zero
+        one.loglog(score[some], truth[some], ".", color=colour, markersize=4, label=reader)
     one.set_title(f"{name}: {found[name]:.2f}", fontsize=9)
     one.set_xticks([]), one.minorticks_off(), one.set_xlabel("score (log)", fontsize=8)
 for one in axes[::3]:
-    one.set_ylabel("rise of the loss")
+    one.set_ylabel("rise of the loss", fontsize=9)
+names = axes[0].get_legend_handles_labels()
+figure.legend(*names, loc="outside lower center", ncols=3, frameon=False, markerscale=2)
 figure.suptitle("Gradient and Taylor draw the very picture that magnitude draws")
 
 predict(
@@ -279,36 +289,38 @@ predict(
     Picture(
         figure,
         "Nine scatter plots of score against the true rise of the loss, each with its rank "
-        "correlation: exact OBD, Fisher's and Taylor by image lie on a line, magnitude, gradient and "
-        "Taylor form one and the same picture of two bands, Hutchinson's and the gradient by image a "
-        "broader one, random none.",
+        "correlation: exact OBD, Fisher's and Taylor by image lie near a line; magnitude, gradient and "
+        "Taylor form one and the same picture of two bands; Hutchinson's is broader and lacks the "
+        "estimates below zero; the gradient by image and random are clouds.",
     ),
 )
 
 # %% [markdown]
-# Three scores tie, to the last digit. That is no accident. At a minimum of $J$ its gradient is zero:
+# Three scores tie. That is no accident. At a minimum of $J$ its gradient is zero:
 #
 # $$\nabla J = g + \lambda w = 0 \quad\Longrightarrow\quad g = -\lambda w .$$
 #
 # So $|g_q| = \lambda |w_q|$ and $|g_q w_q| = \lambda w_q^2$: both are magnitude in disguise. **At a
 # trained minimum the mean gradient knows nothing but the price that you put on the weights.** Put none,
 # and it is zero. "Gradient pruning" (S2) with the mean gradient of a trained network makes sense only as
-# long as the network is not trained to the end, or with other data.
+# long as the network is not trained to the end, or with other data. (SNIP prunes *before* training, by
+# Taylor's score: Lee, Ajanthan, Torr, 2019.)
 #
-# But the mean is zero because the images pull in different directions, not because none of them pulls.
-# Drop the sign of $g^{(n)}_q w_q$ for each image and average *then*, and Taylor ranks almost without
-# fault. **The mean gradient knows nothing; the gradients of single images know nearly all.** So do
-# Molchanov et al. (2017, section 2.2), who score whole feature maps. Fisher's score is a close
-# relative: up to the half, it is the mean of $(g^{(n)}_q w_q)^2$. Without the factor $w$ the same
-# gradients rank worse than magnitude does. Keep that in mind for a moment.
+# But the mean is zero because the images pull this way and that, not because none of them pulls. Drop the
+# sign image by image, then take the mean, and Taylor ranks almost without fault: 0.96. **The mean
+# gradient knows nothing; the gradients of single images know nearly all.** Molchanov's group takes the
+# mean there, too (their section 2.2). Fisher's score does the same with squares: up to the half, it is
+# the mean of $(g^{(n)}_q w_q)^2$.
 #
-# Look at the others. Magnitude costs nothing and beats two dearer scores: a Hessian estimated from ten
-# random vectors, and the gradient image by image. Where it errs is plain to see: it draws two bands. The
-# upper one (blue) are the weights that read the middle of the image. In the lower one are those that
-# read the left and right edges, which are nearly always dark (light blue), and the last layer (orange).
-# Among the weights of one colour magnitude ranks almost without fault, at 0.95 or better. **What it does
-# not know is what the weight is multiplied with.** Three scores beat it: the exact curvature, and the
-# two that take the images one by one, in a single pass. Does that hang on the seed?
+# Look at magnitude. It costs nothing, and beats two dearer scores: a Hessian estimated from ten random
+# vectors (its picture lacks the estimates below zero; Exercise 3 will help it), and the gradient by
+# image, which forgets to multiply by $w$. Where it errs is plain to see: it draws two bands. The upper
+# one (blue) are the weights that read the middle of the image. In the lower one are those that read the
+# left and right edges, which are nearly always dark (light blue), and the last layer (orange). Among the
+# weights of one colour magnitude ranks almost without fault, at 0.95 or better. **What it does not know
+# is what comes into the weight, and how much hangs on what it passes on.** Three scores know: the exact
+# curvature, and the two that take the images one by one, in a single pass. Does all this hang on the
+# seed?
 
 # %% tags=["nbval-ignore-output"]
 identity = float((grad(L)(w) + PRICE * w).abs().max() / (PRICE * w).abs().max())
@@ -327,7 +339,7 @@ for name, values in table.items():
 # ### Other units
 #
 # Here the pixels all run from 0 to 1. Suppose somebody measures the left half of the image from 0 to 16,
-# as the camera did. The network need not care: divide the weights of these pixels by 16, and it computes
+# as the file does. The network need not care: divide the weights of these pixels by 16, and it computes
 # the same function, with the same loss, and the same truth about every weight.
 #
 # **Guess before you run:** which scores change their minds?
@@ -358,6 +370,7 @@ for factor, values in rescaled.items():
 # Does it hold here?
 assert identity < 0.01
 assert all(min(v) > 0.985 for n, v in table.items() if n == "OBD, exact")
+assert min(table["Taylor by image"]) > max(table["magnitude"]) + 0.1
 assert all(m > max(a, b) for m, a, b in zip(table["magnitude"], table["OBD, Hutchinson"], table["gradient by image"], strict=True))  # fmt: skip
 assert rescaled[1][0] > rescaled[4][0] + 0.08 and rescaled[4][0] > rescaled[16][0] + 0.05
 assert rescaled[1][1] > rescaled[16][1] + 0.2
@@ -367,14 +380,15 @@ assert max(abs(rescaled[1][i] - rescaled[16][i]) for i in (2, 3)) < 0.01
 # Magnitude and gradient do, and both get worse, for opposite reasons: magnitude now undervalues the
 # weights of the left half, the gradient overvalues them. Taylor and OBD do not move. Count the units and
 # you see why: $w$ is measured in something, $g$ in loss per something, $h$ in loss per something squared.
-# Only $g w$ and $h w^2$ are **in units of loss**. If a weight is divided by $s$ and its input
+# Of the four only $g w$ and $h w^2$ are **in units of loss**. If a weight is divided by $s$ and its input
 # multiplied, then $g \to s g$ and $h \to s^2 h$, and these two products stay. A score in other units
 # compares weights only where their scales are alike. (This is the trick with the layer times ten from
 # chapter 02, in one layer.)
 #
 # ## Exercise 1: the Taylor score
 #
-# In practice gradients come example by example. Mind what is averaged, and when the sign is dropped.
+# In practice gradients come example by example. Here is asked for the plain one, of the mean loss. Mind
+# what is averaged, and when the sign is dropped.
 
 
 # %% exercise="taylor_score"
@@ -399,7 +413,7 @@ check(taylor_score)
 #
 # $$L(w + \delta) = L(w) + g^\top \delta + \tfrac12 \delta^\top H \delta + \ldots$$
 #
-# The dots are of third order in $\delta$. To remove weight $q$ take $\delta = -w_q e_q$. Then
+# The dots are of third order in $\delta$ and above. To remove weight $q$ take $\delta = -w_q e_q$. Then
 #
 # $$\Delta_q \approx -g_q w_q + \tfrac12 h_q w_q^2 .$$
 #
@@ -410,14 +424,14 @@ check(taylor_score)
 #
 # ### A derivation that loses the weight
 #
-# S2 §4.2.1 sets out on the same road. It wants an importance $I(p)$ of a parameter $p$, writes down the
-# penalty $J(p) = \frac12\|\lambda p\|_2^2$, expands it to second order around its minimum, and arrives
-# at
+# S2 §4.2.1 sets out on the same road. It wants an importance $I(p)$ of a parameter $p$, writes down a
+# "regularised loss" $\frac12\|\lambda p\|_2^2$, expands it to second order around its minimum, and
+# arrives at
 #
 # $$I(p) = \frac{\|\lambda \cdot p\|_2}{\|p\|_2} .$$
 #
 # The idea is right: expand, and at the minimum the first order drops out. That is just what LeCun did.
-# Two things went wrong on the way. What was expanded is the penalty alone, without the loss, and its
+# Two things went wrong on the way. What was expanded is the penalty alone: the loss is missing. Its
 # only minimum is $p = 0$. And the formula is not what the expansion gives; it was put in at the end. See
 # what it says.
 
@@ -431,8 +445,8 @@ for size, scale in ((1, 1.0), (1, 1e-6), (1000, 1.0), (1000, 1e6)):
 
 # %% [markdown]
 # $\|\lambda p\| = \lambda \|p\|$, so $I(p) = \lambda$: every parameter is as important as every other.
-# The weight has cancelled out. (S2 notes that $\lambda$ may be taken out of the fraction, and does not
-# see that nothing is left inside.) Now the same road, walked to its end.
+# The weight has cancelled out. (S2 notes that $\lambda$, being positive, may be moved, and does not see
+# that nothing is left without it.) Now the same road, walked to its end.
 #
 # ## Exercise 2: OBD where it is exact
 #
@@ -527,7 +541,7 @@ def draw_predictions(weights_removed: int) -> Picture:
 
 
 assert 0.65 < share_of(1, 0) < 0.85 and 0.95 < share_of(1, 1) < 1.02
-assert share_of(10, 1) < 0.93 and share_of(80, 1) < 0.85
+assert share_of(10, 1) < 0.9 and share_of(20, 1) < 0.85 and share_of(80, 1) < 0.77
 obd_sums, whole, measured = predicted[80]
 assert 0.9 < share_of(80, 0) < 1.1 and -0.4 < ((whole - obd_sums) / measured).median() < -0.1
 assert 0.15 < ((measured - whole) / measured).median() < 0.4
@@ -535,32 +549,33 @@ set_ranks = {
     c: [rank_correlation(guess, found[2]) for guess in found[:2]] for c, found in predicted.items()
 }
 assert (
-    set_ranks[10][1] > 0.92
-    and set_ranks[20][1] > set_ranks[20][0] + 0.03
+    set_ranks[20][1] > 0.87
+    and set_ranks[20][1] > set_ranks[20][0] + 0.04
     and set_ranks[80][0] < 0.45
-    and set_ranks[80][1] < 0.8
+    and set_ranks[80][0] + 0.1 < set_ranks[80][1] < 0.7
 )
 explore(draw_predictions, weights_removed=(list(predicted), 1))
 
 # %% [markdown]
-# Two things to see. With one weight, OBD's half $h w^2$ gives about three quarters of the truth. Its
+# Two things to see. With one weight, OBD's half $h w^2$ typically gives three quarters of the truth. Its
 # second assumption is broken: we stand at a minimum of $J$ and not of $L$, so $g = -\lambda w$, and the
-# term $-g_q w_q = \lambda w_q^2$ is missing. With it the points lie on the line. Whoever trains with
-# weight decay should score with the whole formula.
+# term $-g_q w_q = \lambda w_q^2$ is missing. With it nearly all points lie on the line. Whoever trains
+# with weight decay should score with the whole formula.
 #
 # With many weights, both fail, and in the ranks, which are what pruning needs, the whole formula fails
-# later. It knows how weights *interact* (the rest of $H$), and ranks sets of ten well. But at twenty it
-# promises about three quarters of the damage, and at eighty it can hardly tell a good set from a bad
-# one. The step is no longer small, and no second derivative says what happens far away. (At eighty OBD's
-# median is right again, by accident: it leaves out the interactions, which take about a third away, and
-# the gradient and all higher orders, which add about a third. Its ranks show it: 0.3.) **A score says what one weight costs now.** It does not say what
-# half of them cost together.
+# later. It knows how weights *interact* (the rest of $H$), and ranks sets of twenty well. But there it
+# promises three quarters of the damage, at eighty seven tenths, and its ranks are poor. OBD's are worse;
+# that its sum comes out right at eighty, in the middle, is luck: the interactions that it leaves out take
+# about a third away, and the gradient and the dots would add about a third. The step is no longer small,
+# and no second derivative says what happens far away. **A score says what one weight costs now.** It does
+# not say what half of them cost together.
 #
 # ## Exercise 3: a diagonal without a Hessian
 #
 # TinyLM has 1,572,864 weights in its linear layers, and $H$ has as many squared: ten terabytes. But $Hv$
 # for *one* vector $v$ is cheap. It is the gradient of the number $g^\top v$: one more pass back through
-# the pass back (Pearlmutter, 1994). Let $v$ have entries $\pm 1$ by the toss of a coin. Then
+# the pass back. (That $Hv$ costs little more than $g$ is due to Pearlmutter, 1994, who goes another way.)
+# Let $v$ have entries $\pm 1$ by the toss of a coin. Then
 #
 # $$(v \odot Hv)_i = H_{ii} v_i^2 + \sum_{j \ne i} v_i v_j H_{ij} = h_i + \text{noise of mean } 0
 # \text{ and variance } \sum_{j \ne i} H_{ij}^2 .$$
@@ -608,27 +623,36 @@ for count in probe_counts:
             torch.randint(2, (count, 208), generator=torch.Generator().manual_seed(seed)) * 2.0 - 1
         )
         estimate = (signs * (signs.double() @ H)).mean(0)
-        ranks.append(rank_correlation(saliency(w, estimate), truth))
-    by_probes[count] = sum(ranks) / len(ranks)
-print("probes  " + "".join(f"{count:7}" for count in probe_counts))
-print("ranks   " + "".join(f"{by_probes[count]:7.2f}" for count in probe_counts))
+        both = (saliency(w, estimate), saliency(w, estimate.abs()))
+        ranks.append([rank_correlation(score, truth) for score in both])
+    by_probes[count] = torch.tensor(ranks).mean(0).tolist()  # (10, 2) -> (2,)
+print("probes              " + "".join(f"{count:7}" for count in probe_counts))
+for i, what in enumerate(("ranks               ", "ranks, |estimate|   ")):
+    print(what + "".join(f"{by_probes[count][i]:7.2f}" for count in probe_counts))
 print(
     f"magnitude, at no cost: {found['magnitude']:.2f}; Fisher, at one pass: {found['OBD, Fisher']:.2f}"
 )
 
 # %% tags=["collapsed"]
 # Does it hold here?
-assert by_probes[1] < 0.35 and by_probes[10] < found["magnitude"] - 0.05
-assert by_probes[100] > found["magnitude"] + 0.05 and by_probes[300] < found["OBD, Fisher"]
+assert by_probes[1][0] < 0.35 and by_probes[10][0] < found["magnitude"] - 0.05
+assert by_probes[100][0] > found["magnitude"] + 0.05 and h.min() > 0
+assert by_probes[1][1] > found["magnitude"] + 0.05
+assert by_probes[300][0] < by_probes[300][1] < found["OBD, Fisher"]
 
 # %% [markdown]
-# Some tens. The noise of weight $i$ comes from the curvature of all others, so the small $h_i$ drown
-# first, and small ones are what pruning looks for. Three hundred probes do not reach what Fisher's
-# stand-in, the mean of squared gradients, gives in one pass. Why does that work at all? For
-# cross-entropy, and with labels drawn from the model's own probabilities, the mean of $g^{(n)}
-# g^{(n)\top}$ *is* the main part of $H$, the one without the logits' own second derivatives (the Fisher
-# matrix). With the true labels in their place it is called the **empirical** Fisher, and it is a
-# stand-in that can fail (Kunstner, Balles, Hennig, 2019). In section 4 you will see it fail.
+# Some tens. The noise of weight $i$ comes from its couplings with all others. Where $H$ is positive
+# definite, $H_{ij}^2 < h_i h_j$, so measured by $h_i$ it can be great only where $h_i$ is small: the small
+# ones drown first, and small ones are what pruning looks for. Many come out negative, and *the lowest
+# go*. Here no true $h_i$ is negative, so the sign is an error that one can see. Drop it (second line), and
+# a single probe beats magnitude. **Ask what your estimator cannot be right about before you rank by it.**
+#
+# Still, three hundred probes do not reach what Fisher's stand-in, the mean of squared gradients, gives in
+# one pass. Why does that work at all? For cross-entropy, and with labels drawn from the model's own
+# probabilities, the mean of $g^{(n)} g^{(n)\top}$ *is* on average the main part of $H$, the one without
+# the logits' own second derivatives (the Fisher matrix). With the true labels in their place it is called
+# the **empirical** Fisher, and it is a stand-in that can fail (Kunstner, Balles, Hennig, 2019). In
+# section 4 you will see it fail.
 #
 # ## 3. Remove, and repair
 #
@@ -650,9 +674,9 @@ assert by_probes[100] > found["magnitude"] + 0.05 and by_probes[300] < found["OB
 # \tfrac12 \delta^\top H \delta = \frac{w_q^2}{2\,[H^{-1}]_{qq}} .$$
 #
 # This is **Optimal Brain Surgeon**, OBS (Hassibi and Stork, 1992). Beside OBD's $\frac12 h_q w_q^2$
-# stands $1/[H^{-1}]_{qq}$ in the place of $h_q$. It is never larger, since OBD's move $-w_q e_q$ is one
-# of those among which OBS chooses, and much smaller where other weights can take over. Whoever has no
-# choice but OBD pays the full price; OBS pays what is left after help.
+# stands $1/[H^{-1}]_{qq}$ in the place of $h_q$. If $H$ is positive definite, it is never larger, since
+# OBD's move $-w_q e_q$ is one of those among which OBS chooses, and much smaller where other weights can
+# take over. Whoever has no choice but OBD pays the full price; OBS pays what is left after help.
 #
 # Then the next weight. May the same formula be used again, though the weights have moved? After the move
 # the gradient is $H\delta = -\mu e_q$: zero for every weight that stays. So we stand at a minimum again,
@@ -670,7 +694,8 @@ assert by_probes[100] > found["magnitude"] + 0.05 and by_probes[300] < found["OB
 #
 # $$H^{-1} \leftarrow H^{-1} - \frac{H^{-1} e_q\, e_q^\top H^{-1}}{[H^{-1}]_{qq}} .$$
 #
-# No second inversion, ever.
+# No second inversion: not as long as you trust the first $H$. (The paper computes $H$ anew after each
+# removal.)
 #
 # ## Exercise 4: one step of the surgeon
 
@@ -768,8 +793,9 @@ predict(
     f"more than 80 %: {at_140['OBS']:.0f} %",
     Picture(
         figure,
-        "Accuracy against weights removed: random falls at once, magnitude and OBD after about 80 "
-        "weights, OBS without repair and the formula asked again a little later; OBS stays near 90 % until 120 and above 80 % at 140.",
+        "Accuracy against weights removed: random falls at once, magnitude from about 50 weights on, OBD, "
+        "OBS without repair and the formula asked again from about 100; OBS stays near 90 % until 120 and "
+        "above 80 % at 140.",
     ),
 )
 
@@ -807,11 +833,12 @@ assert after_training["OBD"] > after_training["random"] - 0.25
 assert float(L(repaired[140])) < after_training["magnitude"] + 0.08
 
 # %% [markdown]
-# OBD's choice, the best by a wide margin for one weight, is about as bad as a random one for 140, even
-# after training. Each of these weights was cheap alone, while its neighbours stood; together they were
-# not. Magnitude, which knows less, did less harm. Ask OBD's question again after each removal, and its
-# choice is as good as magnitude's. OBS is best before and after; its repair alone, with no training,
-# comes about as far as training comes from the magnitudes' choice.
+# OBD's choice, the best by a wide margin for one weight, is here about as bad as a random one for 140,
+# even after training. Each of these weights was cheap alone, while its neighbours stood; together they
+# were not. Magnitude, which knows less, did less harm. (In fairness: LeCun's group removes some, trains,
+# and computes $h$ anew.) Ask OBD's question again after each removal, and its choice is as good as
+# magnitude's. OBS is best before and after; its repair alone, with no training, comes about as far as
+# training comes from the magnitudes' choice.
 #
 # ### Why it scales
 #
@@ -821,21 +848,22 @@ assert float(L(repaired[140])) < after_training["magnitude"] + 0.08
 # $H = \frac2N X^\top X$, which is the same for every output. Then OBS's repair is *exact*: what stays is
 # least squares on the inputs that stay. (And OBD's $\frac12 h_q w_q^2$ is $w_q^2$ times the mean square
 # of its input: a score that chapter 11 will meet as Wanda.) Try it on one matrix of TinyLM, 192 inputs,
-# 512 outputs, on 4,096 training tokens; judge it on others, from another part of the text, that were not
-# used for $H$. (TinyLM was trained on both.)
+# 512 outputs, on 4,096 training tokens; judge it on other windows of that text, which were not used for
+# $H$. The output error is squared, as a share of the outputs' squares.
 
 # %% tags=["nbval-ignore-output"]
 tiny, tokenizer = pretrained.tiny()
+tiny.to(device)
 chapters = split(bible_chapters("kjv"))[0].split("\n\n")[::8]
-tokens = torch.tensor(tokenizer.encode("\n\n".join(chapters)).ids)
-first_part, second_part = tokens.split(math.ceil(0.75 * len(tokens)))
+tokens = torch.tensor(tokenizer.encode("\n\n".join(chapters)).ids, device=device)
 dice = torch.Generator().manual_seed(0)
-windows = [random_windows(first_part, 1, 128, dice) for _ in range(48)]
-other_windows = [random_windows(second_part, 1, 128, dice) for _ in range(32)]
+inputs, targets = consecutive_windows(tokens, 128)  # no token is in two of them
+drawn = torch.randperm(len(inputs), generator=dice)[:64].tolist()
+windows = [(inputs[i : i + 1], targets[i : i + 1]) for i in drawn]
 layer = tiny.blocks[0].mlp.up
 seen, unseen = (
     record_inputs(tiny, torch.cat([x for x, _ in part]), [layer])[0]
-    for part in (windows[:32], other_windows)
+    for part in (windows[:32], windows[32:])
 )
 hessian, dense_bits = layer_hessian(seen), tiny_quality(tiny, tokenizer).bits_per_byte
 
@@ -872,17 +900,18 @@ for density in (0.5, 0.2):
 
 # %% tags=["collapsed"]
 # Does it hold here?
-assert one_layer[0.5, "OBS"][0] < 0.2 * one_layer[0.5, "magnitude"][0]
+assert one_layer[0.5, "OBS"][0] < 0.11 * one_layer[0.5, "magnitude"][0]
 assert one_layer[0.2, "OBS"][0] < 0.35 * one_layer[0.2, "magnitude"][0]
 assert one_layer[0.2, "OBS"][1] < 0.3 * one_layer[0.2, "magnitude"][1]
 assert abs(one_layer[0.2, "OBD"][0] / one_layer[0.2, "magnitude"][0] - 1) < 0.15
 
 # %% [markdown]
-# Which weights go hardly matters here: OBD's choice is no better than magnitude's. That the others move
-# matters a lot. At half of the weights the repaired layer errs a tenth as much, on tokens that $H$ does
-# not know. The inputs of a language model's layers hang together, so they can stand in for one another. (The
-# `damping` adds a little to the diagonal of $H$, in case some inputs say nothing new.) SparseGPT, in
-# chapter 11, is this step made fast for billions of weights.
+# Which weights go hardly matters here: OBD's choice is hardly better than magnitude's. That the others
+# move matters a lot. At half of the weights the repaired layer errs a tenth as much, on tokens that the
+# repair has not seen. The inputs of a language model's layers hang together, so they can stand in for one
+# another. (The `damping` adds a little to the diagonal of $H$, in case some inputs say nothing new.)
+# SparseGPT, in chapter 11, is this step in one fixed order of the inputs, and so fast enough for billions
+# of weights.
 #
 # **Pause.** Here the first sitting ends. What you have so far is what one weight costs, and what repair
 # is worth; the rest is about real networks.
@@ -890,27 +919,33 @@ assert abs(one_layer[0.2, "OBD"][0] / one_layer[0.2, "magnitude"][0] - 1) < 0.15
 # ## 4. All scores, real networks
 #
 # Back to scores without repair. Take TinyLM, and the three digits networks of chapter 02
-# (64-300-100-10). Every score but one gets the same data: 32 windows of 128 tokens, one pass forward and
-# back; for the digits, one pass over the training images. That gives $g$ and Fisher's $h$ together
-# (`collect_evidence`). For TinyLM an example $n$ is a window, so $g^{(n)}$ is the gradient of a mean over
-# 128 tokens. Hutchinson's estimator gets an eighth of the data, four of the windows, and 8 probes; that
-# takes more than twice as long.
+# (64-300-100-10). Every score but one gets the same data: 32 windows of 128 tokens, for the digits the
+# training images. One pass forward and back gives $g$ and Fisher's $h$ together (`collect_evidence`). An
+# example $n$ is now a window, so $g^{(n)}$ is the gradient of a mean over 128 tokens. Hutchinson's
+# estimator gets an eighth of the data, four of the windows, and 8 probes; that is at least twice as many
+# passes. It comes twice, with its sign and without.
 #
-# One more score joins: **signed** Taylor, $-g_q w_q$. It says by how much the loss *falls* if it is
-# negative. So let those weights go first whose removal is promised to make the model better. Why did
-# Molchanov's group drop the sign?
+# One more score joins: **signed** Taylor, $-g_q w_q$. Where it is negative, it promises that the loss
+# *falls* without the weight. So let those weights go first whose removal is promised to make the model
+# better. Everybody else drops the sign. Why?
 #
 # **Guess before you run:** remove the tenth of TinyLM's weights that is promised to improve it most.
 # What happens?
 
+
 # %%
+def mean_size(model: nn.Module, batches: list, loss) -> dict[str, torch.Tensor]:
+    """Mean over batches of |g|, by name: the sign goes first."""
+    total: dict[str, torch.Tensor] = {}
+    for batch in batches:
+        for name, g in collect_evidence(model, [batch], loss).gradient.items():
+            total[name] = total.get(name, 0) + g.abs() / len(batches)
+    return total
+
+
 evidence = collect_evidence(tiny, windows[:32], next_token_loss)
+sizes_of_g = mean_size(tiny, windows[:32], next_token_loss)
 layers = {name: w.detach() for name, w in prunable_weights(tiny).items()}
-by_window = {name: torch.zeros_like(w) for name, w in layers.items()}  # mean of |g⁽ⁿ⁾|
-for window in windows[:32]:
-    from_one = collect_evidence(tiny, [window], next_token_loss).gradient
-    for name in layers:
-        by_window[name] += from_one[name].abs() / 32
 few = tuple(torch.cat(part) for part in zip(*windows[:4], strict=True))
 
 
@@ -926,9 +961,10 @@ tiny_scores = {
     "magnitude": {n: magnitude(w) for n, w in layers.items()},
     "gradient": {n: gradient_magnitude(gradients[n]) for n in layers},
     "Taylor": {n: taylor(w, gradients[n]) for n, w in layers.items()},
-    "Taylor by window": {n: taylor(w, by_window[n]) for n, w in layers.items()},
+    "Taylor by window": {n: taylor(w, sizes_of_g[n]) for n, w in layers.items()},
     "OBD, Fisher": {n: saliency(w, fisher[n]) for n, w in layers.items()},
     "OBD, Hutchinson": {n: saliency(w, curvature[n]) for n, w in layers.items()},
+    "OBD, |Hutchinson|": {n: saliency(w, curvature[n].abs()) for n, w in layers.items()},
     "signed Taylor": {n: -gradients[n] * w for n, w in layers.items()},
 }
 
@@ -955,27 +991,27 @@ for (name, per_layer), line in tiny_lines.items():
     print(f"{name:18}{where:18}" + "".join(f"{value:8.2f}" for value in line))
 
 # %% [markdown]
-# Read the line of signed Taylor first. The tenth of the weights whose removal was promised to *lower*
-# the loss most: more than 3.2 bits per byte, which is what guessing needs (chapter 00). The language
-# model is gone; three weights in ten, thrown out at random, do less harm. All these weights push the
-# same way. To remove them together is one giant step downhill, and there the straight line has long left
-# the loss. Hutchinson's estimate is in like trouble. It is right on average, but half of its $h$ come
-# out negative, mostly by chance (of 250 weights drawn at random, 47 have a
-# truly negative $h$ on these four windows, not half but a fifth), and *the lowest go*: **a ranking picks an estimator's worst errors
-# first.**
+# Read the last line of the global ones first. The tenth of the weights whose removal was promised to
+# *lower* the loss most: the model is worse than guessing, which needs 3.2 bits per byte (chapter 00).
+# Three weights in ten, thrown out at random, do less harm. All these weights push the same way. Each
+# alone goes a little downhill; together they are one giant step, and there the straight line has long
+# left the loss. Hutchinson's estimate with its sign is in like trouble. It is right on average, but half
+# of its $h$ come out negative, mostly by chance (of 250 weights drawn at random and computed one by one,
+# 48 have a negative $h$ on these four windows: a fifth), and the lowest go: **a ranking picks an
+# estimator's worst errors first.** Without the sign it comes back to life, but not as far as magnitude.
 #
-# Magnitude, which costs nothing, beats these two, Taylor and the gradient, and a random choice by far.
-# Two scores beat magnitude, and the more is removed the more they do: OBD with Fisher's $h$, and Taylor
-# window by window. They come out alike, as in section 1. At half of the weights they need 1.29 bits per
-# byte globally; magnitude at its best, with a budget for each layer, 1.33.
+# Magnitude, which costs nothing, beats all of these. Only two scores beat it, and they tie: Taylor window
+# by window, and OBD with Fisher's $h$; and the more is removed, the more they do. At half of the weights
+# they need 1.29 bits per byte, globally; magnitude in its better setting, per layer, 1.33.
 #
 # Now the digits, where everything is so easy. **Guess:** the same winner?
 
 # %%
+data = Digits(*(part.to(device) for part in data))
 networks, starts = [], []
 for seed in range(3):
     torch.manual_seed(seed)
-    networks.append(DigitsMLP())
+    networks.append(DigitsMLP().to(device))
     starts.append(copy.deepcopy(networks[-1].state_dict()))  # step 0, for section 6
     train_digits(networks[-1], data, seed=seed)
 examples = [(x[None], y[None]) for x, y in zip(data.train_images, data.train_labels, strict=True)]
@@ -985,9 +1021,13 @@ def test_accuracy(model: nn.Module) -> float:
     return 100 * accuracy(model, data.test_images, data.test_labels)
 
 
+def image_loss(model: nn.Module, one: tuple) -> torch.Tensor:
+    return cross_entropy(model, *one)
+
+
 def digit_scores(model: nn.Module, seed: int) -> dict[str, dict[str, torch.Tensor]]:
-    """Scores of a digits network from one pass over the training images."""
-    found = collect_evidence(model, examples, lambda m, one: cross_entropy(m, *one))
+    """Scores of a digits network from the training images, one by one."""
+    found, sizes = (f(model, examples, image_loss) for f in (collect_evidence, mean_size))
     layers = {name: w.detach() for name, w in prunable_weights(model).items()}
     dice = torch.Generator().manual_seed(seed)
     return {
@@ -995,6 +1035,7 @@ def digit_scores(model: nn.Module, seed: int) -> dict[str, dict[str, torch.Tenso
         "magnitude": {n: magnitude(w) for n, w in layers.items()},
         "gradient": {n: gradient_magnitude(found.gradient[n]) for n in layers},
         "Taylor": {n: taylor(w, found.gradient[n]) for n, w in layers.items()},
+        "Taylor by image": {n: taylor(w, sizes[n]) for n, w in layers.items()},
         "OBD, Fisher": {n: saliency(w, found.squared[n]) for n, w in layers.items()},
     }
 
@@ -1018,23 +1059,35 @@ for name in every[0]:
         ]  # fmt: skip
 dense_accuracy = sum(map(test_accuracy, networks)) / 3
 
+# To explain and not to choose: Fisher's h from images that the networks have not learned, the test's
+others = [(x[None], y[None]) for x, y in zip(data.test_images, data.test_labels, strict=True)]
+unlearned = []
+for model in networks:
+    found_there, layers_there = collect_evidence(model, others, image_loss), prunable_weights(model)
+    scored = {n: saliency(w, found_there.squared[n]) for n, w in layers_there.items()}
+    unlearned.append(test_accuracy(pruned(model, masks_by_score(scored, 0.2))))
+unlearned_accuracy = sum(unlearned) / 3
+
 # %% tags=["collapsed"]
 # Does it hold here? And a figure behind a guess: two networks, two winners
 fisher_line, magnitude_line = tiny_lines["OBD, Fisher", False], tiny_lines["magnitude", False]
 assert fisher_line[2] < magnitude_line[2] - 0.05 and abs(fisher_line[0] - magnitude_line[0]) < 0.01
 best_magnitude = min(magnitude_line[2], tiny_lines["magnitude", True][2])
-assert (
-    fisher_line[2] < tiny_lines["OBD, Fisher", True][2] and fisher_line[2] < best_magnitude - 0.02
-)
-assert abs(tiny_lines["Taylor by window", False][2] - fisher_line[2]) < 0.02
-assert tiny_lines["signed Taylor", False][0] > max(3.16, tiny_lines["random", False][1] + 0.2)
+assert fisher_line[2] < best_magnitude - 0.02
+assert tiny_lines["signed Taylor", False][0] > max(3.2, tiny_lines["random", False][1] + 0.3)
 guessing = tiny_quality(tiny, tokenizer)
 assert 3.1 < guessing.tokens * 11 / guessing.bytes < 3.2
 negative = sum(int((c < 0).sum()) for c in curvature.values()) / 1_572_864
 assert 0.4 < negative < 0.55
 assert tiny_lines["OBD, Hutchinson", False][0] > magnitude_line[0] + 0.1
+assert magnitude_line[2] + 0.02 < tiny_lines["OBD, |Hutchinson|", False][2] < 1.7
+assert abs(tiny_lines["Taylor by window", False][2] - fisher_line[2]) < 0.03
+assert tiny_lines["OBD, Fisher", True][2] > fisher_line[2] + 0.01
 assert all(tiny_lines[n, False][2] > magnitude_line[2] + 0.2 for n in ("Taylor", "gradient"))
 assert digit_lines["magnitude", False][2] > digit_lines["OBD, Fisher", False][2] + 8
+assert abs(digit_lines["Taylor by image", False][2] - digit_lines["OBD, Fisher", False][2]) < 10
+halfway = (digit_lines["OBD, Fisher", False][2] + digit_lines["magnitude", False][2]) / 2
+assert halfway < unlearned_accuracy < digit_lines["magnitude", False][2] - 2
 assert all(
     digit_lines[n, p][2] < 50 for n in ("Taylor", "gradient", "random") for p in (False, True)
 )
@@ -1044,17 +1097,17 @@ with torch.no_grad():
 assert max(memorised) < 0.01
 figure, (left, right_side) = new_figure(columns=2, height=4)
 for (name, per_layer), line in digit_lines.items():
-    colour = dict(zip(every[0], (BLACK, BLUE, PURPLE, RED, GREEN), strict=True))[name]
-    style = "o--" if per_layer else "o-"
+    colour = dict(zip(every[0], (BLACK, BLUE, PURPLE, RED, SKY, GREEN), strict=True))[name]
+    style, there = "o--" if per_layer else "o-", name.replace("image", "window")
     left.plot([100 - 100 * s for s in digit_shares], line, style, color=colour, markersize=3)
-    if (name, per_layer) in tiny_lines:
+    if (there, per_layer) in tiny_lines:
         right_side.plot(
             [100 - 100 * s for s in shares_left],
-            tiny_lines[name, per_layer],
+            tiny_lines[there, per_layer],
             style,
             color=colour,
             markersize=3,
-            label=None if per_layer else name,
+            label=None if per_layer else name.replace("image", "example"),
         )
 left.set(
     xlabel="weights set to zero (%)", ylabel="test accuracy (%)", title="Digits: magnitude wins"
@@ -1066,18 +1119,19 @@ right_side.set(
 )
 right_side.set(title="TinyLM: Fisher's curvature wins")
 names = right_side.get_legend_handles_labels()
-figure.legend(*names, loc="outside lower center", ncols=5, frameon=False)
-figure.suptitle("dashed: a budget for each layer")
+figure.legend(*names, loc="outside lower center", ncols=6, frameon=False, columnspacing=1)
+figure.suptitle("Two networks, two winners (dashed: a budget for each layer)")
 predict(
     "Digits with two weights in ten left: which score is best?",
     ["OBD with Fisher's h, as for TinyLM", "magnitude", "Taylor", "they tie"],
     f"magnitude, {digit_lines['magnitude', False][2]:.0f} %; Fisher {digit_lines['OBD, Fisher', False][2]:.0f} %, "
-    f"Taylor {digit_lines['Taylor', False][2]:.0f} %, random {digit_lines['random', False][2]:.0f} %",
+    f"Taylor {digit_lines['Taylor', False][2]:.0f} %, random {digit_lines['random', False][2]:.0f} %. "
+    f"With the test images, Fisher's h gives {unlearned_accuracy:.0f} %",
     Picture(
         figure,
-        "Digits: accuracy against zeros, magnitude highest, then Fisher, far below them Taylor, "
-        "gradient and random. TinyLM: bits per byte, Fisher global lowest, then magnitude per layer and "
-        "global, far above them Taylor, gradient and random.",
+        "Digits: accuracy against zeros, magnitude highest, then Fisher and Taylor by image together, far "
+        "below them Taylor, gradient and random. TinyLM: bits per byte, Fisher and Taylor by window "
+        "global lowest, then magnitude per layer and global, far above them Taylor, gradient and random.",
     ),
 )
 
@@ -1085,20 +1139,21 @@ predict(
 # Not the same winner. The digits networks know their 1257 training images almost by heart: the mean loss
 # is below 0.01, so nearly every $g^{(n)}$ is near zero, and the squared gradients are those of the few
 # images that are still doubtful. A score that is measured on what a network has memorised says what
-# *those few* images need. TinyLM, with a million tokens of text, is far from zero loss, and there it
+# *those few* images need. Measured on the test images, for once, Fisher's $h$ makes good most of what it
+# lacks, though not all of it. TinyLM, with a million tokens of text, is far from zero loss, and there it
 # works. Taylor from the mean gradient does badly on both.
 #
-# So by what score does a weight go? Start with magnitude. If you have data that the model has not
-# memorised, take OBD with Fisher's $h$, one pass, globally. If you can afford the inverse of a layer's
-# $H$, repair. The rest are there to be known.
+# So by what score does a weight go? What we have seen says: start with magnitude. If you have data that
+# the model has not memorised, take OBD with Fisher's $h$ or Taylor example by example, one pass,
+# globally. If you can afford the inverse of a layer's $H$, repair. The rest are there to be known.
 #
 # ### Whose budget?
 #
 # Global or per layer is a question about budgets, and there is an honest way to answer it:
 # **sensitivity**. Prune each layer alone, to several densities, and measure the loss (Han, Pool, Tran,
 # Dally, 2015). On *training* text: the held-out text must not choose. Then give each layer the density
-# at which the sum of the losses is least and the budget is kept. S2's *adaptive pruning*, which it does
-# not define, can be read like this.
+# at which the sum of the losses is least and the budget is kept. S2's *adaptive pruning*, of which it
+# says only that the strategy adjusts itself, can be read like this.
 #
 # ## Exercise 5: split the budget
 
@@ -1133,7 +1188,8 @@ check(split_budget)
 # matrices add up. A coarser way: prune each of the four *blocks* as a whole, all its matrices alike.
 # That is 16 measurements, and $5^4$ combinations, which your function can try.
 #
-# **Guess before you run:** which split is better, the fine one or the coarse one?
+# **Guess before you run:** which split is better, the fine one or the coarse one? And is it worth the
+# trouble?
 
 # %%
 split_mine = yours("split_budget")
@@ -1183,16 +1239,17 @@ print(
 # %% tags=["collapsed"]
 # Does it hold here?
 assert all(row[3] < row[1] - 0.01 and row[2] < row[1] for row in split_bits.values())
-assert (
-    split_bits[0.3][3] < split_bits[0.3][2] - 0.01 and split_bits[0.3][3] < split_bits[0.3][1] - 0.3
-)
+assert max(split_bits[0.3][2:]) < split_bits[0.3][1] - 0.25
+assert abs(split_bits[0.3][2] - split_bits[0.3][3]) < 0.12
 assert coarse[0, 4] > 1.6 * sums[0, 4] and coarse[0, 4] > 4 * coarse[1:, 4].max()
 
 # %% [markdown]
-# The coarse one, with a seventh of the measurements. Damage within block 0 does not add up, it
-# compounds, and all other blocks have to work with what it spoils. The fine table cannot know that: its
-# optimum is the exact answer to a wrong sum. **Measure what you are going to do.** At three weights in
-# ten the split is worth more than a third of a bit per byte.
+# It is worth it: at three weights in ten, three to four tenths of a bit per byte beside pruning all alike.
+# But the two splits come out about the same, though the coarse one had a seventh of the measurements to
+# make. (Which one is ahead by a few hundredths changes with the windows that one measures on.) The fine
+# one has far more to choose from, and rests on a wrong sum. Damage within block 0 does not add up, it
+# compounds: see the last line. The coarse one has measured just that. **Measure what you are going to
+# do.**
 #
 # ## 5. All at once, or little by little?
 #
@@ -1258,15 +1315,15 @@ check(kept_at_rounds)
 # %% [markdown]
 # Rounds may also become so small that there is one after every step: $T$ rounds in $T$ steps. Zhu and
 # Gupta (2017) do that, but with other shares. They let the density fall as a **cubic**: with $t$ the
-# step, and $d$ the final density,
+# step, and $\rho$ the final density,
 #
-# $$d(t) = d + (1 - d)\,(1 - t/T)^3 ,$$
+# $$\rho(t) = \rho + (1 - \rho)\,(1 - t/T)^3 ,$$
 #
 # fast while there is much to spare, slowly at the end. Now a fair race, to 5 % of the digits' weights.
 # Everybody gets the same 8 epochs, 160 steps, with the same learning rate, which rises and falls once.
-# The dense network gets them, too. Two things can differ, and we vary them one at a time: *how many
-# cuts* there are (one; 8, equally far apart; one after every step; the cubic), and *when the last one
-# comes* (after step 40, 80 or 120).
+# (It was chosen for nobody: it is the one that trained the networks.) The dense network gets them, too.
+# Two things can differ, and we vary them one at a time: *how many cuts* there are (one; 8, equally far
+# apart; one after every step; the cubic), and *when the last one comes* (after step 40, 80 or 120).
 #
 # **Guess before you look:** more rounds are better, say the papers. Are they, at equal steps? And what
 # hurts more, few cuts or late ones?
@@ -1364,11 +1421,11 @@ predict(
 # Read it by rows: one cut at step 120 is ruin, and 8 cuts that end there lose to a single one before the
 # first step. **What counts is how large a cut is, and how many steps are left after it.** The last of 8
 # cuts takes a third of what is left, and 40 steps at a falling rate do not heal that; cuts of every step
-# are so small that there is nothing to heal. The cubic's *shape* does nothing here: equal shares at
-# every step do as well. (Had we compared 8 late cuts with one early cut, and nothing else, we should
+# are so small that there is hardly anything to heal. The cubic's *shape* does nothing here: equal shares
+# at every step do as well. (Had we compared 8 late cuts with one early cut, and nothing else, we should
 # have written that rounds do harm.) Papers that praise rounds train to the end after each: they pay for
-# it in steps. Blalock et al. (2020) found that many comparisons in the field do not hold the training
-# equal. Now you know how to look.
+# it in steps. Blalock et al. (2020) read 81 papers and found that they can hardly be compared: other
+# networks, other data, other training. Now you know how to look.
 #
 # (One score lives on the training itself: **movement** (Sanh, Wolf, Rush, 2020), $S_q = -\sum_t
 # g_q^{(t)} w_q^{(t)}$ over the steps $t$. A weight that training pushes away from zero gains; one that
@@ -1388,9 +1445,9 @@ predict(
 #
 # * the mask, with starting values drawn **anew**;
 # * the starting values, with the mask **shuffled** within each layer;
-# * **no mask**: a small dense network, 64-$m$-10, with as many parameters. This is what Crowley, Turner,
-#   Storkey, O'Boyle (2018) asked in *is it time to nip it in the bud?* (S4 recommends it, with the arXiv
-#   number of another paper, Blalock's.)
+# * **no mask**: a small dense network with one hidden layer, 64-$m$-10, and as many parameters. This is
+#   what Crowley, Turner, Storkey, O'Boyle (2018) asked, of networks whose channels were pruned, in *is it
+#   time to nip it in the bud?* (S4 recommends it, with the arXiv number of another paper, Blalock's.)
 #
 # ## Exercise 8: rewind
 
@@ -1435,7 +1492,7 @@ def train_under(model: nn.Module, masks: dict[str, torch.Tensor]) -> None:
 def fresh(seed: int) -> nn.Module:
     """The network at step 0."""
     torch.manual_seed(seed)
-    return DigitsMLP()
+    return DigitsMLP().to(device)
 
 
 def ticket_and_controls(masks: dict[str, torch.Tensor], winner: nn.Module) -> dict[str, float]:
@@ -1447,7 +1504,7 @@ def ticket_and_controls(masks: dict[str, torch.Tensor], winner: nn.Module) -> di
     # as many parameters: 64 · m + m + m · 10 + 10 = weights left + 300 + 100 + 10 biases
     m = round((sum(int(mask.sum()) for mask in masks.values()) + 400) / 75)
     torch.manual_seed(0)
-    dense_small = nn.Sequential(nn.Linear(64, m), nn.ReLU(), nn.Linear(m, 10))
+    dense_small = nn.Sequential(nn.Linear(64, m), nn.ReLU(), nn.Linear(m, 10)).to(device)
     for model, held in ((anew, masks), (moved, shuffled), (dense_small, {})):
         train_under(model, held)
     names = ("ticket", "mask, values anew", "values, mask shuffled", "small dense network")
@@ -1474,8 +1531,8 @@ assert (
 # %% [markdown]
 # At 6 % the ticket is ahead of all three. At 3 % it has lost to nobody, but the small dense network, with
 # as many parameters and no search, is level with it. And one seed is an anecdote. Five seeds, with eleven
-# rounds that leave $1/\sqrt2$ each, take three CPU minutes. Here is what they gave, measured on 26
-# November 2026 (AMD EPYC, one thread) by `OMP_NUM_THREADS=1 python -m benchmarks.lottery`: test accuracy
+# rounds that leave $1/\sqrt2$ each, take two CPU minutes. Here is what they gave, measured on 26
+# November 2026 (Intel Xeon, one thread) by `OMP_NUM_THREADS=1 python -m benchmarks.lottery`: test accuracy
 # in percent after 20 epochs, mean of five seeds ± their standard deviation. One test image is 0.19.
 #
 # | weights left | 8.8 % | 4.4 % | 2.2 % |
@@ -1484,7 +1541,7 @@ assert (
 # | the mask, values drawn anew | 96.8 ± 0.6 | 96.6 ± 0.5 | 94.3 ± 1.5 |
 # | the values, mask shuffled | 97.2 ± 0.2 | 94.7 ± 0.5 | 74.6 ± 4.9 |
 # | round by round, not rewound | 97.9 ± 0.4 | 97.3 ± 0.5 | 95.0 ± 0.9 |
-# | one cut, one more training | 97.8 ± 0.3 | 96.4 ± 0.9 | 83.0 ± 5.3 |
+# | one cut, one more training | 97.9 ± 0.3 | 96.4 ± 0.9 | 83.0 ± 5.3 |
 # | small dense network | 97.5 ± 0.3 | 97.1 ± 0.2 | 96.9 ± 0.2 |
 # | the whole network | 97.8 ± 0.2 | | |
 
@@ -1500,7 +1557,7 @@ measured_tickets = {
     "values, mask shuffled": (
         [(97.2, 0.2), (94.7, 0.5), (74.6, 4.9)], [(78.7, 5.3), (57.0, 6.8), (23.0, 7.5)]),
     "one cut, one more training": (
-        [(97.8, 0.3), (96.4, 0.9), (83.0, 5.3)], [(96.3, 0.4), (83.4, 2.5), (37.5, 4.6)]),
+        [(97.9, 0.3), (96.4, 0.9), (83.0, 5.3)], [(96.3, 0.4), (83.4, 2.5), (37.5, 4.6)]),
     "small dense network": (
         [(97.5, 0.3), (97.1, 0.2), (96.9, 0.2)], [(90.3, 1.0), (87.5, 2.1), (85.0, 1.3)]),
 }  # fmt: skip
@@ -1534,12 +1591,13 @@ Picture(
 #   point lower, the values alone three. At 2.2 % the values alone are lost, and rewinding beats going on
 #   from where one is, by two points.
 # * **It is above all quick.** After three epochs, at 4.4 %, the ticket is at 95 %: level with the
-#   *whole* network at that time, eight points ahead of the small dense one.
-# * **Nip it in the bud?** In the end the small dense network is half a point behind at 4.4 %, and level
-#   at 2.2 %. It needs no search (the ticket of the last column cost twelve trainings), no place for each
-#   weight in the file, no sparse kernel. (Trained for as many steps as that whole search, it reads 97.1
-#   ± 0.5; the single cut, trained so long, 87.4 ± 3.5.)
-# * **One cut is enough for a while.** At 8.8 % nothing beats it. Only at the extremes do the rounds pay.
+#   *whole* network at that time, seven points ahead of the small dense one.
+# * **Nip it in the bud?** In the end the small dense network is half a point behind at 4.4 %, no more
+#   than the spread, and level at 2.2 %. It needs no search (the ticket of the last column cost twelve
+#   trainings), no place for each weight in the file, no sparse kernel. (Trained for as many steps as that
+#   whole search, it reads 97.1 ± 0.5; the single cut, trained so long, 87.4 ± 3.5.)
+# * **One cut is enough for a while.** At 8.8 % nothing beats it by more than the spread. Only further
+#   down do the rounds pay.
 #
 # And what can our size not show? Whether any of this holds for large networks on hard data. There,
 # rewinding to step 0 fails, and rewinding to an early step is what works (Frankle et al., 2020). Here
@@ -1579,8 +1637,9 @@ def sparsify(weight: torch.Tensor, uniform: torch.Tensor, keep: float) -> torch.
 check(sparsify)
 
 # %% [markdown]
-# As noise in training this is DropConnect (Wan et al., 2013). As pruning it is the first line of every
-# table above.
+# As noise in training, drawn anew each time, this is DropConnect (Wan et al., 2013; there the weights
+# that stay are not enlarged, which is made up for when training is over). Drawn once and kept, without
+# the factor, it is pruning at random: the first line of the tables above.
 #
 # ### Which units sleep?
 #
@@ -1625,9 +1684,9 @@ print(
 # %% [markdown]
 # TinyLM's MLP has no ReLU, so nothing is exactly zero. Its hidden values are products, $a =
 # \text{silu}(Gx) \odot Ux$, and the output is $Da$, with $G$, $U$, $D$ the three matrices. But very many
-# $a_i$ are *almost* zero: that is **activation sparsity**. Zero all with $|a_i| \le \tau$, and look at the
-# held-out text. The slider moves the share that goes; the threshold that gives it was found on training
-# text.
+# $a_i$ are *almost* zero: that is **activation sparsity**. Zero all with $|a_i|$ at most a threshold, one
+# for each layer, and look at the held-out text. The slider moves the share that goes; the threshold that
+# gives it was found on training text.
 #
 # **Guess before you move it:** how many of the products can go before the model needs 1 % more bits per
 # byte?
@@ -1662,7 +1721,7 @@ assert (
     and sparse_bits[0.8] < 1.009 * dense_bits
     and sparse_bits[0.9] > 1.015 * dense_bits
 )
-assert sparse_bits[0.5] < dense_bits + 0.004 and fixed_bits[0.5] > dense_bits + 0.4
+assert sparse_bits[0.5] < dense_bits + 0.004 and fixed_bits[0.5] > magnitude_line[2] + 0.15
 assert (
     float(language.max()) == 0 and 0.2 < float(asleep.mean()) < 0.4 and int((asleep == 1).sum()) > 5
 )
@@ -1675,14 +1734,14 @@ def draw_products(share_zeroed: float) -> Picture:
     """The products' sizes with the thresholds, and the loss that they cost."""
     thresholds = thresholds_for(measured_products, share_zeroed, per_layer=True)
     figure, (left, right_side) = new_figure(columns=2, height=3.4)
-    left.hist(all_products.clamp(min=1e-3).log10().numpy(), bins=60, color=SKY)
+    left.hist(all_products.clamp(min=1e-3).log10().cpu().numpy(), bins=60, color=SKY)
     for threshold in thresholds:
         left.axvline(math.log10(max(threshold, 1e-3)), color=RED, linewidth=1)
     left.set(
         xlabel="log10 of |product| (first bar: all below 0.001)",
         ylabel="how often",
         yticks=[],
-        title="red: the four layers' thresholds",
+        title="red: each layer's threshold",
     )
     right_side.plot(
         [100 * s for s in sparse_bits],
@@ -1716,19 +1775,22 @@ explore(draw_products, share_zeroed=(list(sparse_bits), 0.8))
 # %% [markdown]
 # Four of five products may go, and the model hardly notices: a tenth of them carries more than nine
 # tenths of the sum of squares. But look at the other line. Take away the half of the *units* that is
-# least active, the same for all tokens, and the model is ruined. So most units are needed, only not now.
+# least active, the same for all tokens, and the model loses more than with half of its weights. So most
+# units are needed, only not now.
 # **Which fifth is needed changes with every token.** That is the case for **dynamic pruning** (S2 §8):
 # decide while the model runs. CATS (Lee et al., 2024) puts the threshold on $\text{silu}(Gx)$, before
-# $U$ and $D$ are read; TEAL (Liu et al., 2025) before every matrix; Deja Vu (Liu et al., 2023) trains a
-# small network that foretells the zeros. What it saves is memory traffic for one token at a time;
-# whether that makes it faster, chapter 10 measures.
+# $U$ and $D$ are read; TEAL (Liu et al., 2025) before every matrix; Deja Vu (Liu et al., 2023) trains
+# small networks that foretell what will hardly matter. (Our threshold comes last of all, and would spare
+# only $D$.) What is saved is memory traffic for one token at a time; whether that makes it faster,
+# chapter 10 measures.
 #
 # ### A code of few numbers
 #
 # And the sparse autoencoder? It takes hidden states $x$ of a model and writes each as a sum of $k$ out
-# of many directions: $z = \text{the } k \text{ largest of } \text{ReLU}(E(x - b))$, $\hat x = b + \sum_j
-# z_j d_j$ (Makhzani and Frey, 2014; Gao et al., 2024). Sparse is the *code* $z$. No weight becomes zero:
-# S2's claim is wrong. It is a microscope, not a compressor.
+# of many directions $f_j$: $z = \text{the } k \text{ largest of } \text{ReLU}(E(x - b))$, $\hat x = b +
+# \sum_j z_j f_j$, with the matrix $E$, the $f_j$ and $b$ trained to make $\hat x$ like $x$ (Makhzani and
+# Frey, 2014; Gao et al., 2024). Sparse is the *code* $z$. No weight of the model becomes zero, as S2 would
+# have it: this is a microscope, not a compressor.
 #
 # ## Exercise 11: the k largest, if positive
 
@@ -1759,10 +1821,10 @@ check(top_k_codes)
 # %% tags=["nbval-ignore-output"]
 states, unseen_states = (
     record_inputs(tiny, torch.cat([x for x, _ in part]), [tiny.blocks[-1].mlp_norm])[0]
-    for part in (windows, other_windows[:16])
+    for part in (windows[:48], windows[48:])
 )
 torch.manual_seed(0)
-autoencoder = SparseAutoencoder(192, features=768, k=8)
+autoencoder = SparseAutoencoder(192, features=768, k=8).to(device)
 train_autoencoder(autoencoder, states, steps=300)
 middle = states.mean(0)
 with torch.no_grad():
@@ -1789,7 +1851,7 @@ assert (codes == 0).double().mean() > 0.98 and all(
 )
 
 # %% [markdown]
-# Eight numbers that choose beat sixteen that cannot. That is the same finding as with the products: what
+# Eight numbers that choose beat sixteen that cannot. That is like the finding with the products: what
 # matters is few, and other for each token. It is what people use to look for meaning in a model's states
 # (Bricken et al., 2023). No weight has become zero.
 #
@@ -1799,11 +1861,10 @@ assert (codes == 0).double().mean() > 0.98 and all(
 # whose mean accuracy on the test images is **within one point** of the dense networks'. You have the race
 # of section 5, and as many steps as you have patience for: the check allows two minutes. All of the
 # library is there. `train_digits` takes a `Digits` with test images; you have none, so give it
-# `Digits(images, labels, images, labels)`.
+# `Digits(images, labels, images, labels)`. (If your sparse networks come out ahead of the dense ones,
+# train the dense ones as long before you write a paper.)
 #
-# Done? Then a second goal, which no check asks for: how far down can you go and stay within one point?
-# The same recipe at 2 % of the weights loses a little more than that. (If your sparse networks come out ahead of the
-# dense ones, train the dense ones as long before you write a paper.)
+# Done? Then a second goal, which no check asks for: stay within one point with **2 %** of the weights.
 #
 # ## Exercise 12: prune the digits
 
@@ -1877,10 +1938,10 @@ print(
 assert sparse_accuracy > dense_accuracy - 1
 
 # %% [markdown]
-# What to take along. Importance is the rise of the loss, and one Taylor expansion holds every score. At
-# a minimum the gradient is the price of the weights. A score wants the units of loss, a small step, and
-# data that the model has not memorised. To ask again and to repair is worth more than a cleverer score.
-# Damage compounds: measure what you are going to do. Train the control as long, and let plans differ in
-# one thing at a time. And what is needed changes with every token. All of
+# What to take along. Importance is the rise of the loss, and one Taylor expansion says what each score
+# leaves out. At a minimum the mean gradient is the price of the weights, and the single ones know more. A
+# score wants the units of loss, a small step, and data that the model has not memorised. To ask again and
+# to repair was worth more than a cleverer score. Damage compounds: measure what you are going to do. Train
+# the control as long, and vary one thing at a time. And what is needed changes with every token. All of
 # this was unstructured pruning, weight by weight. Whole units, heads and layers, which really make a
 # model faster when they go: chapter 04.
