@@ -67,6 +67,22 @@ def test_an_open_task_says_what_was_reached_and_what_is_asked():
     assert ("yours", "'three'") in verdict_on(lambda x, by: "three", exercise).details
 
 
+def test_an_open_task_is_judged_without_a_run_of_its_reference():
+    calls = []
+    anything = Exercise(
+        reference=lambda x: calls.append(x) or x,
+        cases=lambda seed: [Case(str(x), {"x": float(x)}) for x in range(5)],
+        hints=(),
+        compare=False,
+        properties=(Property("not negative", lambda i, v: v >= 0),),
+        reached=lambda i, v: f"{v:g}",
+    )
+    passed = verdict_on(lambda x: x + 1, anything)
+    assert [text for _, text in passed.details] == ["1", "2", "3"]  # of five: the first cases
+    assert verdict_on(lambda x: -1.0, anything).status == FAILED and not calls
+    assert verdict_on(lambda x: 1 / x, anything).passed == 4 and len(calls) == 5
+
+
 def test_an_expected_error_that_does_not_come_is_named():
     verdict = verdict_on(lambda x, by: x / 2)
     assert (verdict.passed, verdict.case) == (1, "bad input · by = 0")
@@ -140,6 +156,22 @@ def test_a_difference_that_may_be_rounding_is_called_so(factor, rounding):
     verdict = verdict_on(lambda x, by: factor * x / by, exercise)
     assert verdict.status == FAILED
     assert any(what == "rounding" for what, _ in verdict.details) == rounding
+
+
+def test_small_dictionaries_are_shown_and_what_is_cut_short_is_not():
+    tables = {"small": {"a": torch.tensor([1.0, 2.0])}, "long": {"a": torch.ones(9)}}
+    exercise = Exercise(lambda small, long: 0, lambda seed: [Case("two", tables)], hints=())
+    details = verdict_on(lambda small, long: 1, exercise).details
+    assert ("given", "small = {a: [1, 2]}") in details and "long" not in str(details)
+
+
+def test_numbers_that_differ_by_more_than_a_thousandth_are_not_called_rounding():
+    loose = Exercise(
+        lambda x: x, lambda seed: [Case("one", {"x": 1.0})], (), relative_tolerance=1e-4
+    )
+    for factor, rounding in ((1.0005, True), (1.005, False)):
+        details = verdict_on(lambda x, by=factor: by * x, loose).details
+        assert any(what == "rounding" for what, _ in details) == rounding
 
 
 def test_small_inputs_are_shown_and_large_ones_are_not():
