@@ -202,9 +202,9 @@ print(f"without one weight the loss rises by {truth.min():.0e} to {truth.max():.
 # (Molchanov's group scores whole feature maps by it. LeCun's group has a rule of its own for an
 # approximate $h$, at the price of one more pass back.)
 #
-# You will derive most of them in section 2. First let them compete. A score need only *rank* the weights, so we
-# ask for **Spearman's rank correlation** with the truth: 1 if both put all weights into the same order,
-# 0 if they have nothing to do with one another.
+# You will derive most of them in section 2. First let them compete. A score need only *rank* the weights,
+# so we ask for **Spearman's rank correlation** with the truth: 1 if both put all weights into the same
+# order, 0 if they have nothing to do with one another.
 #
 # **Guess before you look:** magnitude, gradient or Taylor, which ranks the weights best? And does it
 # matter whether the mean over the images is taken before the magnitude or after it?
@@ -1117,7 +1117,7 @@ right_side.set(
     ylabel="bits per byte (lower is better; cut at 2.1)",
     ylim=(1.1, 2.1),
 )
-right_side.set(title="TinyLM: Fisher's curvature wins")
+right_side.set(title="TinyLM: Fisher and Taylor by example win")
 names = right_side.get_legend_handles_labels()
 figure.legend(*names, loc="outside lower center", ncols=6, frameon=False, columnspacing=1)
 figure.suptitle("Two networks, two winners (dashed: a budget for each layer)")
@@ -1261,7 +1261,8 @@ assert coarse[0, 4] > 1.6 * sums[0, 4] and coarse[0, 4] > 4 * coarse[1:, 4].max(
 #
 # ## Exercises 6 and 7: the next round, and a plan that ends at the budget
 #
-# Exercise 6 is a **repair**. Here is what people write; it works in the first round only:
+# Exercise 6 is a **repair**. Here is what people write; it looks right in the first round, and in the
+# second it is not:
 #
 #     threshold = torch.cat([w.abs().flatten() for w in weights.values()]).quantile(share)
 #     return {name: w.abs() > threshold for name, w in weights.items()}
@@ -1437,9 +1438,9 @@ predict(
 # Pruned networks are small, and good. So why not train the small one from the beginning? Because it
 # would not get there, said experience. Frankle and Carbin (2019) found an exception. Train, prune, and
 # **rewind**: put the weights that are left back to where they were at step 0, with the mask kept, and
-# train again. Such a *winning ticket*, they found, gets as far as the whole network did. It was there from the start,
-# they say; the large network is a bag with many tickets. For large networks one has to rewind to an
-# early step and not to step 0 (Frankle et al., 2020).
+# train again. Such a *winning ticket*, they found, gets as far as the whole network did. It was there from
+# the start, they say; the large network is a bag with many tickets. For large networks one has to rewind
+# to an early step and not to step 0 (Frankle et al., 2020).
 #
 # It is a claim about the pair of mask and starting values. So take the pair apart:
 #
@@ -1864,7 +1865,7 @@ assert (codes == 0).double().mean() > 0.98 and all(
 # `Digits(images, labels, images, labels)`. (If your sparse networks come out ahead of the dense ones,
 # train the dense ones as long before you write a paper.)
 #
-# Done? Then a second goal, which no check asks for: stay within one point with **2 %** of the weights.
+# Done? Then a second goal, which no check asks for: how near can you come to dense with **2 %**?
 #
 # ## Exercise 12: prune the digits
 
@@ -1877,7 +1878,8 @@ def prune_digits(
 
     The mean of their accuracies on test images is to be within one point of the dense ones'. The
     zeros stand in the weights of the linear layers themselves; biases are free. images (1257, 64),
-    labels (1257,): all images, the test's too, are turned or mirrored alike, so learn from these.
+    labels (1257,). The check shows all images, the test's too, turned or mirrored in one way, so
+    learn from those given and do not call digits().
     """
     ### BEGIN SOLUTION
     pruned = copy.deepcopy(models)

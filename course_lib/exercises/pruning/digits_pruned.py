@@ -27,7 +27,8 @@ def prune_digits(models: list[nn.Module], images: Tensor, labels: Tensor) -> lis
 
     The mean of their accuracies on test images is to be within one point of the dense ones'. The
     zeros stand in the weights of the linear layers themselves; biases are free. images (1257, 64),
-    labels (1257,): all images, the test's too, are turned or mirrored alike, so learn from these.
+    labels (1257,). The check shows all images, the test's too, turned or mirrored in one way, so
+    learn from those given and do not call digits().
     """
     pruned = copy.deepcopy(models)
     for model in pruned:
@@ -172,9 +173,9 @@ PRUNE_DIGITS = Exercise(
         "Prune a little in every step of one training instead of much between several: fast while "
         "there is much to spare, slowly towards the end (a cubic), and leave the last part of the "
         "training to heal. Try twice the usual learning rate.",
-        "train_digits(model, data, epochs=16, rate=1e-2, prepare=…): in prepare, register a hook "
-        "on the optimizer that updates the masks before each step, until step 200, to the density "
-        "0.05 + 0.95 · (1 − step / 200)³; and hold_masks them.",
+        "train_digits(model, Digits(images, labels, images, labels), epochs=16, rate=1e-2, "
+        "prepare=…), where prepare(optimizer) calls follow_density(optimizer, "
+        "prunable_weights(model), lambda step: cubic_density(step, 0, 200, 0.05)), as in the race.",
     ),
     properties=(
         Property(

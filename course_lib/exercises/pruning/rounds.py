@@ -83,10 +83,19 @@ def _states(seed: int) -> list[Case]:
 
 
 def _as_given(weights, masks, share):
-    """The function that the lesson prints for repair: it works in the first round."""
-    size = torch.cat([weight.abs().flatten() for weight in weights.values()])
-    threshold = size.sort().values[min(round(share * len(size)), len(size) - 1)]
-    return {name: weight.abs() >= threshold for name, weight in weights.items()}
+    """The function that the lesson prints for repair: it looks right in the first round."""
+    threshold = torch.cat([w.abs().flatten() for w in weights.values()]).quantile(share)
+    return {name: w.abs() > threshold for name, w in weights.items()}
+
+
+def _as_given_and_masked(weights, masks, share):
+    return {name: mask & masks[name] for name, mask in _as_given(weights, masks, share).items()}
+
+
+def _quantile_of_the_living(weights, masks, share):
+    living = torch.cat([w.abs()[masks[name]] for name, w in weights.items()])
+    threshold = living.quantile(share)
+    return {name: (w.abs() > threshold) & masks[name] for name, w in weights.items()}
 
 
 def _largest(scores: dict[str, Tensor], count: int) -> dict[str, Tensor]:
@@ -118,13 +127,6 @@ def _returning(weights, masks, share):
     return _largest({n: w.abs() for n, w in weights.items()}, left - round(share * left))
 
 
-def _signed(weights, masks, share):
-    order = torch.cat([w.flatten() for w in weights.values()]).argsort(stable=True).argsort()
-    parts = order.split([w.numel() for w in weights.values()])
-    ranks = {n: p.view_as(w).double() for (n, w), p in zip(weights.items(), parts, strict=True)}
-    return next_masks(ranks, masks, share)
-
-
 NEXT_MASKS = Exercise(
     reference=next_masks,
     cases=_states,
@@ -148,8 +150,22 @@ NEXT_MASKS = Exercise(
             "as given",
             _as_given,
             "the function is as it was. From the second round on the zeros themselves are the "
-            "smallest share: the threshold is 0, and |w| ≥ 0 holds for every weight, pruned ones "
-            "included.",
+            "smallest share: the threshold is 0, so nothing more goes, and a pruned weight that is "
+            "not zero comes back.",
+        ),
+        Misconception(
+            "as given, and masked",
+            _as_given_and_masked,
+            "no pruned weight returns now, but all of them still take part in the quantile. Their "
+            "zeros are the smallest share, so from the second round on too few go. Let only "
+            "weights compete whose mask is True.",
+        ),
+        Misconception(
+            "a quantile of those left",
+            _quantile_of_the_living,
+            "the right weights compete, but a quantile is a threshold between two magnitudes, and "
+            "not a count: equal magnitudes go or stay together, and not always are there "
+            "round(share · R) below it. (Nor does quantile take float16.) Sort, and count.",
         ),
         Misconception(
             "share of all",
@@ -168,17 +184,6 @@ NEXT_MASKS = Exercise(
             _returning,
             "how many stay is right, but pruned weights took part in the ranking. One that is not "
             "zero (in a copy, or before its mask was applied) came back.",
-        ),
-        Misconception(
-            "signed weights",
-            _signed,
-            "you ranked the weights with their signs, so the large negative ones went first. "
-            "Magnitudes count.",
-        ),
-        Misconception(
-            "share that stays",
-            lambda weights, masks, share: next_masks(weights, masks, 1 - share),
-            "`share` of the weights stayed. It is the share that goes.",
         ),
     ),
 )

@@ -61,9 +61,9 @@ TAYLOR_SCORE = Exercise(
         Misconception(
             "magnitude too early",
             lambda w, g: (w * g).abs().mean(0),
-            "you took the magnitude for each example and then the mean. Where one example pushes "
-            "the weight up and another down, the mean loss hardly changes; your score calls such "
-            "a weight important.",
+            "you took the magnitude for each example and then the mean: Taylor by image, another "
+            "score, and a good one. Asked is the change of the mean loss, to first order: the "
+            "mean first, and then the magnitude.",
         ),
         Misconception(
             "signed",

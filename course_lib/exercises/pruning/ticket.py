@@ -122,14 +122,15 @@ REWIND = Exercise(
             "training, so the network did not start afresh.",
         ),
         Misconception(
+            "weights stay trained",
+            _merged(lambda e, t, m: t * m, lambda e, t: e.clone()),
+            "biases and buffers went back, and the weights kept their trained values under the "
+            "mask. All go back to what they were early on.",
+        ),
+        Misconception(
             "no mask",
             _merged(lambda e, t, m: e.clone(), lambda e, t: e.clone()),
             "all went back, the pruned weights, too: that is the dense network before training.",
-        ),
-        Misconception(
-            "mask inverted",
-            _merged(lambda e, t, m: e * ~m, lambda e, t: e.clone()),
-            "the mask was used the wrong way round: True means that the weight stays.",
         ),
         Misconception(
             "mask guessed from zeros",
