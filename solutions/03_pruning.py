@@ -779,7 +779,7 @@ assert (
     at_140["OBS, without its repair"] < at_140["OBS"] - 12
     and lines["OBS"][10] > lines["OBS"][0] - 3
 )
-assert at_140["OBD"] + 12 < at_140["asked again"] < at_140["OBS"] - 12
+assert at_140["OBD"] + 20 < at_140["asked again"] < at_140["OBS"] - 20
 figure, (axes,) = new_figure()
 colours = (BLACK, BLUE, ORANGE, PURPLE, SKY, GREEN)
 for (name, line), colour in zip(lines.items(), colours, strict=True):
@@ -800,10 +800,11 @@ predict(
 )
 
 # %% [markdown]
-# Both count. To ask again is worth about as much as to repair, and neither alone comes near the two
-# together: OBS's own choice without its repair is far below. But is a network after pruning not trained
-# again anyway, and would training not do the same? Let us train, all weights that are left and the
-# biases, to a minimum, from each of the choices; from three random ones, as one draw may be lucky.
+# Both count. To ask again is worth more than twenty points here, and to repair as well another twenty:
+# OBS's own choice without its repair is no better than the other that asks again. But is a network after
+# pruning not trained again anyway, and would training not do the same? Let us train, all weights that
+# are left and the biases, to a minimum, from each of the choices; from three random ones, as one draw may
+# be lucky.
 #
 # **Guess before you run:** after training, is OBD's choice better than magnitude's? Than a random one?
 
@@ -933,7 +934,7 @@ assert abs(one_layer[0.2, "OBD"][0] / one_layer[0.2, "magnitude"][0] - 1) < 0.15
 # What happens?
 
 
-# %%
+# %% tags=["nbval-ignore-output"]
 def mean_size(model: nn.Module, batches: list, loss) -> dict[str, torch.Tensor]:
     """Mean over batches of |g|, by name: the sign goes first."""
     total: dict[str, torch.Tensor] = {}
@@ -969,7 +970,7 @@ tiny_scores = {
 }
 
 
-# %%
+# %% tags=["nbval-ignore-output"]
 def bits(masks: dict[str, torch.Tensor]) -> float:
     """Held-out bits per byte of TinyLM under masks."""
     model = copy.deepcopy(tiny)
@@ -1114,7 +1115,7 @@ left.set(
 )
 right_side.set(
     xlabel="weights set to zero (%)",
-    ylabel="bits per byte (lower is better; cut at 2.1)",
+    ylabel="bits per byte (cut at 2.1)",
     ylim=(1.1, 2.1),
 )
 right_side.set(title="TinyLM: Fisher and Taylor by example win")
@@ -1191,7 +1192,7 @@ check(split_budget)
 # **Guess before you run:** which split is better, the fine one or the coarse one? And is it worth the
 # trouble?
 
-# %%
+# %% tags=["nbval-ignore-output"]
 split_mine = yours("split_budget")
 choices, sizes = [1.0, 0.7, 0.5, 0.3, 0.2], {name: w.numel() for name, w in layers.items()}
 
@@ -1329,7 +1330,7 @@ check(kept_at_rounds)
 # **Guess before you look:** more rounds are better, say the papers. Are they, at equal steps? And what
 # hurts more, few cuts or late ones?
 
-# %%
+# %% tags=["nbval-ignore-output"]
 plan_of_rounds = yours("kept_at_rounds")
 STEPS, SIZE = 160, sum(w.numel() for w in prunable_weights(networks[0]).values())
 FINAL = round(0.05 * SIZE)
@@ -1480,7 +1481,7 @@ check(rewind)
 #
 # **Guess before you run:** put the ticket and its three controls in order.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 go_back = yours("rewind")
 rounds = [0.5, 0.25, 0.125, 0.0625, 0.03125]
 
@@ -1530,9 +1531,8 @@ assert (
 )
 
 # %% [markdown]
-# At 6 % the ticket is ahead of all three. At 3 % it has lost to nobody, but the small dense network, with
-# as many parameters and no search, is level with it. And one seed is an anecdote. Five seeds, with eleven
-# rounds that leave $1/\sqrt2$ each, take two CPU minutes. Here is what they gave, measured on 26
+# At 6 % the ticket is ahead of all three. At 3 % it has nothing on the small dense network, which has as
+# many parameters and needed no search. And one seed is an anecdote. Five seeds, with eleven rounds that leave $1/\sqrt2$ each, take two CPU minutes. Here is what they gave, measured on 26
 # November 2026 (Intel Xeon, one thread) by `OMP_NUM_THREADS=1 python -m benchmarks.lottery`: test accuracy
 # in percent after 20 epochs, mean of five seeds ± their standard deviation. One test image is 0.19.
 #
@@ -1667,7 +1667,7 @@ def average_zeros(batches: list[torch.Tensor]) -> torch.Tensor:
 # %% check="average_zeros" points=1
 check(average_zeros)
 
-# %%
+# %% tags=["nbval-ignore-output"]
 count_zeros = yours("average_zeros")
 first, relu = networks[0][0], networks[0][1]
 with torch.no_grad():
@@ -1692,7 +1692,7 @@ print(
 # **Guess before you move it:** how many of the products can go before the model needs 1 % more bits per
 # byte?
 
-# %%
+# %% tags=["nbval-ignore-output"]
 shares_gone, sparse_bits = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95), {}
 for share in shares_gone:
     thresholds = thresholds_for(measured_products, share, per_layer=True)
