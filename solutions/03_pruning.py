@@ -138,9 +138,6 @@ def small_network(seed: int) -> nn.Module:
 
 network = small_network(seed=2)
 
-# %% [markdown]
-# Now the truth about each of its weights: 208 losses, each without one of them.
-
 
 # %% tags=["nbval-ignore-output"]
 def one_row(network: nn.Module) -> torch.Tensor:
@@ -1604,8 +1601,7 @@ Picture(
 # And what can our size not show? Whether any of this holds for large networks on hard data. There,
 # rewinding to step 0 fails, and rewinding to an early step is what works (Frankle et al., 2020). Here
 # the two do alike.
-
-# %% [markdown]
+#
 # ## 7. Sparsity that is not pruning
 #
 # S2 names two more ways to make parameters sparse: random sparse matrices and a sparse autoencoder. The
@@ -1899,9 +1895,6 @@ def prune_digits(
 # %% check="prune_digits" points=4
 check(prune_digits)
 
-# %% [markdown]
-# ## In numbers
-
 # %% tags=["collapsed", "nbval-ignore-output"]
 # The chapter in numbers
 twentieth = yours("prune_digits")(networks, data.train_images, data.train_labels)
@@ -1941,7 +1934,9 @@ print(
 assert sparse_accuracy > dense_accuracy - 1
 
 # %% [markdown]
-# What to take along. Importance is the rise of the loss, and one Taylor expansion says what each score
+# ## What to take along
+#
+# Importance is the rise of the loss, and one Taylor expansion says what each score
 # leaves out. At a minimum the mean gradient is the price of the weights, and the single ones know more. A
 # score wants the units of loss, a small step, and data that the model has not memorised. To ask again and
 # to repair was worth more than a cleverer score. Damage compounds: measure what you are going to do. Train
