@@ -58,7 +58,8 @@ def test_percentiles_are_numpys(array, percent):
     low, high = percentile_range(torch.from_numpy(array), percent=percent)
     assert (low <= high).all()
     exact = np.percentile(array.astype(np.float64), [100 - percent, percent], axis=1)
-    tolerance = 1e-6 * np.abs(array).max()
+    least = np.finfo(np.float32).smallest_subnormal  # half of an odd number of these is rounded
+    tolerance = 1e-6 * np.abs(array).max() + least
     assert np.allclose([low.flatten(), high.flatten()], exact, rtol=0, atol=tolerance)
 
 
