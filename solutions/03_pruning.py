@@ -526,7 +526,7 @@ def draw_predictions(weights_removed: int) -> Picture:
         one.loglog(guess.clamp(min=low), measured.clamp(min=low), ".", color=colour)
         one.set(
             xlabel="predicted rise of the loss",
-            title=f"{names[which]}: median predicted ÷ measured {share_of(weights_removed, which):.2f}",
+            title=f"{names[which]}\npredicted ÷ measured, median: {share_of(weights_removed, which):.2f}",
         )
     axes[0].set_ylabel("measured rise of the loss")
     figure.suptitle(
@@ -1115,7 +1115,7 @@ right_side.set(
     ylabel="bits per byte (cut at 2.1)",
     ylim=(1.1, 2.1),
 )
-right_side.set(title="TinyLM: Fisher and Taylor by example win")
+right_side.set(title="TinyLM: Fisher wins, Taylor level")
 names = right_side.get_legend_handles_labels()
 figure.legend(*names, loc="outside lower center", ncols=6, frameon=False, columnspacing=1)
 figure.suptitle("Two networks, two winners (dashed: a budget for each layer)")
@@ -1934,7 +1934,7 @@ print(
 assert sparse_accuracy > dense_accuracy - 1
 
 # %% [markdown]
-# ## What to take along
+# ## In numbers: what to take along
 #
 # Importance is the rise of the loss, and one Taylor expansion says what each score
 # leaves out. At a minimum the mean gradient is the price of the weights, and the single ones know more. A
