@@ -1066,7 +1066,7 @@ for model in networks:
     unlearned.append(test_accuracy(pruned(model, masks_by_score(scored, 0.2))))
 unlearned_accuracy = sum(unlearned) / 3
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed", "nbval-ignore-output"]
 # Does it hold here? And a figure behind a guess: two networks, two winners
 fisher_line, magnitude_line = tiny_lines["OBD, Fisher", False], tiny_lines["magnitude", False]
 assert fisher_line[2] < magnitude_line[2] - 0.05 and abs(fisher_line[0] - magnitude_line[0]) < 0.01
@@ -1375,7 +1375,7 @@ for name in plans:
     print(f"{name:18}" + "".join(line))
 print(f"dense, no cut     {mean['dense', 0]:7.1f}")
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed", "nbval-ignore-output"]
 # Does it hold here? And a figure behind a guess: when the weights go
 for last in lasts:
     assert mean["8 cuts", last] > mean["one cut", last] + 1.2
@@ -1892,7 +1892,7 @@ def prune_digits(
     ### END SOLUTION
 
 
-# %% check="prune_digits" points=4
+# %% check="prune_digits" points=4 tags=["nbval-ignore-output"]
 check(prune_digits)
 
 # %% tags=["collapsed", "nbval-ignore-output"]
