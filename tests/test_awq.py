@@ -1,10 +1,8 @@
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from on_accelerator import run_on_accelerator
 from torch import Tensor
 
 from course_lib.formats.linear import Scheme
@@ -353,9 +351,4 @@ with accelerator() as put, torch.no_grad():
 
 @pytest.mark.slow
 def test_what_asks_for_no_number_runs_on_an_accelerator():
-    tests = Path(__file__).resolve().parent
-    done = subprocess.run(
-        [sys.executable, "-c", ON_AN_ACCELERATOR], cwd=tests, capture_output=True, text=True,
-        env={"PYTHONPATH": f"{tests}:{tests.parent}"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_on_accelerator(ON_AN_ACCELERATOR)

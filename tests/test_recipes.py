@@ -1,12 +1,10 @@
 """Methods on whole models: every linear layer, the model left alone, the file that comes back."""
 
 import copy
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from on_accelerator import run_on_accelerator
 
 from course_lib.formats.linear import Scheme
 from course_lib.formats.model_file import pack_model, unpack_model
@@ -148,9 +146,4 @@ with accelerator() as put:
 @pytest.mark.slow
 def test_everything_runs_on_an_accelerator():
     """But for what asks for a number: columns by falling power, the k-th largest score."""
-    tests = Path(__file__).resolve().parent
-    done = subprocess.run(
-        [sys.executable, "-c", ON_AN_ACCELERATOR], cwd=tests, capture_output=True, text=True,
-        env={"PYTHONPATH": f"{tests}:{tests.parent}"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_on_accelerator(ON_AN_ACCELERATOR)

@@ -1,9 +1,6 @@
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from on_accelerator import run_on_accelerator
 
 from course_lib.quantization import rows as rows_module
 from course_lib.quantization.rows import blocks, check_rows, to_rows
@@ -103,9 +100,4 @@ with accelerator() as put:
 
 @pytest.mark.slow
 def test_everything_runs_on_an_accelerator():
-    tests = Path(__file__).resolve().parent
-    done = subprocess.run(
-        [sys.executable, "-c", ON_AN_ACCELERATOR], cwd=tests, capture_output=True, text=True,
-        env={"PYTHONPATH": f"{tests}:{tests.parent}"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_on_accelerator(ON_AN_ACCELERATOR)

@@ -1,13 +1,11 @@
 """Scores of weights: against their formulas, PyTorch's pruning and Torch-Pruning's importances."""
 
 import copy
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from on_accelerator import run_on_accelerator
 from torch import nn
 from torch.nn.utils import prune
 
@@ -340,9 +338,4 @@ with accelerator() as put:
 
 @pytest.mark.slow
 def test_everything_runs_on_an_accelerator():
-    tests = Path(__file__).resolve().parent
-    done = subprocess.run(
-        [sys.executable, "-c", ON_AN_ACCELERATOR], cwd=tests, capture_output=True, text=True,
-        env={"PYTHONPATH": f"{tests}:{tests.parent}"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_on_accelerator(ON_AN_ACCELERATOR)

@@ -2,15 +2,13 @@
 
 import itertools
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from on_accelerator import run_on_accelerator
 
 from course_lib.pruning.sparsify import random_sparsify
 
@@ -147,9 +145,4 @@ with accelerator() as put:
 
 @pytest.mark.slow
 def test_tickets_codes_and_activations_too_run_on_an_accelerator():
-    tests = Path(__file__).resolve().parent
-    done = subprocess.run(
-        [sys.executable, "-c", ON_AN_ACCELERATOR], cwd=tests, capture_output=True, text=True,
-        env={"PYTHONPATH": f"{tests}:{tests.parent}"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_on_accelerator(ON_AN_ACCELERATOR)
