@@ -29,6 +29,7 @@ from torch import Tensor
 
 from course_lib.device import without_autocast
 from course_lib.formats.linear import Scheme
+from course_lib.language_models.columns import check_layer
 from course_lib.language_models.folding import fold_scale, shared_by_heads
 from course_lib.language_models.moments import Moments, output_error
 from course_lib.language_models.walk import Stage, treat_blocks
@@ -163,13 +164,8 @@ def _best_share(rows: Tensor, low: Tensor, high: Tensor, grams: Tensor, format: 
 
 def _wide(weight: Tensor, gram: Tensor) -> Tensor:
     """A weight in the Gram matrix's type, once both are finite and fit."""
-    check_finite(weight, "weight")
+    check_layer(weight, gram)
     check_finite(gram, "gram")
-    if weight.dim() != 2 or gram.shape != (weight.shape[1], weight.shape[1]):
-        raise ValueError(
-            "weight must have shape (O, I) and gram (I, I); "
-            f"got {tuple(weight.shape)} and {tuple(gram.shape)}"
-        )
     return weight.to(gram.dtype)
 
 
