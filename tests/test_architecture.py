@@ -24,7 +24,15 @@ MAY_IMPORT = {
     "sources": {"device", "data", "models", "formats", *METHODS},
     "measure": {"device", "data", "models"},
     "plots": {"measure"},
-    "exercises": {"device", "data", "models", "measure", "formats", *METHODS},
+    "exercises": {
+        "device",
+        "data",
+        "models",
+        "measure",
+        "formats",
+        "language_models",
+        *METHODS,
+    },  # fmt: skip
     "classroom": {"exercises"},
     "doctor": {"device", "data", "models", "exercises"},
     "cli": {"data", "doctor", "exercises", "classroom"},

@@ -47,6 +47,32 @@ def test_one_token_and_one_input():
     assert Moments.empty(1).add(torch.tensor([[3.0]])).gram.tolist() == [[9]]
 
 
+def test_an_input_that_counts_three_times_is_as_good_as_three():
+    x, times = torch.randn(4, 5, 6), torch.tensor([3.0, 1.0, 1.0, 0.0, 2.0])
+    often = torch.cat([x[:, i].repeat(int(n), 1) for i, n in enumerate(times)])
+    for parts in ([x], x.split(3)):
+        moments = Moments.empty(6)
+        for some in parts:
+            moments.add(some, times)
+        expected = Moments.empty(6).add(often)
+        torch.testing.assert_close(moments.gram, expected.gram)
+        torch.testing.assert_close(moments.mean_abs, expected.mean_abs)
+        assert moments.count == expected.count == 28
+    assert torch.equal(moments.max_abs, x.abs().amax((0, 1)))  # of all, whatever they count
+
+
+def test_weights_that_cannot_be_are_refused():
+    moments, x = Moments.empty(2), torch.ones(3, 2)
+    with pytest.raises(ValueError, match=r"weights must broadcast to \(3,\); got \(2,\)"):
+        moments.add(x, torch.ones(2))
+    for wrong in (torch.tensor([1.0, -1.0, 1.0]), torch.zeros(3)):
+        with pytest.raises(ValueError, match="weights must be at least 0, and not all 0"):
+            moments.add(x, wrong)
+    with pytest.raises(ValueError, match="weights must be finite"):
+        moments.add(x, torch.tensor([1.0, torch.nan, 1.0]))
+    assert moments.count == 0
+
+
 def test_bad_input_is_refused():
     moments = Moments.empty(3)
     with pytest.raises(ValueError, match=r"x must have shape \(n, 3\); got \(2, 4\)"):

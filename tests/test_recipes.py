@@ -16,6 +16,7 @@ from course_lib.language_models.recipes import (
     sparsegpt_model,
     wanda_model,
 )
+from course_lib.language_models.rotation import untied
 from course_lib.models.llama import Llama, LlamaConfig, initialize
 from course_lib.models.parts import linear_weights, record_inputs
 from course_lib.quantization.linear import Format
@@ -47,6 +48,23 @@ def test_a_quantized_model_is_what_its_file_gives_back(model, tokens, granularit
         back = unpack_model(pack_model(small, codes), model).state_dict()
         assert all(torch.equal(back[name], w) for name, w in small.state_dict().items())
     assert all(torch.equal(before[name], w) for name, w in model.state_dict().items())
+
+
+def test_a_head_of_its_own_is_left_alone_as_the_embedding_is(model, tokens):
+    model, scheme = untied(model), Scheme(Format(2), "channel")
+    for small, codes in (nearest_model(model, scheme), gptq_model(model, tokens, scheme)):
+        assert torch.equal(small.head.weight, model.head.weight)
+        assert all(name.startswith("blocks.") for name in codes)
+
+
+def test_places_that_count_more_change_the_codes_of_gptq(model, tokens):
+    scheme, weights = Scheme(Format(3), 16), torch.ones(20)
+    plain = gptq_model(model, tokens, scheme)[1]
+    same = gptq_model(model, tokens, scheme, weights=weights)[1]
+    other = gptq_model(model, tokens, scheme, weights=weights.index_fill(0, torch.tensor(0), 99.0))
+    changed = [(plain[n].codes != c.codes).double().mean() for n, c in other[1].items()]
+    assert all((plain[n].codes == c.codes).double().mean() > 0.99 for n, c in same.items())
+    assert max(changed) > 0.05
 
 
 def test_gptq_sees_the_inputs_that_the_treated_layers_give(model, tokens):
@@ -121,6 +139,7 @@ from course_lib.language_models.moments import Moments, output_error
 from course_lib.language_models.sparsegpt import sparsegpt
 from course_lib.language_models.wanda import n_of_m_mask, row_mask, wanda_score
 from course_lib.language_models.walk import treat_blocks
+from course_lib.language_models.rotation import untied
 from course_lib.models.llama import Llama, LlamaConfig
 from course_lib.quantization.linear import Format
 

@@ -115,6 +115,19 @@ def test_a_scale_that_treat_folds_away_leaves_the_model_the_same(model, tokens):
     torch.testing.assert_close(treat_blocks(model, tokens, nothing), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_places_of_a_window_may_count_more(model, tokens):
+    """A first token that counts twice: as if each window's first token were there twice."""
+    weights = torch.ones(9).index_fill(0, torch.tensor(0), 2.0)
+
+    def compare(stage):
+        x = record_inputs(model, tokens, [stage.layers[0]])[0].view(*tokens.shape, -1)
+        expected = Moments.empty(x.shape[-1]).add(torch.cat([x, x[:, :1]], dim=1))
+        torch.testing.assert_close(stage.moments.gram, expected.gram, rtol=1e-4, atol=1e-5)
+        assert stage.moments.count == 11 * 10
+
+    treat_blocks(model, tokens, compare, weights=weights)
+
+
 def test_layers_may_be_replaced(model, tokens):
     def replace(stage):
         if stage.names == OUTPUT:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from course_lib.device import without_autocast
-from course_lib.models.finite import check_finite
+from course_lib.models.finite import check_finite, is_fake
 
 
 @dataclass(eq=False)
@@ -26,13 +26,13 @@ class Moments:
     gram: G, the mean of x xᵀ, (I, I).
     mean_abs: the mean of |x|, (I,).
     max_abs: the largest |x|, (I,).
-    count: N, how many inputs.
+    count: N, how many inputs; where they are weighted, the sum of their weights.
     """
 
     gram: Tensor
     mean_abs: Tensor
     max_abs: Tensor
-    count: int = 0
+    count: float = 0
 
     @classmethod
     def empty(
@@ -52,17 +52,20 @@ class Moments:
         return cls(gram, torch.zeros_like(gram[0]), torch.zeros_like(gram[0]))
 
     @torch.no_grad()
-    def add(self, x: Tensor) -> "Moments":
+    def add(self, x: Tensor, weights: Tensor | None = None) -> "Moments":
         """In place: take some more inputs into the averages. Gives itself.
 
-            G ← G · N / (N + n) + Σ x xᵀ / (N + n)
+            G ← G · N / (N + n) + Σ c x xᵀ / (N + n)        n = Σ c
 
         Args:
             x: (n, I), or with more axes before the last; in any float type.
+            weights: c ≥ 0, how often each input counts: the shape of x without its last axis, or
+                what broadcasts to it. By default each counts once.
 
         Raises:
             TypeError: x is not floats.
-            ValueError: x is empty, NaN or infinite, or has not I inputs.
+            ValueError: x is empty, NaN or infinite, or has not I inputs; weights do not fit, are
+                negative, NaN or infinite, or all 0.
 
         >>> moments = Moments.empty(2).add(torch.tensor([[1.0, -2.0]])).add(torch.zeros(1, 2))
         >>> moments.gram.tolist(), moments.mean_abs.tolist(), moments.count
@@ -71,20 +74,39 @@ class Moments:
         if x.dim() < 2 or x.shape[-1] != len(self.gram):
             raise ValueError(f"x must have shape (n, {len(self.gram)}); got {tuple(x.shape)}")
         check_finite(x, "x")
+        counted = None if weights is None else _of_rows(weights, x).to(self.gram.dtype)  # (n, 1)
         x = x.flatten(0, -2).to(self.gram.dtype)  # (…, I) -> (n, I)
-        count = self.count + len(x)
-        kept = self.count / count
-        _add_products(self.gram, x, kept, 1 / count)
+        count = self.count + (len(x) if counted is None else counted.sum().item())
+        kept, share = self.count / count, 1 / count
         magnitude = x.abs()
-        self.mean_abs.mul_(kept).add_(magnitude.sum(dim=0), alpha=1 / count)
         torch.maximum(self.max_abs, magnitude.amax(dim=0), out=self.max_abs)
+        if counted is None:
+            _add_products(self.gram, x, x, kept, share)
+        else:
+            _add_products(self.gram, x * counted, x, kept, share)
+            magnitude *= counted
+        self.mean_abs.mul_(kept).add_(magnitude.sum(dim=0), alpha=share)
         self.count = count
         return self
 
 
+def _of_rows(weights: Tensor, x: Tensor) -> Tensor:
+    """One weight for each input: (n, 1)."""
+    check_finite(weights, "weights")
+    try:
+        wide = weights.expand(x.shape[:-1])
+    except RuntimeError:
+        raise ValueError(
+            f"weights must broadcast to {tuple(x.shape[:-1])}; got {tuple(weights.shape)}"
+        ) from None
+    if not is_fake(wide) and ((wide < 0).any() or not wide.any()):
+        raise ValueError("weights must be at least 0, and not all 0")
+    return wide.reshape(-1, 1)  # (…) -> (n, 1)
+
+
 @without_autocast
-def _add_products(gram: Tensor, x: Tensor, kept: float, share: float) -> None:
-    gram.addmm_(x.T, x, beta=kept, alpha=share)  # (I, n) (n, I) -> (I, I)
+def _add_products(gram: Tensor, x: Tensor, y: Tensor, kept: float, share: float) -> None:
+    gram.addmm_(x.T, y, beta=kept, alpha=share)  # (I, n) (n, I) -> (I, I)
 
 
 @without_autocast

@@ -33,7 +33,7 @@ Density = float | tuple[int, int]
 
 @torch.no_grad()
 def nearest_model(model: Llama, scheme: Scheme) -> Coded:
-    """Every weight at the level nearest to it: the model and its codes. No text is needed.
+    """Every weight of the blocks at its nearest level: the model and its codes. No text is needed.
 
     >>> from course_lib.formats.linear import Format
     >>> from course_lib.models.pretrained import tiny
@@ -42,7 +42,8 @@ def nearest_model(model: Llama, scheme: Scheme) -> Coded:
     (28, torch.Size([192, 512]))
     """
     model, codes = copy.deepcopy(model), {}
-    for name, weight in linear_weights(model).items():
+    for name, weight in linear_weights(model.blocks).items():
+        name = f"blocks.{name}"
         codes[name] = nearest_codes(weight, scheme)
         weight.copy_(codes[name].weight)
     return model, codes
@@ -56,6 +57,7 @@ def gptq_model(
     static_groups: bool = True,
     damping: float = 0.01,
     progress: bool = False,
+    weights: Tensor | None = None,
 ) -> Coded:
     """`gptq` on every linear layer, on the inputs that the layers before it now give.
 
@@ -63,6 +65,7 @@ def gptq_model(
         tokens: of the calibration text, (B, T).
         scheme, act_order, static_groups, damping: as for `gptq`.
         progress: whether a bar shows the blocks.
+        weights: how often each place of a window counts, (T,); as for `treat_blocks`.
 
     Returns:
         The new model, and the codes of its weights by name.
@@ -74,16 +77,16 @@ def gptq_model(
             gram = stage.moments.gram
             return gptq(weight, gram, scheme, act_order, static_groups, damping)
 
-        weights = [layer.weight for layer in stage.layers]
+        matrices = [layer.weight for layer in stage.layers]
         if scheme.granularity == "tensor":
-            parts = [chosen(weight) for weight in weights]
+            parts = [chosen(weight) for weight in matrices]
         else:  # rows do not know of each other: one pass for the layers of a stage
-            parts = _split(chosen(torch.cat(weights)), [len(weight) for weight in weights])
-        for name, weight, part in zip(stage.weight_names, weights, parts, strict=True):
+            parts = _split(chosen(torch.cat(matrices)), [len(weight) for weight in matrices])
+        for name, weight, part in zip(stage.weight_names, matrices, parts, strict=True):
             weight.copy_(part.weight)
             codes[name] = part
 
-    treat_blocks(model, tokens, treat, progress=progress)
+    treat_blocks(model, tokens, treat, progress=progress, weights=weights)
     return model, codes
 
 

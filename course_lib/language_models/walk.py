@@ -67,6 +67,7 @@ def treat_blocks(
     blocks: range | None = None,
     states: Tensor | None = None,
     progress: bool = False,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """In place: treat the linear layers of a decoder, block by block and stage by stage.
 
@@ -79,6 +80,7 @@ def treat_blocks(
         states: what block `blocks[0]` is given, (B, T, D): the result of an earlier call. By
             default the tokens' embeddings.
         progress: whether a bar shows the blocks.
+        weights: how often each place of a window counts in the moments, (T,); once by default.
 
     Returns:
         What the block after the last treated one is given, (B, T, D).
@@ -99,12 +101,17 @@ def treat_blocks(
     tables = rotary_tables(places, config.width // config.heads, config.rope_base)
     states = model.embedding(tokens) if states is None else states.clone()  # (B, T, D)
     for number in tqdm(blocks, desc="blocks", disable=not progress):
-        _treat_block(number, model.blocks[number], states, tables, treat)
+        _treat_block(number, model.blocks[number], states, tables, treat, weights)
     return states
 
 
 def _treat_block(
-    number: int, block: Block, states: Tensor, tables: tuple[Tensor, Tensor], treat: Treat
+    number: int,
+    block: Block,
+    states: Tensor,
+    tables: tuple[Tensor, Tensor],
+    treat: Treat,
+    weights: Tensor | None,
 ) -> None:
     """In place, the states too: they become what the treated block makes of them."""
 
@@ -112,7 +119,7 @@ def _treat_block(
         """The stage's inputs once its layers are treated, a few windows at a time."""
         moments = Moments.empty(x.shape[-1], torch.promote_types(x.dtype, torch.float32), x.device)
         for some in x.split(AT_ONCE):
-            moments.add(some)
+            moments.add(some, weights)
         scale = treat(Stage(number, block, names, moments))
         return (x if scale is None else x / scale).split(AT_ONCE)
 

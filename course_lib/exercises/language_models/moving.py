@@ -1,0 +1,399 @@
+"""Exercises of 11_language_models: the difficulty moved elsewhere, the function kept.
+
+Axes: O outputs, I inputs, D width of the residual stream.
+"""
+
+import torch
+from torch import Tensor
+
+from course_lib.exercises.engine.seeded import Draw
+from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
+
+# ---------------------------------------------------------------------------- fold_scale
+
+
+def fold_scale(
+    norm_weight: Tensor, weights: list[Tensor], scale: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """(norm_weight / s, [W · diag(s) for each W]): the layers' inputs shrink, their columns grow.
+
+    norm_weight (I,), each W (O, I), O may differ; scale s (I,), positive, in float32 or float64.
+    New tensors, each in the dtype of the old one, rounded once.
+    """
+    folded = [(weight * scale).to(weight.dtype) for weight in weights]  # (O, I) · (I,)
+    return (norm_weight / scale).to(norm_weight.dtype), folded
+
+
+def _readers(seed: int) -> list[Case]:
+    draw = Draw(seed)
+
+    def layers(inputs: int, *outputs: int, dtype: torch.dtype = torch.float32) -> tuple:
+        """Scales of 13 binary digits: with half precision's 11 a float32 product is exact."""
+        scale = (1 + draw.integers(1, 4096, inputs) / 4096) * 2.0 ** draw.integers(-2, 3, inputs)
+        weights = [draw.normal(count, inputs).to(dtype) for count in outputs]
+        return (0.5 + draw.uniform(inputs)).to(dtype), weights, scale
+
+    norm, weights, _ = layers(4, 3, 2)
+    wide = torch.tensor([1e-9, 1.0, 1e9, 30.0])[draw.order(4)]
+    zeros = layers(4, 3)
+    zeros[0][1], zeros[1][0][:, 2] = 0.0, -0.0
+    double = layers(3, 2, 4, dtype=torch.float64)
+    mixed = layers(5, 4)
+    labelled = {
+        "one layer": layers(4, 3),
+        "query, key and value": layers(6, 6, 2, 2),
+        "as many outputs as inputs": layers(4, 4, 4),
+        "scales of one": (*layers(3, 2)[:2], torch.ones(3)),
+        "very small and very large scales": (norm, weights, wide),
+        "zeros": zeros,
+        "one input": layers(1, 3, 1),
+        "float16, scales in float32": layers(5, 4, 3, dtype=torch.float16),
+        "bfloat16, scales in float32": layers(6, 5, dtype=torch.bfloat16),
+        "a norm in float32, layers in bfloat16": (
+            mixed[0],
+            [mixed[1][0].to(torch.bfloat16)],
+            mixed[2],
+        ),
+        "float64": (*double[:2], 1e60 * double[2].double()),
+    }
+    return labelled_cases(("norm_weight", "weights", "scale"), labelled)
+
+
+def _fold(norm_weight, weights, norm_scale, weight_scale):
+    folded = [(weight * weight_scale).to(weight.dtype) for weight in weights]
+    return (norm_weight / norm_scale).to(norm_weight.dtype), folded
+
+
+def _folded_in_place(norm_weight, weights, scale):
+    for weight in weights:
+        weight.mul_(scale)
+    return norm_weight.div_(scale), weights
+
+
+FOLD_SCALE = Exercise(
+    reference=fold_scale,
+    cases=_readers,
+    relative_tolerance=1e-6,
+    absolute_tolerance=0.0,
+    hints=(
+        "A layer is given x · norm_weight, and computes Σ_j W_ij · x_j · norm_weight_j. Where can "
+        "s_j and 1 / s_j be put without changing the sum?",
+        "Column j of every W that reads this norm is multiplied by s_j; norm_weight_j is divided "
+        "by it. weight * scale multiplies columns, since the last axes meet.",
+        "float16 times float32 is float32: convert the product back, (weight * scale).to("
+        "weight.dtype). Do not convert the scale first: then you round twice.",
+    ),
+    misconceptions=(
+        Misconception(
+            "the wrong way round",
+            lambda n, ws, s: _fold(n, ws, 1 / s, 1 / s),
+            "you multiplied the norm and divided the weights. The function is kept, but AWQ wants "
+            "the opposite: columns that meet large inputs are to grow, so that the step is small "
+            "beside them.",
+        ),
+        Misconception(
+            "only the weights",
+            lambda n, ws, s: _fold(n, ws, torch.ones_like(s), s),
+            "the columns grew, but the inputs did not shrink: the layer computes something else "
+            "now. Divide norm_weight by the scale.",
+        ),
+        Misconception(
+            "divided once for each layer",
+            lambda n, ws, s: _fold(n, ws, s ** len(ws), s),
+            "you divided the norm once for each layer that reads it. They all read the same "
+            "numbers: one division serves them all.",
+        ),
+        Misconception(
+            "rows instead of columns",
+            lambda n, ws, s: (
+                (n / s).to(n.dtype),
+                [(w * s[:, None]).to(w.dtype) for w in ws],
+            ),
+            "you scaled the rows, the outputs. Scale s_j belongs to input j: column j of each W.",
+        ),
+        Misconception(
+            "scale rounded first",
+            lambda n, ws, s: ((n / s.to(n.dtype)), [w * s.to(w.dtype) for w in ws]),
+            "you converted the scale to the weights' dtype before you multiplied. Then it is "
+            "rounded, and the product is rounded again; in float16, 1e-9 is 0. Multiply in the "
+            "wider type, convert the product.",
+        ),
+        Misconception(
+            "in place",
+            _folded_in_place,
+            "you changed the tensors you were given. Whoever still holds them has a model whose "
+            "norm and layers no longer fit together. Make new ones.",
+        ),
+    ),
+)
+
+# ----------------------------------------------------------------------- smoothing_scale
+
+
+def smoothing_scale(activation_max: Tensor, weight: Tensor, alpha: float) -> Tensor:
+    """SmoothQuant's s (I,): s_j = a_j^α / (max_i |W_ij|)^(1 − α), α from 0 to 1.
+
+    activation_max a (I,) is max |x_j|, ≥ 0; weight W (O, I). Where a_j or all of column j is 0, s_j
+    is 1. Both have one float dtype; s and the reckoning are in float32, in float64 if they are.
+    """
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    inputs, columns = activation_max.to(wide), weight.abs().to(wide).amax(0)  # (O, I) -> (I,)
+    scale = inputs**alpha / columns ** (1 - alpha)
+    return scale.where(inputs * columns > 0, 1.0)
+
+
+def _channels(seed: int) -> list[Case]:
+    draw = Draw(seed)
+
+    def layer(outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
+        """In every column the largest weight is negative or positive, as it comes."""
+        return (2 * draw.normal(inputs)).exp(), draw.normal(outputs, inputs)
+
+    a, w = layer(4, 5)
+    silent, unread = layer(3, 5)
+    silent[1], silent[4], unread[:, 3], unread[:, 4] = 0.0, 0.0, -0.0, 0.0
+    sizes = torch.tensor([1e-9, 1.0, 1e9, 1e-5, 1e4])
+    double = [part.double() for part in layer(3, 4)]
+    half = (1 + 7 * draw.uniform(5)) * torch.tensor([7e3, 1.0, 0.1, 1e-7, 10.0])
+    last, negative = layer(3, 4), layer(3, 4)
+    last[1][-1] *= 100
+    labelled = {
+        "half of each": (*layer(3, 4), 0.5),
+        "more to the weights": (*layer(5, 6), 0.85),
+        "inputs of very different size": (a * sizes, w, 0.5),
+        "weights of very different size": (a, w * sizes[draw.order(5)], 0.25),
+        "silent inputs, and columns of zero": (silent, unread, 0.5),
+        "α of 0": (silent, unread * sizes, 0.0),
+        "α of 1": (silent * sizes, unread, 1.0),
+        "as many outputs as inputs": (*layer(4, 4), 0.5),
+        "the largest weight stands last": (*last, 0.3),
+        "all weights are negative": (negative[0], -negative[1].abs(), 0.6),
+        "one number": (*layer(1, 1), 0.5),
+        "float16": (half.half(), (draw.normal(3, 5) * 1e-3).half(), 0.5),
+        "float64": (*double, 0.7),
+    }
+    return labelled_cases(("activation_max", "weight", "alpha"), labelled)
+
+
+def _smoothing(activation_max, columns, alpha):
+    """The scale from wide numbers, with 1 where one of them is 0."""
+    scale = activation_max**alpha / columns ** (1 - alpha)
+    return scale.where(activation_max * columns != 0, 1.0)
+
+
+def _wide(activation_max, weight):
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    return activation_max.to(wide), weight.to(wide)
+
+
+def _with(scale_of):
+    """A wrong scale from (a, max |W_j|, α), all else as it should be."""
+
+    def wrong(activation_max, weight, alpha):
+        a, w = _wide(activation_max, weight)
+        return scale_of(a, w.abs().amax(dim=0), alpha)
+
+    return wrong
+
+
+def _signed_maximum(activation_max, weight, alpha):
+    a, w = _wide(activation_max, weight)
+    return _smoothing(a, w.amax(dim=0), alpha)
+
+
+def _ratio(a, columns, alpha):
+    return ((a / columns) ** alpha).where(a * columns > 0, 1.0)
+
+
+def _whole_matrix(a, columns, alpha):
+    return _smoothing(a, columns.amax() * (columns > 0), alpha)
+
+
+SMOOTHING_SCALE = Exercise(
+    reference=smoothing_scale,
+    cases=_channels,
+    absolute_tolerance=0.0,
+    hints=(
+        "The largest |W_ij| of column j is over the outputs: weight.abs().amax(dim=0).",
+        "s_j = a_j^α / columns_j^(1 − α). With α = ½ both maxima become √(a_j · columns_j) after "
+        "x / s and W · s.",
+        "0^α is 0, and dividing by 0 gives infinity: torch.where((a > 0) & (columns > 0), s, 1.0). "
+        "Convert float16 to float32 before the powers.",
+    ),
+    properties=(
+        Property(
+            "every scale is positive and finite",
+            lambda inputs, scale: bool(((scale > 0) & scale.isfinite()).all()),
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "exponents swapped",
+            _with(lambda a, columns, alpha: _smoothing(a, columns, 1 - alpha)),
+            "α and 1 − α changed places. α is the share of the difficulty that moves from the "
+            "inputs to the weights: with α = 1, x / s has a largest value of 1 in every channel.",
+        ),
+        Misconception(
+            "the reciprocal",
+            _with(lambda a, columns, alpha: 1 / _smoothing(a, columns, alpha)),
+            "you gave 1 / s. The inputs are divided by s, so a large input needs a large s.",
+        ),
+        Misconception(
+            "signed maximum",
+            _signed_maximum,
+            "the largest weight of a column may be negative. Take magnitudes before the maximum.",
+        ),
+        Misconception(
+            "α on the whole ratio",
+            _with(_ratio),
+            "you raised a / max |W| to the power of α. The weights have an exponent of their own, "
+            "1 − α: only for α = ½ is it the same.",
+        ),
+        Misconception(
+            "zeros not guarded",
+            _with(lambda a, columns, alpha: a**alpha / columns ** (1 - alpha)),
+            "a channel where nothing flows got the scale 0, and one that nobody reads infinity: "
+            "dividing the inputs by it gives NaN. Such channels need no smoothing: 1.",
+        ),
+        Misconception(
+            "one maximum for the whole matrix",
+            _with(_whole_matrix),
+            "you used the largest weight of the whole matrix. Each channel has a scale of its own, "
+            "from the largest weight of its own column.",
+        ),
+    ),
+)
+
+# --------------------------------------------------------------------------- rotate_pair
+
+
+def rotate_pair(
+    reader: Tensor, norm_weight: Tensor, writer: Tensor, rotation: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(reader, writer) for a residual stream whose tokens, rows x, have become x Q.
+
+    The reader (O, D) was given norm(x) · norm_weight (D,) and is given norm(x Q) from now on: the
+    norm's weights move into it. The writer (D, I) adds W y to the stream. rotation Q (D, D) is
+    orthogonal, in float64. New tensors, each in the dtype of the old one.
+    """
+    folded = reader * norm_weight.double()  # (O, D) · (D,)
+    return (folded @ rotation).to(reader.dtype), (rotation.T @ writer.double()).to(writer.dtype)
+
+
+def _hadamard(draw: Draw, power: int) -> Tensor:
+    """(D, D), D = 4^power, entries ± 2^−power: rows and signs shuffled, exact in every dtype."""
+    H, two = torch.ones(1, 1, dtype=torch.float64), torch.tensor([[1.0, 1.0], [1.0, -1.0]]).double()
+    for _ in range(2 * power):
+        H = torch.kron(H, two)
+    D = len(H)
+    signs = 1 - 2 * draw.integers(0, 2, 2, D).double()
+    return H[draw.order(D)] * signs[0] * signs[1][:, None] / 2**power
+
+
+def _pairs(seed: int) -> list[Case]:
+    draw = Draw(seed)
+
+    def pair(outputs: int, power: int, inputs: int, dtype=torch.float32, size: float = 1) -> tuple:
+        """Whole numbers and norms of quarters: with such a rotation every product is exact."""
+        D = 4**power
+        reader, writer = draw.integers(-9, 10, outputs, D), draw.integers(-9, 10, D, inputs)
+        norm = draw.integers(1, 9, D) / 4
+        made = (size * reader, norm, size * writer)
+        return (*(part.to(dtype) for part in made), _hadamard(draw, power))
+
+    def any_turn(D: int) -> tuple:
+        reader, writer, turn = (draw.normal(n, m).double() for n, m in ((3, D), (D, 4), (D, D)))
+        norm = draw.uniform(D).double() + 0.5
+        return 1e60 * reader, norm, 1e60 * writer, torch.linalg.qr(turn).Q
+
+    plain, narrow = pair(3, 1, 4), pair(2, 1, 3)
+    order = torch.eye(4, dtype=torch.float64).roll(1, dims=0)
+    mixed = (narrow[0].bfloat16(), narrow[1], narrow[2].bfloat16(), narrow[3])
+    labelled = {
+        "a width of 4": pair(3, 1, 2),
+        "a width of 16": pair(5, 2, 6),
+        "square matrices": pair(4, 1, 4),
+        "norm weights of one": (plain[0], torch.ones(4), *plain[2:]),
+        "channels that change places": (*pair(2, 1, 3)[:3], order),
+        "a width of 1": (*pair(3, 0, 2)[:3], torch.tensor([[-1.0]], dtype=torch.float64)),
+        "one output, one input": pair(1, 2, 1),
+        "very small weights": pair(3, 1, 2, size=2.0**-30),
+        "very large weights": pair(3, 1, 2, size=2.0**30),
+        "float16": pair(3, 1, 2, torch.float16),
+        "bfloat16, a norm in float32": mixed,
+        "float64, any rotation": any_turn(5),
+    }
+    return labelled_cases(("reader", "norm_weight", "writer", "rotation"), labelled)
+
+
+def _pair_with(reader_of, writer_of):
+    """Each part made by a function of float64 tensors, in the dtype that it should have."""
+
+    def wrong(reader, norm_weight, writer, rotation):
+        n, q = norm_weight.double(), rotation
+        return (
+            reader_of(reader.double(), n, q).to(reader.dtype),
+            writer_of(writer.double(), n, q).to(writer.dtype),
+        )
+
+    return wrong
+
+
+def _right_reader(reader, norm_weight, rotation):
+    return (reader * norm_weight) @ rotation
+
+
+def _right_writer(writer, norm_weight, rotation):
+    return rotation.T @ writer
+
+
+ROTATE_PAIR = Exercise(
+    reference=rotate_pair,
+    cases=_pairs,
+    absolute_tolerance=0.0,
+    hints=(
+        "The reader is given x Q instead of x. Q Qᵀ = 1, so a row r of the reader keeps its "
+        "product with x if it becomes r Q: (x Q) · (r Q) = x · r.",
+        "‖x Q‖ = ‖x‖: a norm without weights commutes with Q, one with weights does not. So "
+        "multiply the reader's columns by norm_weight first, then turn it.",
+        "The writer adds W y, a column; as a row it becomes (W y)ᵀ Q, which is (Qᵀ W) y. So: "
+        "(reader * norm_weight) @ Q and Q.T @ writer, in float64, converted back.",
+    ),
+    misconceptions=(
+        Misconception(
+            "turned back",
+            _pair_with(lambda r, n, q: (r * n) @ q.T, lambda w, n, q: q @ w),
+            "reader Qᵀ and Q writer fit each other, but they fit a stream x Qᵀ. Ours became x Q, "
+            "and so did the embedding.",
+        ),
+        Misconception(
+            "writer not transposed",
+            _pair_with(_right_reader, lambda w, n, q: q @ w),
+            "the writer was multiplied by Q. What it adds is the column W y; to turn it as the "
+            "row x Q is turned, multiply by Qᵀ from the left.",
+        ),
+        Misconception(
+            "norm forgotten",
+            _pair_with(lambda r, n, q: r @ q, _right_writer),
+            "norm_weight is missing: after the turn the norm has no weights any more, so they have "
+            "to be in the reader.",
+        ),
+        Misconception(
+            "norm after the turn",
+            _pair_with(lambda r, n, q: (r @ q) * n, _right_writer),
+            "you multiplied by norm_weight after turning. Its numbers belong to the old channels, "
+            "and Q has mixed these: fold first, turn then.",
+        ),
+        Misconception(
+            "norm in the writer",
+            _pair_with(lambda r, n, q: r @ q, lambda w, n, q: q.T @ (n[:, None] * w)),
+            "you put norm_weight into the writer. Between the writer and the reader the stream is "
+            "added up and divided by its length: only the reader stands behind the norm.",
+        ),
+        Misconception(
+            "only the reader",
+            _pair_with(_right_reader, lambda w, n, q: w),
+            "the reader was turned, the writer was not: it adds to channels that have moved.",
+        ),
+    ),
+)
