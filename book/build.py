@@ -21,6 +21,8 @@ from course_lib.classroom.lesson import is_collapsed
 from course_lib.classroom.pages import write_pages
 
 BOOK, LIBRARY = ROOT / "book", ROOT / "course_lib"
+ANSWER_BEGINS = "<!-- BEGIN SOLUTION -->", "<details><summary>A good answer</summary>\n"
+ANSWER_ENDS = "<!-- END SOLUTION -->", "\n</details>"
 LEFT_OUT = {"exercises"}  # of the reference: every answer is in it
 MATHJAX = shutil.ignore_patterns(
     *("*svg*", "mml*", "tex-mml*", "*full*", "asciimath.js", "node-main.js", "liteDOM.js"),
@@ -59,14 +61,16 @@ def lay_out(pages: Path) -> None:
 
 
 def for_reading(notebook: NotebookNode) -> NotebookNode:
-    """A solved notebook as a page: tasks as learners see them; solutions and side work folded."""
+    """A solved notebook as a page: tasks as learners see them; solutions, good answers and side work folded."""
     notebook = deepcopy(notebook)
     tasks, _ = ClearSolutions().preprocess(deepcopy(notebook), {})
     cells = []
     for cell, task in zip(notebook.cells, tasks.cells, strict=True):
         grading = cell.metadata.get("nbgrader", {})
         tags = list(cell.metadata.get("tags", []))
-        if grading.get("solution"):
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace(*ANSWER_BEGINS).replace(*ANSWER_ENDS)
+        elif grading.get("solution"):
             cells.append(_task(task))
             _fold(cell, tags, "a solution", "the solution")
             lines = cell.source.split("\n")
