@@ -41,9 +41,10 @@ def spoiled(tmp_path):
         assert kept.read_bytes() == before
         assert answers(path) == right, "not a letter of an answer was changed"
         nbformat.validate(nbformat.read(path, as_version=4))
-        order = [name for one in json.loads(path.read_text("utf-8"))["cells"]
-                 if (name := grade_id_of(one))]  # fmt: skip
-        assert order == [name for one in NAMES for name in (one, f"check_{one}")]
+        order = list(filter(None, map(grade_id_of, json.loads(path.read_text("utf-8"))["cells"])))
+        expected = [name for one in NAMES for name in (one, f"check_{one}")]
+        assert [name for name in order if name.removeprefix("check_") in NAMES] == expected
+        assert sorted(order) == sorted(filter(None, map(grade_id_of, notebook()["cells"])))
         assert preflight(path) == [], "and a second look finds nothing"
         return texts(found, True)[:-1]
 
@@ -150,6 +151,26 @@ def test_lost_names_are_found_again(spoiled):
         f"{FIRST}: its cell had lost its name; now it has it",
         f"{FIRST}: its check was gone; it is put back",
     ]
+
+
+def test_a_question_in_two_cells_is_joined_and_one_that_is_gone_comes_back(tmp_path):
+    content = notebook()
+    questions = [c for c in content["cells"] if c["metadata"].get("nbgrader", {}).get("task") is
+                 False and c["cell_type"] == "markdown"]  # fmt: skip
+    first, second = questions
+    half = json.loads(json.dumps(first)) | {"source": "The other half.", "id": "half"}
+    first["source"] = "One half."
+    content["cells"].insert(content["cells"].index(first) + 1, half)
+    content["cells"].remove(second)
+    path = save(content, tmp_path / FILE)
+    assert texts(preflight(path), True)[:2] == [
+        f"{grade_id_of(first)}: 2 cells had its name; they are joined",
+        f"{grade_id_of(second)}: its cell was gone; the question stands at the end again",
+    ]
+    mended = json.loads(path.read_text("utf-8"))
+    assert cell(mended, grade_id_of(first))["source"] == "One half.\n\nThe other half."
+    assert cell(mended, grade_id_of(second))["source"] == second["source"]
+    assert preflight(path) == []
 
 
 def test_a_cell_that_is_gone_comes_back_empty(tmp_path):

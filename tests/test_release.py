@@ -17,6 +17,7 @@ from nbgrader.validator import Validator
 from submitted import cell, grade_id_of, notebook, save
 from traitlets.config import Config
 
+from course_lib import journal
 from course_lib.classroom import answers
 from course_lib.classroom.answers import Names, find_answers
 from course_lib.classroom.cells import Cell, parse_notebook
@@ -27,7 +28,6 @@ from course_lib.classroom.release import assignment, assignment_of
 from course_lib.cli import main
 from course_lib.exercises import CheckFailed, check
 from course_lib.exercises.engine import notebook as engine
-from course_lib.exercises.engine import progress
 from course_lib.exercises.engine.catalogue import all_exercises, by_chapter
 
 NAME = "13_reading_sources"  # the quickest
@@ -182,7 +182,7 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
 
 
 def test_an_answer_made_for_the_notebooks_inputs_fails_the_unseen(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(progress, "progress_file", lambda: tmp_path / "progress.jsonl")
+    monkeypatch.setattr(journal, "journal_file", lambda: tmp_path / "progress.jsonl")
     exercise = all_exercises()["count_parameters"]
     known = [exercise.reference(case.inputs["model"]) for case in exercise.cases(0)]
 
@@ -241,7 +241,7 @@ def test_nbgrader_releases_and_grades_it_with_its_default_limits(released, monke
         save(content, released / "submitted" / student / NAME / f"{NAME}.ipynb")
         assert nbgrader.autograde(NAME, student)["success"]
     with Gradebook(f"sqlite:///{released / 'gradebook.db'}") as book:
-        scores = {who: book.find_submission(NAME, who).score for who in handed_in}
+        scores = {who: book.find_submission(NAME, who).code_score for who in handed_in}
     most = sum(exercises.values())
     assert scores == {"right": most, "wrong": 0, "learned": most - exercises[first], "blank": 0}
     for student, is_valid in (("right", True), ("blank", False)):

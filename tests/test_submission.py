@@ -8,6 +8,7 @@ import zipfile
 import pytest
 from submitted import CHAPTER, NAMES, cell, code, notebook, save
 
+from course_lib.classroom.cells import GUESS
 from course_lib.classroom.release import assignment
 from course_lib.classroom.submission import (
     MALFORMED,
@@ -162,6 +163,20 @@ def test_another_chapters_notebook_is_missing(tmp_path):
 def test_an_untouched_notebook_has_no_answers_and_no_status(tmp_path):
     save(notebook(False), tmp_path / "ada" / FILE)
     assert only(tmp_path) == Submission("ada", {})
+
+
+def test_guesses_that_were_handed_in_are_read_and_others_are_not(tmp_path):
+    content = notebook()
+    entry = {"question": "How many?", "guess": "4", "measured": "3", "choices": ["3", "4"]}
+    odd = [None, {"question": 1, "guess": "4", "measured": "3"}, [], {"guess": "x"}]
+    content["cells"] += [
+        code(str(number)) | {"outputs": [{"output_type": "display_data", "data": {GUESS: one}}]}
+        for number, one in enumerate([*odd, entry, entry | {"guess": "x" * 5000}])
+    ]
+    save(content, tmp_path / "ada" / FILE)
+    first, second = only(tmp_path).guesses
+    assert first == {"question": "How many?", "guess": "4", "measured": "3"}
+    assert second["guess"] == "x" * 1000
 
 
 def test_one_bad_submission_stops_nobody(tmp_path):

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 LARGEST = 20_000_000  # bytes of a notebook
 MOST_CODE = 1_000_000  # characters in the code cells of a notebook
 KINDS = ("code", "markdown", "raw")
+GUESS = "application/vnd.removing-redundancy.guess+json"  # the type of an output: plots/predict.py
+GUESSED = ("question", "guess", "measured")  # its texts
+LONGEST_GUESS = 1_000  # characters of each
 
 
 class Malformed(ValueError):
@@ -19,11 +22,15 @@ class Malformed(ValueError):
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: "code", "markdown" or "raw", its source, and nbgrader's metadata if it has any."""
+    """One cell: "code", "markdown" or "raw", its source, and nbgrader's metadata if it has any.
+
+    `guess` is what a learner guessed there and agreed to hand in: question, guess and measured.
+    """
 
     kind: str
     source: str
     nbgrader: Mapping = field(default_factory=dict)
+    guess: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def grade_id(self) -> str:
@@ -42,7 +49,7 @@ def parse_notebook(data: bytes) -> list[Cell]:
         Malformed: it is something else.
 
     >>> parse_notebook(b'{"nbformat": 4, "cells": [{"cell_type": "code", "source": ["1 + 1"]}]}')
-    [Cell(kind='code', source='1 + 1', nbgrader={})]
+    [Cell(kind='code', source='1 + 1', nbgrader={}, guess={})]
     """
     content = load_json(data)
     if not isinstance(content, dict):
@@ -96,4 +103,16 @@ def _cell(number: int, cell: object) -> Cell:
         raise Malformed(f"cell {number} holds half a character") from None
     metadata = cell.get("metadata")
     nbgrader = metadata.get("nbgrader") if isinstance(metadata, dict) else None
-    return Cell(kind, source, nbgrader if isinstance(nbgrader, dict) else {})
+    nbgrader = nbgrader if isinstance(nbgrader, dict) else {}
+    return Cell(kind, source, nbgrader, _guess(cell.get("outputs")))
+
+
+def _guess(outputs: object) -> dict[str, str]:
+    """The guess among a cell's outputs; whoever hands it in may have written it."""
+    for output in outputs if isinstance(outputs, list) else ():
+        data = output.get("data") if isinstance(output, dict) else None
+        entry = data.get(GUESS) if isinstance(data, dict) else None
+        if isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in GUESSED):
+            cut = {key: entry[key][:LONGEST_GUESS] for key in GUESSED}
+            return {key: text.encode("utf-8", "replace").decode() for key, text in cut.items()}
+    return {}

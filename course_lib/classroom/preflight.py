@@ -135,6 +135,9 @@ def mend(content: dict, set_: Assignment) -> tuple[dict, list[Finding]]:
     for name in set_.points:
         answer, some = _one_answer(content["cells"], name, fresh[name])
         findings += some + _one_check(content["cells"], name, answer, fresh[CHECK + name])
+    for name, cell in fresh.items():
+        if _nbgrader(cell).get("solution") and name not in set_.points:
+            findings += _one_question(content["cells"], name, cell)
     if findings:
         content["nbformat_minor"] = nbformat.current_nbformat_minor  # cells put back have ids
         _set_ids(content)
@@ -206,6 +209,20 @@ def _one_check(cells: list[dict], name: str, answer: dict, fresh: dict) -> list[
         check |= deepcopy(fresh)
         findings.append(Finding(f"{name}: its check was changed; it is restored", True))
     return findings
+
+
+def _one_question(cells: list[dict], name: str, fresh: dict) -> list[Finding]:
+    """In place: exactly one cell of a question that people grade, with all that was written."""
+    own = [cell for cell in cells if _grade_id(cell) == name]
+    if not own:
+        cells.append(deepcopy(fresh))
+        return [Finding(f"{name}: its cell was gone; the question stands at the end again", True)]
+    if len(own) == 1:
+        return []
+    written = [cell for cell in own if _source(cell).strip() != _source(fresh).strip()] or own[:1]
+    own[0]["source"] = "\n\n".join(_source(cell) for cell in written)
+    cells[:] = [cell for cell in cells if cell is own[0] or not _is_in(cell, own)]
+    return [Finding(f"{name}: {len(own)} cells had its name; they are joined", True)]
 
 
 def _place(cells: list[dict], cell: dict) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import course_lib
 from course_lib.classroom.answers import blocks, is_blank
 from course_lib.classroom.cells import Cell, parse_notebook
-from course_lib.classroom.files import NOTEBOOKS, SOLUTIONS, find_source
+from course_lib.classroom.files import SOLUTIONS, UNTOUCHED, find_source
 
 LIBRARY = Path(course_lib.__file__).parent
 ALWAYS = ("device", "models", "data")  # rooms of course_lib that any answer may import
@@ -47,8 +47,7 @@ def assignment(chapter: str) -> Assignment:
     {'count_parameters': 1, 'packed_bytes': 1, 'bits_per_byte': 1}
     """
     name = f"{find_source(chapter).stem}.ipynb"
-    # In a checkout, learners write into `notebooks`; an edition for students has no other.
-    path = SOLUTIONS / name if (SOLUTIONS / name).is_file() else NOTEBOOKS / name
+    path = SOLUTIONS / name if (SOLUTIONS / name).is_file() else UNTOUCHED / name
     return assignment_of(path.stem, parse_notebook(path.read_bytes()))
 
 

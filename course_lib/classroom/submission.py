@@ -36,13 +36,14 @@ class Submission:
 
     `status` is empty, or MALFORMED (no notebook can be read), REJECTED (a folder or zip that is not
     opened) or MISSING (no notebook of the chapter); `notes` say why, and what else was odd.
+    `guesses` are those that the student agreed to hand in: question, guess and measured of each.
     """
 
     student: str
     answers: Mapping[str, str]  # exercise -> source
     status: str = ""
     notes: tuple[str, ...] = ()
-    guesses: tuple[Mapping, ...] = ()
+    guesses: tuple[Mapping[str, str], ...] = ()
 
 
 def read_submissions(folder: Path, assignment: Assignment) -> Iterator[Submission]:
@@ -136,7 +137,8 @@ def _read_first(student: str, notebooks: list[File], assignment: Assignment) -> 
         answers, notes = find_answers(assignment, cells)
         if own:
             notes.insert(0, f"read from {place}")
-        found = Submission(student, answers, notes=(*broken, *notes))
+        guesses = tuple(cell.guess for cell in cells if cell.guess)
+        found = Submission(student, answers, "", (*broken, *notes), guesses)
         if answers:
             return found
         known = any(cell.grade_id.removeprefix(CHECK) in assignment.points for cell in cells)
