@@ -14,6 +14,7 @@ standard output, and the end.
 """
 
 import contextlib
+import gc
 import importlib
 import importlib.abc
 import json
@@ -65,6 +66,7 @@ def prepare(library: Sequence[str]) -> None:
     run(torch.matmul, [Case("", {"x": torch.ones(2, 2), "y": torch.ones(2, 2)})], 60)
     for name in library:
         importlib.import_module(name)
+    gc.freeze()  # a job's collector need not touch, and so copy, what is shared with us
 
 
 def serve(isolated: bool) -> None:
