@@ -102,6 +102,41 @@ def build(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def report(arguments: argparse.Namespace) -> int:
+    """show what a class got wrong, hardest first: class.html beside the grades"""
+    from course_lib.classroom.class_page import class_page
+    from course_lib.classroom.class_report import read_grades
+
+    page = arguments.folder / "class.html"
+    try:
+        page.write_text(class_page(read_grades(arguments.folder)), "utf-8")
+    except (LookupError, ValueError, OSError) as error:
+        return _complain(error)
+    print(page)
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """write points into the gradebook file that Canvas or Moodle exported, all else as it was"""
+    from course_lib.classroom.class_report import read_grades
+    from course_lib.classroom.csv_cells import NotACsvFile
+    from course_lib.classroom.export import fill, summary
+
+    system = "canvas" if arguments.canvas else "moodle"
+    file = arguments.canvas or arguments.moodle
+    new = file.with_name(f"{file.stem}_filled{file.suffix}")
+    try:
+        grades = read_grades(arguments.folder)
+        filled = fill(file.read_bytes(), grades, system, arguments.column)
+        new.write_bytes(filled.data)
+    except NotACsvFile as error:
+        return _complain(f"{file}: {error}")
+    except (LookupError, ValueError, OSError) as error:
+        return _complain(error)
+    print(summary(filled, grades), new, sep="\n")
+    return 0
+
+
 def _complain(reason: object) -> int:
     print(reason, file=sys.stderr)
     return 2
@@ -137,6 +172,14 @@ def main(words: list[str] | None = None) -> int:
     add(progress)
     add(reset).add_argument("notebook", help="a number, as in 00")
     add(build).add_argument("--force", action="store_true", help="run every lesson again")
+    where = "the folder that `course grade` filled"
+    add(report).add_argument("folder", type=Path, help=where)
+    exporting = add(export)
+    exporting.add_argument("folder", type=Path, help=where)
+    systems = exporting.add_mutually_exclusive_group(required=True)
+    systems.add_argument("--canvas", type=Path, metavar="FILE", help="a gradebook of Canvas, CSV")
+    systems.add_argument("--moodle", type=Path, metavar="FILE", help="one of Moodle, CSV")
+    exporting.add_argument("--column", default="", help="its heading, if no column has the chapter")
     arguments = parser.parse_args(words)
     return arguments.function(arguments)
 

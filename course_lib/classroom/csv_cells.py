@@ -47,17 +47,18 @@ def read_table(text: str) -> list[list[Cell]]:
     """The rows, read with the delimiter that finds the most columns in the first of them.
 
     Raises:
-        NotACsvFile: it is empty, or its quotes do not close.
+        NotACsvFile: it is empty, has one column, or its quotes do not close.
     """
-    found, reason = [], "it is empty"
+    found, reason = [], "it has one column"
     for delimiter in DELIMITERS:
         try:
             found.append(cells(text, delimiter))
         except csv.Error as error:
             reason = str(error)
-    if not text.strip() or not found:
-        raise NotACsvFile(f"this is no CSV file: {reason}")
-    return max(found, key=lambda rows: len(rows[0]))
+    widest = max(found, key=lambda rows: len(rows[0]), default=[[]])
+    if len(widest[0]) < 2:
+        raise NotACsvFile(f"this is no CSV file: {reason if text.strip() else 'it is empty'}")
+    return widest
 
 
 def cells(text: str, delimiter: str) -> list[list[Cell]]:
