@@ -1,4 +1,4 @@
-"""The `course` command: start, data, doctor, check, progress, reset and build."""
+"""The `course` command: start, data, doctor, check, grade, progress, reset and build."""
 
 import argparse
 import codecs
@@ -44,18 +44,43 @@ def doctor(_: argparse.Namespace) -> int:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """run a notebook with nbval and say how each exercise stands"""
+    """run the answers of a notebook and say how each exercise stands"""
     from course_lib.classroom.check import NotANotebook, as_json, missing_checks, run_nbval, table
     from course_lib.classroom.files import find_notebook, is_solved
+    from course_lib.classroom.quick_check import check_answers
 
     try:
         notebook = find_notebook(arguments.notebook)
-        results = run_nbval([notebook], junit=arguments.junit, record=not is_solved(notebook))
-        results += missing_checks(results, notebook)
+        options = {"junit": arguments.junit, "record": not is_solved(notebook)}
+        if arguments.all:
+            results = run_nbval([notebook], **options)
+            results += missing_checks(results, notebook)
+        else:
+            results = check_answers(notebook, **options)
     except (LookupError, NotANotebook) as error:
         return _complain(error)
     print(as_json(results) if arguments.json else table(results))
     return int(not all(result.passed for result in results))
+
+
+def grade(arguments: argparse.Namespace) -> int:
+    """grade a folder of submissions in sandboxes; a second run grades only what changed"""
+    from course_lib.classroom.gradebook import WeakSandbox
+    from course_lib.classroom.grading import Wishes, grade_folder
+
+    wishes = {name: vars(arguments)[name] for name in Wishes.__dataclass_fields__}
+    try:
+        summary = grade_folder(arguments.submissions, arguments.out, Wishes(**wishes))
+    except ImportError:
+        return _complain(CLASSROOM)
+    except (LookupError, ValueError, WeakSandbox) as error:
+        return _complain(error)
+    except OSError as error:
+        return _complain(f"{error.filename or arguments.out}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        return _complain("stopped; the same command goes on from here")
+    print(summary)
+    return int(bool(summary.lost))
 
 
 def progress(_: argparse.Namespace) -> int:
@@ -148,6 +173,19 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
     return "".join(c if c.isascii() else "?" for c in text), error.end
 
 
+def _grade_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("submissions", type=Path, help="a folder of folders, zips or notebooks, one a student")
+    add("--out", type=Path, required=True, help="the folder for reports and grades.csv")
+    add("--chapter", default="", help="a number, as in 05; else the notebooks' names tell it")
+    add("--seed", type=int, help="of the cases; else one is drawn and kept in OUT")
+    add("--jobs", type=int, default=0, help="submissions graded at a time; else one a processor")
+    add("--scheduler", default="", metavar="ADDRESS", help="of a Dask cluster, as in tcp://…")
+    add("--gradescope", action="store_true", help="write Gradescope's results.json as well")
+    add("--junit", action="store_true", help="write JUnit XML as well")
+    add("--allow-weak-sandbox", action="store_true", dest="weak_too", help="see the README")
+
+
 def main(words: list[str] | None = None) -> int:
     """Run one subcommand; the exit status is 0 only if all is well."""
     codecs.register_error("course", _plain)
@@ -169,6 +207,8 @@ def main(words: list[str] | None = None) -> int:
     checking.add_argument("notebook", help="a path or a number, as in 00")
     checking.add_argument("--json", action="store_true", help="print JSON instead of a table")
     checking.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML as well")
+    checking.add_argument("--all", action="store_true", help="run the whole notebook, under nbval")
+    _grade_options(add(grade))
     add(progress)
     add(reset).add_argument("notebook", help="a number, as in 00")
     add(build).add_argument("--force", action="store_true", help="run every lesson again")

@@ -1,0 +1,210 @@
+"""Many submissions: graded side by side, each as soon as it comes, none twice and none lost.
+
+A grade is stored under the hash of all that it depends on, before the next is begun. So a run that
+was killed goes on where it stopped, and a second run grades only what has changed.
+"""
+
+import atexit
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from course_lib.classroom.grade import Grade, as_json, from_json, grade
+from course_lib.classroom.grade_files import write_whole
+from course_lib.classroom.release import Assignment
+from course_lib.classroom.sandbox import WEAK, Sandbox, best_tier
+from course_lib.classroom.submission import Submission
+from course_lib.places import CHECKOUT
+
+STORE = ".graded"  # in the folder of the grades: KEY.json
+AHEAD = 2  # submissions read for each one that is being graded
+
+
+class WeakSandbox(Exception):
+    """This machine cannot shut submitted code in; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """All that a grade depends on but the submission and the course's version."""
+
+    assignment: Assignment
+    seed: int
+    tier: str
+
+
+def graded(submission: Submission, terms: Terms) -> Grade:
+    """Grade one submission in a sandbox of this process, be it here or on a worker elsewhere."""
+    with _sandbox(terms.assignment.library, terms.tier) as sandbox:
+        made = grade(submission, terms.assignment, terms.seed, sandbox.run)
+    return replace(made, tier=terms.tier, version=course_version())
+
+
+def key(submission: Submission, terms: Terms) -> str:
+    """The hash of all that a submission's grade depends on; not of the student."""
+    depends = asdict(terms) | {"version": course_version(), "status": submission.status}
+    depends |= {"answers": [submission.answers.get(name) for name in terms.assignment.points]}
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def course_version() -> str:
+    """A hash of the course's sources: another version may grade otherwise."""
+    digest = hashlib.sha256()
+    for path in sorted((CHECKOUT / "course_lib").rglob("*.py")):
+        text = path.read_bytes().replace(b"\r\n", b"\n")
+        digest.update(f"{path.relative_to(CHECKOUT).as_posix()} {len(text)}\n".encode() + text)
+    return digest.hexdigest()[:16]
+
+
+def grade_all(
+    submissions: Iterable[Submission],
+    terms: Terms,
+    out: Path,
+    jobs: int,
+    call: Callable[[Submission, Terms], Grade] = graded,
+) -> Iterator[tuple[str, Grade | Exception]]:
+    """Each student with the grade, or with the reason why there is none; in no fixed order.
+
+    Args:
+        submissions: read as they are needed, a few ahead of those that are being graded.
+        terms: what else the grades depend on.
+        out: the folder in which they are stored.
+        jobs: how many are graded at a time.
+        call: grades one.
+    """
+    store = out / STORE
+    store.mkdir(parents=True, exist_ok=True)
+
+    def one(submission: Submission) -> Grade:
+        path = store / f"{key(submission, terms)}.json"
+        made = _stored(path) or _keep(path, call(submission, terms))
+        who = {name: getattr(submission, name) for name in ("student", "notes", "guesses")}
+        return replace(made, **who)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for submission, future in _as_done(pool, one, submissions, AHEAD * jobs):
+                error = future.exception()
+                yield submission.student, error if error else future.result()
+        except BaseException:  # whoever asked wants no more
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _as_done(pool, function, items: Iterable, most: int) -> Iterator[tuple[Any, Future]]:
+    """The items, each with its future once that is done; at most so many are under way."""
+    running: dict[Future, Any] = {}
+    for item in items:
+        running[pool.submit(function, item)] = item
+        if len(running) >= most:
+            yield from _done(running)
+    while running:
+        yield from _done(running)
+
+
+def _done(running: dict) -> Iterator[tuple[Any, Future]]:
+    for future in wait(running, return_when=FIRST_COMPLETED).done:
+        yield running.pop(future), future
+
+
+_keeping = threading.Lock()
+
+
+def _keep(path: Path, made: Grade) -> Grade:
+    """Store a grade, and give back what is stored: of two equal submissions the first one's."""
+    with _keeping:
+        if stored := _stored(path):
+            return stored
+        write_whole(path, as_json(replace(made, student="", notes=(), guesses=())))
+    return made
+
+
+def _stored(path: Path) -> Grade | None:
+    try:
+        return from_json(path.read_text("ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+@cache
+def _free(library: tuple[str, ...], tier: str) -> SimpleQueue:
+    """The sandboxes of this process that are not in use; at its end all are closed."""
+    free: SimpleQueue = SimpleQueue()
+    atexit.register(_close, free)
+    return free
+
+
+def _close(free: SimpleQueue) -> None:
+    while not free.empty():
+        free.get().__exit__(None, None, None)
+
+
+@contextmanager
+def _sandbox(library: tuple[str, ...], tier: str) -> Iterator[Sandbox]:
+    """A free sandbox, or a new one. One that failed itself is not used again."""
+    free = _free(library, tier)
+    try:
+        sandbox = free.get_nowait()
+    except Empty:
+        sandbox = Sandbox(library, tier).__enter__()
+    try:
+        yield sandbox
+    except BaseException:
+        sandbox.__exit__(None, None, None)
+        raise
+    free.put(sandbox)
+
+
+def tier_here(weak_too: bool) -> str:
+    """The strongest sandbox of this machine.
+
+    Raises:
+        WeakSandbox: it is one that does not shut code in, and `weak_too` is False.
+    """
+    return _allowed({best_tier()}, weak_too)
+
+
+def _allowed(tiers: set[str], weak_too: bool) -> str:
+    weak = tiers & set(WEAK)
+    if weak and not weak_too:
+        raise WeakSandbox(
+            "Submitted code would run as a plain process, with your files in reach: bubblewrap "
+            "(the package of that name, Linux) is missing or not allowed here.\n"
+            "--allow-weak-sandbox grades nevertheless; every report will say so."
+        )
+    return sorted(weak or tiers)[0]
+
+
+@contextmanager
+def cluster(address: str, weak_too: bool) -> Iterator[tuple[str, int, Callable]]:
+    """A Dask cluster's sandbox tier, how many it grades at a time, and its `call` for `grade_all`.
+
+    Raises:
+        ImportError: there is no `distributed`.
+        OSError: no scheduler answers there.
+        WeakSandbox: see `tier_here`.
+        ValueError: a worker has another version of the course, or there is no worker.
+    """
+    from distributed import Client
+
+    with Client(address, timeout="10s", set_as_default=False) as client:
+        versions = client.run(course_version)
+        if set(versions.values()) != {course_version()}:
+            other = [worker for worker, one in versions.items() if one != course_version()]
+            raise ValueError(f"not this version of the course: {', '.join(other) or 'no worker'}")
+        tier = _allowed(set(client.run(best_tier).values()), weak_too)
+
+        def call(submission: Submission, terms: Terms) -> Grade:
+            # Its result, not its status: a worker may be lost between the two.
+            return client.submit(graded, submission, terms, pure=False).result()
+
+        yield tier, sum(client.nthreads().values()), call

@@ -1,0 +1,176 @@
+"""`course grade`: a folder of submissions in, a folder of grades out.
+
+OUT/STUDENT/grade.json      what the student earned, and why; report.html to be read
+OUT/grades.csv              student, exercise, points, verdict, misconception
+OUT/settings.json           chapter and seed, for the next run; keep the seed to yourself
+OUT/.graded/                the grades by their hash: what is there is not graded again
+"""
+
+import json
+import os
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile
+
+from tqdm import tqdm
+
+from course_lib.classroom.files import find_source, lesson_sources
+from course_lib.classroom.grade import Grade, from_json
+from course_lib.classroom.grade_files import folder_name, write_csv, write_student, write_whole
+from course_lib.classroom.gradebook import Terms, cluster, grade_all, graded, tier_here
+from course_lib.classroom.release import assignment
+from course_lib.classroom.submission import read_submissions
+
+SETTINGS = "settings.json"
+MANY = 10_000  # files of a folder that are looked at for its chapter
+
+
+@dataclass
+class Summary:
+    """What came of a run; `lost` names the students without a grade, and why."""
+
+    out: Path
+    tier: str
+    graded: int = 0
+    unread: Counter[str] = field(default_factory=Counter)  # by status
+    lost: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"{self.graded} submissions graded in a sandbox of the kind {self.tier}"]
+        lines += [f"of these {count} {status}" for status, count in sorted(self.unread.items())]
+        lines += [f"not graded: {student}: {why}" for student, why in sorted(self.lost.items())]
+        lines += ["The same command again grades only these."] if self.lost else []
+        return "\n".join([*lines, f"{self.out / 'grades.csv'} holds them all"])
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """The options of `course grade`."""
+
+    chapter: str = ""
+    seed: int | None = None
+    jobs: int = 0
+    scheduler: str = ""
+    weak_too: bool = False
+    gradescope: bool = False
+    junit: bool = False
+
+
+def grade_folder(folder: Path, out: Path, wishes: Wishes) -> Summary:
+    """Grade all submissions of a folder; what was graded before and did not change is kept.
+
+    Args:
+        folder: submissions, as `read_submissions` reads them.
+        out: where the grades go; made where it is not there.
+        wishes: the command's options.
+
+    Raises:
+        LookupError: the folder, the chapter or the scheduler cannot be found.
+        WeakSandbox: this machine has no strong sandbox, and a weak one was not asked for.
+        ValueError: `out` lies among the submissions.
+    """
+    if not folder.exists():
+        raise LookupError(f"there is no {folder}")
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{out} lies among the submissions; name a folder outside of {folder}")
+    settings = _settings(folder, out, wishes)
+    what = assignment(settings["chapter"])
+    with _executor(wishes) as (tier, jobs, call):
+        terms = Terms(what, settings["seed"], tier)
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / SETTINGS, json.dumps(settings))
+        summary, students = Summary(out, tier), []
+        submissions = read_submissions(folder, what)
+        bar = tqdm(
+            grade_all(submissions, terms, out, jobs, call),
+            "grading",
+            sum(1 for _ in read_submissions(folder, what)),
+            unit=" submissions",
+            disable=None,  # where it is no terminal
+        )
+        for student, made in bar:
+            students.append(student)
+            _record(summary, student, made, wishes)
+    grades = (_written(out, student) for student in sorted(students))
+    write_csv(out / "grades.csv", grades, what.points)
+    return summary
+
+
+def _record(summary: Summary, student: str, made: Grade | Exception, wishes: Wishes) -> None:
+    """Write one grade's files; a student without one loses an older one."""
+    if isinstance(made, Grade):
+        write_student(summary.out, made, wishes.gradescope, wishes.junit)
+        summary.graded += 1
+        summary.unread.update(filter(None, [made.status]))
+    else:
+        (summary.out / folder_name(student) / "grade.json").unlink(missing_ok=True)
+        summary.lost[student] = f"{type(made).__name__}: {made}".partition("\n")[0]
+
+
+def _written(out: Path, student: str) -> Grade:
+    """The grade that was written, one without results where there is none."""
+    try:
+        return from_json((out / folder_name(student) / "grade.json").read_text("ascii"))
+    except OSError:
+        return Grade(student, "", ())
+
+
+@contextmanager
+def _executor(wishes: Wishes) -> Iterator[tuple[str, int, Callable]]:
+    """The sandbox's tier, how many are graded at a time, and what grades one."""
+    if not wishes.scheduler:
+        yield tier_here(wishes.weak_too), wishes.jobs or _cpus(), graded
+        return
+    try:
+        with cluster(wishes.scheduler, wishes.weak_too) as (tier, jobs, call):
+            yield tier, wishes.jobs or jobs, call
+    except OSError as error:
+        raise LookupError(f"no Dask scheduler answers at {wishes.scheduler}: {error}") from None
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _settings(folder: Path, out: Path, wishes: Wishes) -> dict:
+    """Chapter and seed: what is asked for, else what the last run had, else what can be found."""
+    try:
+        last = json.loads((out / SETTINGS).read_text("ascii"))
+    except (OSError, ValueError):
+        last = {}
+    named = wishes.chapter or last.get("chapter")
+    seed = last.get("seed", secrets.randbelow(2**31)) if wishes.seed is None else wishes.seed
+    return {"chapter": find_source(named).stem if named else chapter_of(folder), "seed": seed}
+
+
+def chapter_of(folder: Path) -> str:
+    """The chapter of which a folder holds the most notebooks, by their names.
+
+    Raises:
+        LookupError: there is none, or as many of another.
+    """
+    chapters = {path.stem for path in lesson_sources()}
+    found = Counter(stem for stem in _stems(folder) if stem in chapters).most_common(2)
+    if not found or len(found) == 2 and found[0][1] == found[1][1]:
+        seen = " and ".join(name for name, _ in found) or "no notebook of the course"
+        raise LookupError(f"{folder} holds {seen}; say which chapter: --chapter 05")
+    return found[0][0]
+
+
+def _stems(folder: Path) -> Iterator[str]:
+    """The names of the notebooks in a folder and in the archives that lie in it."""
+    paths = [*folder.glob("*"), *folder.glob("*/*"), *folder.glob("*/*/*")]
+    for path in sorted(paths)[:MANY]:
+        if path.suffix == ".ipynb":
+            yield path.stem
+        elif path.suffix == ".zip" and path.is_file():
+            try:
+                with ZipFile(path) as archive:
+                    names = archive.namelist()[:MANY]
+            except (BadZipFile, OSError, ValueError, NotImplementedError):
+                continue
+            yield from {Path(name).stem for name in names if name.endswith(".ipynb")}
