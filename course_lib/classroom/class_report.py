@@ -12,6 +12,7 @@ from pathlib import Path
 
 from course_lib.classroom.grade import Grade, Result, from_json
 from course_lib.classroom.grade_pages import guesses
+from course_lib.classroom.sandbox import BAD_TYPE
 from course_lib.exercises.engine.catalogue import NoSuchExercise, find
 from course_lib.exercises.engine.judge import FAILED, NOT_ATTEMPTED, PASSED
 
@@ -113,7 +114,7 @@ def guessed(grades: Iterable[Grade]) -> list[Guessed]:
 
 def _tally(exercise: str, results: list[Result]) -> Tally:
     wrong = [one for one in results if one.status not in (PASSED, NOT_ATTEMPTED)]
-    failed = [one for one in wrong if one.status in (FAILED, "BAD_TYPE")]
+    failed = [one for one in wrong if one.status in (FAILED, BAD_TYPE)]
     known = [one for one in failed if one.misconception]
     return Tally(
         exercise,

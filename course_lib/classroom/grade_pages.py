@@ -4,22 +4,31 @@ from textwrap import dedent
 
 from course_lib.classroom.grade import Grade, Result
 from course_lib.classroom.report_html import chapter_title, likely_cause, number, page, prose, shown
+from course_lib.classroom.sandbox import (
+    BAD_TYPE,
+    CRASHED,
+    EXITED,
+    MEMORY,
+    PROTOCOL_ERROR,
+    TIMEOUT,
+)
+from course_lib.classroom.submission import MALFORMED, MISSING, REJECTED
 from course_lib.exercises.engine.judge import FAILED, NOT_ATTEMPTED, PASSED
 
-# What a status means to whoever handed the answer in; the sandbox's statuses and the submission's.
+# What a status means to whoever handed the answer in: an exercise's, then a submission's.
 IN_WORDS = {
     PASSED: "passed",
     FAILED: "not right yet",
     NOT_ATTEMPTED: "not attempted",
-    "BAD_TYPE": "gave back something that the exercise does not ask for",
-    "PROTOCOL_ERROR": "gave back no values that could be read",
-    "EXITED": "ended the program instead of giving back a value",
-    "CRASHED": "crashed",
-    "TIMEOUT": "took too long and was stopped",
-    "MEMORY": "took too much memory and was stopped",
-    "MALFORMED": "the notebook could not be read",
-    "REJECTED": "the archive was refused",
-    "MISSING": "no notebook of this chapter was handed in",
+    BAD_TYPE: "gave back something that the exercise does not ask for",
+    PROTOCOL_ERROR: "gave back no values that could be read",
+    EXITED: "ended the program instead of giving back a value",
+    CRASHED: "crashed",
+    TIMEOUT: "took too long and was stopped",
+    MEMORY: "took too much memory and was stopped",
+    MALFORMED: "the notebook could not be read",
+    REJECTED: "what was handed in was not opened",
+    MISSING: "no notebook of this chapter was handed in",
 }
 TIERS = {
     "bubblewrap": "a bubblewrap sandbox, without network and without other files",

@@ -1,7 +1,8 @@
 """Who a row of a gradebook file is about, and which student's grade belongs there.
 
-A student is called as the submission was: by login, ID, e-mail address or name, or as Canvas and
-Moodle name what they hand out when all submissions are downloaded.
+A student is called as the submission was: by login, ID, e-mail address or name, or NAME_ID, as
+Canvas and Moodle name what they hand out when all submissions are downloaded. Both leave out of the
+NAME what a file's name may not hold; Canvas writes its letters only, and small ones.
 """
 
 import re
@@ -13,8 +14,6 @@ from course_lib.classroom.csv_cells import Cell
 NAMES = ("student", "full name", "firstname", "first name", "lastname", "last name", "surname")
 IDS = ("sis login id", "username", "identifier", "id", "sis user id", "integration id", "id number")
 HEADINGS = (*NAMES, *IDS, "email address")
-# LASTFIRST_ID_FILE_NAME (or LASTFIRST_LATE_ID_…) and FIRST LAST_ID_assignsubmission_file
-DOWNLOADED = (r"\w*?_(?:late_)?(\d+)_\d+_.+", r".+_(\d+)_assignsubmission_.+")
 
 
 def named(row: Sequence[Cell], names: Sequence[str], wanted: Iterable[str]) -> dict[str, str]:
@@ -44,17 +43,20 @@ def match(
         rows: of the file, by their index.
         names: the headings, in small letters.
     """
-    index: tuple[dict[str, set[int]], ...] = ({}, {})
+    sure: dict[str, set[int]] = {}
+    likely: dict[str, set[int]] = {}
     for i, row in rows.items():
-        for where, keys in zip(index, _keys(row, names), strict=True):
-            for key in keys:
-                where.setdefault(_normal(key), set()).add(i)
+        ids = {*named(row, names, (*IDS, "email address")).values()}
+        for key in ids:
+            sure.setdefault(_normal(key), set()).add(i)
+        for key in _likely(ids, list(named(row, names, NAMES).values())):
+            likely.setdefault(_letters(key), set()).add(i)
     claims: dict[int, list[str]] = {}
     lost = []
+    knows_ids = {"id", "identifier"} & {*names}  # else NAME is all that there is of NAME_ID
     for student in students:
-        keys = [_normal(student)]
-        keys += [found[1] for form in DOWNLOADED if (found := re.fullmatch(form, keys[0]))]
-        fits = next((where[key] for key in keys for where in index if key in where), set())
+        name = student if knows_ids else re.sub(r"_\d+$", "", student)
+        fits = sure.get(_normal(student)) or likely.get(_letters(name), set())
         if len(fits) == 1:
             claims.setdefault(*fits, []).append(student)
         else:
@@ -64,17 +66,21 @@ def match(
     return {i: claim[0] for i, claim in claims.items() if not claim[1:]}, lost
 
 
-def _keys(row: Sequence[Cell], names: Sequence[str]) -> tuple[set[str], set[str]]:
-    """How a row's student may be called: in so many words, and what follows from them."""
-    sure = {*named(row, names, (*IDS, "email address")).values()}
-    likely = {key.removeprefix("Participant ") for key in sure}
-    likely |= {key.partition("@")[0] for key in sure if "@" in key}
-    parts = list(named(row, names, NAMES).values())
-    if len(parts) == 2:
-        parts = [" ".join(parts), ", ".join(parts[::-1])]
-    turned = [" ".join(part.split(", ")[::-1]) for part in parts]
-    return sure, likely | {*parts, *turned}
+def _likely(ids: set[str], parts: list[str]) -> set[str]:
+    """What follows from a row's IDs and its name, in one cell or in two: other ways to call it."""
+    ids = {key.removeprefix("Participant ") for key in ids}
+    local = {key.partition("@")[0] for key in ids if "@" in key}
+    full = [" ".join(parts), ", ".join(parts[::-1])] if len(parts) == 2 else parts
+    turned = [" ".join(name.split(", ")[::-1]) for name in full]
+    names = {*full, *turned}
+    both = {f"{name}_{key}" for name in names for key in ids}
+    return {key for key in ids | local | names | both if _letters(key)}
 
 
 def _normal(key: str) -> str:
     return unicodedata.normalize("NFKC", key).casefold().strip()
+
+
+def _letters(key: str) -> str:
+    """Letters, digits and underscores only."""
+    return re.sub(r"\W", "", _normal(key))
