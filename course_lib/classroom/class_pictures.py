@@ -25,7 +25,7 @@ STYLE = """
   min-width: 2px; box-shadow: inset 1px 0 white }
 .passed { background: var(--blue) }
 .known { background: var(--orange); color: black !important }
-.unknown { background: var(--red) }
+.unknown { background: var(--red); color: black !important }
 .stopped { background: #000 }
 .blank { background: #D6D6D6; color: black !important }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; margin: .8rem 0 }

@@ -165,8 +165,9 @@ def bare_source(source: str) -> str:
     try:
         tree = ast.parse(source)
         for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) and node.body[1:]:
-                del node.body[0]
+            if isinstance(body := getattr(node, "body", None), list):
+                kept = [one for one in body if not _is_text(one)]
+                node.body = kept or [ast.Expr(ast.Constant(...))]
         return ast.unparse(tree)
     except (
         SyntaxError,
@@ -175,6 +176,11 @@ def bare_source(source: str) -> str:
         MemoryError,
     ):  # it is no Python: shown as it is
         return source
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    value = getattr(statement, "value", None)
+    return isinstance(statement, ast.Expr) and isinstance(getattr(value, "value", None), str)
 
 
 def _guessed(question: str, answers: list[tuple[str, str]]) -> Guessed:
