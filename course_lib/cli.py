@@ -1,4 +1,4 @@
-"""The `course` command: start, data, doctor, check, grade, progress, reset and build."""
+"""The `course` command: for learners, for whoever teaches, for authors."""
 
 import argparse
 import codecs
@@ -109,6 +109,38 @@ def reset(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def release(arguments: argparse.Namespace) -> int:
+    """write a chapter to hand out: a folder, a zip, and nbgrader's source"""
+    try:
+        from course_lib.classroom.handout import release as hand_out
+
+        files = hand_out(arguments.chapter, arguments.to, arguments.seed)
+    except ImportError:
+        return _complain(CLASSROOM)
+    except (LookupError, ValueError, OSError) as error:
+        return _complain(error)
+    print(f"{len(files)} files are in {arguments.to}; README.txt says which is for whom.")
+    return 0
+
+
+def preflight(arguments: argparse.Namespace) -> int:
+    """say what would cost notebooks points, and mend what can be mended"""
+    try:
+        from course_lib.classroom.files import find_notebook
+        from course_lib.classroom.preflight import preflight as look_through
+
+        found = [look_through(find_notebook(name)) for name in arguments.notebooks]
+    except ImportError:
+        return _complain(CLASSROOM)
+    except (LookupError, OSError) as error:
+        return _complain(error)
+    for name, findings in zip(arguments.notebooks, found, strict=True):
+        print(f"{name}: {'' if findings else 'all is well'}")
+        for one in findings:
+            print(f"  {'mended' if one.mended else 'look'}: {one.text}")
+    return int(not all(one.mended for findings in found for one in findings))
+
+
 def build(arguments: argparse.Namespace) -> int:
     """derive the notebooks of every lesson whose source changed, and run the solved ones"""
     from course_lib.places import is_checkout
@@ -211,6 +243,11 @@ def main(words: list[str] | None = None) -> int:
     _grade_options(add(grade))
     add(progress)
     add(reset).add_argument("notebook", help="a number, as in 00")
+    releasing = add(release)
+    releasing.add_argument("chapter", help="a number, as in 05")
+    releasing.add_argument("--to", type=Path, required=True, metavar="DIR", help="where it goes")
+    releasing.add_argument("--seed", type=int, help="check with unseen inputs of this seed, too")
+    add(preflight).add_argument("notebooks", nargs="+", metavar="notebook", help="a path or number")
     add(build).add_argument("--force", action="store_true", help="run every lesson again")
     where = "the folder that `course grade` filled"
     add(report).add_argument("folder", type=Path, help=where)

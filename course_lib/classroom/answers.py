@@ -107,16 +107,27 @@ def _joined(exercise: str, sources: list[str]) -> tuple[str, list[str]]:
         return "", [f"its cell is longer than {LONGEST:,} characters; not read"]
     cleaned = [without_magics(source) for source in sources]
     remarks = [remark for _, some in cleaned for remark in some]
-    written = [source for source, _ in cleaned if not is_blank(exercise, source)]
-    whole = "\n".join(written)
+    sources = [source for source, _ in cleaned]
+    kept = parts(exercise, sources)
+    whole = "\n".join(sources[i] for i in kept)
     if len(sources) > 1:
-        alone = [source for source in written if _function(exercise, source)]
-        if names(whole) is None and alone:
-            whole = alone[-1]
-            remarks.append(f"{len(sources)} cells have its name; the last that defines it counts")
-        else:
-            remarks.append(f"{len(sources)} cells have its name; joined in their order")
+        does = "joined in their order" if len(kept) > 1 else "the one with an answer counts"
+        remarks.append(f"{len(sources)} cells have its name; {does}")
     return ("" if is_blank(exercise, whole) else whole), remarks
+
+
+def parts(exercise: str, sources: Sequence[str]) -> list[int]:
+    """Which cells of one name make up the answer: all that are written into.
+
+    Where these together are no Python, it is the last that defines the function by itself.
+
+    >>> parts("f", ["import math", "def f(x):\\n    return math.pi", "# nothing"])
+    [0, 1]
+    """
+    written = [i for i, source in enumerate(sources) if not is_blank(exercise, source)]
+    if len(written) > 1 and names("\n".join(sources[i] for i in written)) is None:
+        written = [i for i in written if _function(exercise, sources[i])][-1:] or written
+    return written
 
 
 def _function(name: str, source: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:

@@ -1,0 +1,224 @@
+"""`course preflight`: what would cost a notebook points before anybody has read an answer.
+
+What can be mended is mended in place, and the notebook as it was is kept beside it. A renamed
+notebook gets a copy under the chapter's name. The text of an answer is never changed: cells that
+"Split Cell" made of one are joined again, and metadata, checks and ids are set right.
+"""
+
+import codecs
+import json
+from collections import Counter
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import nbformat
+
+from course_lib.classroom.answers import find_answers, is_blank, parts
+from course_lib.classroom.cells import Malformed, load_json, parse_notebook
+from course_lib.classroom.files import find_source, lesson_sources
+from course_lib.classroom.learner import keep, untouched
+from course_lib.classroom.release import CHECK, Assignment, assignment
+
+MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence on a notebook, and whether what it says was mended."""
+
+    text: str
+    mended: bool = False
+
+
+def preflight(path: Path) -> list[Finding]:
+    """Look a notebook through before it is handed in, and mend what can be mended.
+
+    Args:
+        path: a notebook; it is written only where something was mended, and kept beside.
+
+    Returns:
+        what was found; all is well where there is nothing that was not mended.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    try:
+        content, findings = load(path.read_bytes())
+        set_ = chapter_of(path, content)
+    except Malformed as error:
+        return [Finding(f"no notebook that can be graded: {error}")]
+    mended, more = mend(content, set_)
+    findings += more
+    target = path.with_name(f"{set_.chapter}.ipynb")
+    if target.exists() and target != path:
+        findings.append(Finding(f"it should be called {target.name}; a file of that name is here"))
+        target = path
+    elif target != path:
+        findings.append(Finding(f"it should be called {target.name}; a copy is, now", True))
+    if any(one.mended for one in findings):
+        if target == path:
+            findings.append(Finding(f"as it was it is kept as {keep(path).name}", True))
+        text = json.dumps(mended, indent=1, ensure_ascii=False) + "\n"
+        target.write_bytes(text.encode("utf-8"))
+    answers, notes = find_answers(set_, _parsed(mended["cells"]))
+    empty = [f"{name}: no answer yet" for name in set_.points if name not in answers]
+    return findings + [Finding(text) for text in [*notes, *empty]]
+
+
+def load(data: bytes) -> tuple[dict, list[Finding]]:
+    """A notebook file as JSON of format 4, and what had to be mended for that.
+
+    Raises:
+        Malformed: it cannot be mended.
+    """
+    findings = []
+    if data.startswith(MARKS):
+        coding = "utf-8-sig" if data.startswith(codecs.BOM_UTF8) else "utf-16"
+        data = data.decode(coding, "replace").encode("utf-8")
+        findings.append(Finding("it was saved with a byte order mark; now it is plain UTF-8", True))
+    content = load_json(data)
+    version = content.get("nbformat") if isinstance(content, dict) else None
+    if type(version) is int and version < 4:
+        try:
+            content = json.loads(nbformat.writes(nbformat.reads(data.decode(), as_version=4)))
+        except Exception as error:  # an old notebook may be wrong in a dozen ways
+            raise Malformed(f"format {version}, and nbformat cannot read it: {error}") from None
+        findings.append(Finding(f"it was of nbformat {version}; now it is of nbformat 4", True))
+    if isinstance(content, dict) and isinstance(content.get("cells"), list):
+        findings += _set_ids(content)
+    parse_notebook(json.dumps(content).encode())
+    return content, findings
+
+
+def _set_ids(content: dict) -> list[Finding]:
+    """In place: an id of its own for each cell, as nbformat 4.5 asks for."""
+    minor = content.get("nbformat_minor")
+    asked = type(minor) is int and minor >= 5
+    seen, wrong = Counter(), 0
+    for cell in (cell for cell in content["cells"] if isinstance(cell, dict)):
+        name = cell.get("id")
+        if asked or "id" in cell:
+            if not isinstance(name, str) or not name or seen[name]:
+                wrong += 1
+                cell["id"] = name = uuid4().hex[:8]
+            seen[name] += 1
+    text = f"{wrong} cells had no id of their own; now they have one"
+    return [Finding(text, True)] if wrong else []
+
+
+def chapter_of(path: Path, content: dict) -> Assignment:
+    """What a notebook answers: by its name, else by the exercises that it holds.
+
+    Raises:
+        Malformed: it is of no chapter.
+    """
+    try:
+        return assignment(find_source(path.name).stem)
+    except LookupError:
+        cells = parse_notebook(json.dumps(content).encode())
+        names = {cell.grade_id.removeprefix(CHECK) for cell in cells}
+        every = [assignment(source.stem) for source in lesson_sources()]
+        found = {a.chapter: len(names & set(a.points)) or len(find_answers(a, cells)[0])
+                 for a in every}  # fmt: skip
+        best = max(every, key=lambda a: found[a.chapter])
+        if not found[best.chapter]:
+            raise Malformed("it holds no exercise of the course") from None
+        return best
+
+
+def mend(content: dict, set_: Assignment) -> tuple[dict, list[Finding]]:
+    """A notebook with one cell for each answer and one check behind it; and what was mended."""
+    content, findings = deepcopy(content), []
+    fresh = {_grade_id(cell): cell for cell in untouched(find_source(set_.chapter)).cells}
+    for name in set_.points:
+        findings += _mend_answer(content["cells"], name, fresh[name])
+        findings += _mend_check(content["cells"], name, fresh[CHECK + name])
+    return content, findings
+
+
+def _mend_answer(cells: list[dict], name: str, fresh: dict) -> list[Finding]:
+    """In place: exactly one code cell of that grade_id."""
+    own = [cell for cell in cells if _grade_id(cell) == name]
+    if not own:
+        return [_insert_answer(cells, name, fresh)]
+    code = [cell for cell in own if cell["cell_type"] == "code"] or own[-1:]
+    kept = [code[i] for i in parts(name, [_source(cell) for cell in code])] or code[-1:]
+    answer, findings = kept[-1], []
+    if len(own) > 1:
+        answer["source"] = "\n".join(_source(cell) for cell in kept)
+        gone = [c for c in own if c is not answer and (c in kept or is_blank(name, _source(c)))]
+        cells[:] = [cell for cell in cells if not any(cell is one for one in gone)]
+        for cell in own:
+            if cell is not answer:
+                del cell["metadata"]["nbgrader"]
+        findings.append(Finding(f"{name}: {len(own)} cells had its name; now one has", True))
+    if answer["cell_type"] != "code":
+        was = answer["cell_type"]
+        answer |= {"cell_type": "code", "outputs": [], "execution_count": None}
+        findings.append(Finding(f"{name}: its cell was {was}; now it is code", True))
+    if not _same(answer, fresh):
+        answer["metadata"]["nbgrader"] = deepcopy(_nbgrader(fresh))
+        findings.append(Finding(f"{name}: its cell's metadata are set right", True))
+    return findings
+
+
+def _same(cell: dict, fresh: dict) -> bool:
+    """Whether nbgrader's metadata are the lesson's; a checksum belongs to a cell's own source."""
+    return _nbgrader(cell) | {"checksum": ""} == _nbgrader(fresh) | {"checksum": ""}
+
+
+def _insert_answer(cells: list[dict], name: str, fresh: dict) -> Finding:
+    """In place: the name for the cell with the answer, else the empty cell before its check."""
+    for cell in reversed(cells):
+        alone = Assignment("", {name: 1}, (), ())
+        if find_answers(alone, _parsed([cell]))[0] and not _grade_id(cell):
+            cell.setdefault("metadata", {})["nbgrader"] = deepcopy(_nbgrader(fresh))
+            return Finding(f"{name}: its cell had lost its name; now it has it again", True)
+    checks = [i for i, cell in enumerate(cells) if _grade_id(cell) == CHECK + name]
+    cells.insert(checks[0] if checks else len(cells), deepcopy(fresh))
+    return Finding(f"{name}: its cell was gone; an empty one is put back", True)
+
+
+def _mend_check(cells: list[dict], name: str, fresh: dict) -> list[Finding]:
+    """In place: exactly one check of an exercise, behind its answer."""
+    own = [cell for cell in cells if _grade_id(cell) == CHECK + name]
+    answer = next(i for i, cell in enumerate(cells) if _grade_id(cell) == name)
+    findings = []
+    for cell in own[1:]:
+        del cell["metadata"]["nbgrader"]
+        findings.append(Finding(f"{name}: it had a second check; that is a plain cell now", True))
+    if not own:
+        cells.insert(answer + 1, deepcopy(fresh))
+        return [Finding(f"{name}: its check was gone; it is put back", True)]
+    cell = own[0]
+    at = next(i for i, one in enumerate(cells) if one is cell)
+    if at < answer:
+        cells.insert(answer, cells.pop(at))
+        findings.append(Finding(f"{name}: its check stood before the answer; it is moved", True))
+    calls = cell["cell_type"] == "code" and f"check({name})" in _source(cell)
+    if not (calls and _same(cell, fresh)):
+        cell.clear()
+        cell |= deepcopy(fresh)
+        findings.append(Finding(f"{name}: its check was changed; it is restored", True))
+    return findings
+
+
+def _parsed(cells: list[dict]):
+    return parse_notebook(json.dumps({"nbformat": 4, "cells": cells}).encode())
+
+
+def _source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def _nbgrader(cell: dict) -> dict:
+    metadata = cell.get("metadata")
+    found = metadata.get("nbgrader") if isinstance(metadata, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _grade_id(cell: dict) -> str:
+    name = _nbgrader(cell).get("grade_id")
+    return name if isinstance(name, str) else ""
