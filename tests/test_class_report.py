@@ -49,7 +49,7 @@ def small_class() -> list[Grade]:
         (same,),
         (result(FAILED, KNOWN[1], "a · 2"),),
         *[(result(FAILED, "", "a · 7", "f = 7"),)] * 2,
-        (result(TIMEOUT, "", "TIMEOUT no answer within 10 s", "while True: pass"),),
+        (result(TIMEOUT, "", "TIMEOUT · no answer within 10 s", "while True: pass"),),
         (result(NOT_ATTEMPTED),),
     )
 
@@ -108,12 +108,15 @@ def test_the_hardest_exercise_comes_first():
     assert text.index("to_uint8") < text.index("fit_affine") < text.index("pack_int4")
 
 
-def test_only_what_several_share_is_for_the_lecture_the_most_frequent_first():
+def test_what_several_share_is_for_the_lecture_the_most_frequent_first():
     assert [(name, group.name) for name, group in worst(tally(small_class()))] == [
-        ("to_uint8", KNOWN[0])
+        ("to_uint8", KNOWN[0]),
+        ("to_uint8", "a · 7"),
     ]
     several = [(result(FAILED, KNOWN[0]),)] * 2 + [(result(FAILED, KNOWN[1]),)] * 3
     assert [group.name for _, group in worst(tally(classroom(*several)))] == [KNOWN[1], KNOWN[0]]
+    text = Reader(class_page(small_class())).text
+    assert "A wrong answer without a name · to_uint8 · 2 students" in text
 
 
 def test_what_could_not_be_read_is_named_and_counts_nowhere_else():

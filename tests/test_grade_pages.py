@@ -56,7 +56,7 @@ class Reader(HTMLParser):
 def test_points_verdict_cause_and_answer_stand_there():
     wrong = wrong_result()
     right = Result("fit_affine", 3, 3, PASSED, passed=6, cases=6, answer="def fit_affine(): ...")
-    blank = Result("pack_int4", 0, 1, NOT_ATTEMPTED)
+    blank = Result("pack_int4", 0, 1, NOT_ATTEMPTED, words="○ pack_int4\n  Write it above.")
     text = Reader(student_page(grade(wrong, right, blank))).text
     for sentence in (
         "05 · Linear quantization",
@@ -73,6 +73,7 @@ def test_points_verdict_cause_and_answer_stand_there():
     explanation = find("to_uint8").misconceptions[0].explanation.replace("`", "")
     assert explanation[1:] in text, "the whole likely cause, on one line"
     assert "expected" in text and "yours" in text
+    assert "Write it above" not in text, "there is nothing above"
     assert "seed" not in text.casefold()
 
 

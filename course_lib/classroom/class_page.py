@@ -85,13 +85,20 @@ def _unread(grades: Sequence[Grade]) -> str:
 
 
 def _say(tallies: Sequence[Tally]) -> str:
-    """The misconceptions that most students share, in the exercises' own words."""
-    items = "".join(
-        f'<li><b>{prose(group.name)}</b> · <a href="#{shown(exercise)}">'
-        f"<code>{shown(exercise)}</code></a> · {group.count} students<br>{prose(group.explanation)}"
-        for exercise, group in worst(tallies)
-    )
+    """What most students got wrong; of a misconception, what the exercise says of it."""
+    items = ""
+    for exercise, group in worst(tallies):
+        known, link = group.explanation, shown(exercise)
+        items += (
+            f"<li><b>{prose(group.name if known else 'A wrong answer without a name')}</b> · "
+            f'<a href="#{link}"><code>{link}</code></a> · {group.count} students<br>'
+            + (prose(group.explanation) if known else _came(group))
+        )
     return f"<h2>What to say in the next lecture</h2><ol>{items}</ol>" if items else ""
+
+
+def _came(group: Group) -> str:
+    return f"<code>{shown(group.name[:LONGEST])}</code>" if group.name else ""
 
 
 def _overview(tallies: Sequence[Tally]) -> str:
@@ -136,8 +143,7 @@ def _wrong(kind: str, group: Group, one: Tally) -> str:
         label = f"<b>{prose(group.name)}</b>"
     else:
         said = "Other" if kind == "unknown" else IN_WORDS.get(group.status, group.status)
-        came = f": <code>{shown(group.name[:LONGEST])}</code>" if group.name else ""
-        label = prose(said) + came
+        label = ": ".join(filter(None, [prose(said), _came(group)]))
     source = f"<pre>{shown(group.example)}</pre>"
     example = f"<details><summary>One such answer</summary>{source}</details>"
     return (

@@ -97,9 +97,10 @@ def tally(grades: Sequence[Grade]) -> list[Tally]:
 
 
 def worst(tallies: Iterable[Tally], most: int = 5) -> list[tuple[str, Group]]:
-    """(exercise, misconception) of more than one student, the most frequent first."""
-    found = [(one.exercise, group) for one in tallies for group in one.known if group.count > 1]
-    return sorted(found, key=lambda pair: -pair[1].count)[:most]
+    """(exercise, wrong answers) of more than one student, the most frequent first."""
+    groups = [(one.exercise, group) for one in tallies for group in one.known + one.unknown]
+    several = [both for both in groups if both[1].count > 1]
+    return sorted(several, key=lambda both: -both[1].count)[:most]
 
 
 def guessed(grades: Iterable[Grade]) -> list[Guessed]:
@@ -139,7 +140,7 @@ def _group(equal: list[Result]) -> Group:
     one = equal[0]
     shortest = min((result.answer for result in equal), key=lambda answer: (len(answer), answer))
     return Group(
-        one.misconception or one.value.removeprefix(one.status).strip(),
+        one.misconception or one.value.removeprefix(one.status).strip(" ·"),
         len(equal),
         _explanation(one),
         one.status,

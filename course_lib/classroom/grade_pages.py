@@ -101,7 +101,7 @@ def _section(result: Result) -> str:
     ]
     if cause:
         parts.append(f'<p class="say"><b>Likely cause:</b> {prose(cause)}</p>')
-    if details:
+    if details and result.status != NOT_ATTEMPTED:
         parts.append(f"<pre>{shown(details)}</pre>")
     if result.answer:
         source = f"<pre>{shown(result.answer)}</pre>"
