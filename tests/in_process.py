@@ -1,5 +1,8 @@
 """A sandbox that is none, and answers to put in: for tests of what stands around the sandbox."""
 
+import json
+from pathlib import Path
+
 from course_lib.classroom.release import Assignment
 from course_lib.classroom.sandbox import Job, Reply
 from course_lib.classroom.submission import Submission
@@ -7,6 +10,8 @@ from course_lib.exercises.engine.catalogue import find
 from course_lib.exercises.engine.run import run
 
 SEED = 7
+NOTEBOOK = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}}
+OUTPUT = {"outputs": [], "execution_count": None}
 POINTS = {"to_uint8": 1, "fit_symmetric": 2}
 TOY = Assignment("05_linear_quantization", POINTS, ("import torch",), ())
 RIGHT = "def to_uint8(weight):\n    return (weight * 255).round().to(torch.uint8)"
@@ -26,3 +31,15 @@ def run_here(job: Job) -> Reply:
 def submission(student: str = "ada", answer: str = RIGHT, **others) -> Submission:
     """One answer to the toy assignment's first exercise."""
     return Submission(student, {"to_uint8": answer}, **others)
+
+
+def write_submission(path: Path, **answers: str) -> Path:
+    """A notebook of chapter 05 with these answer cells, each below its name; returns its path."""
+    cells = [_cell(source, grade_id=name, solution=True) for name, source in answers.items()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(NOTEBOOK | {"cells": cells}), "utf-8")
+    return path
+
+
+def _cell(source: str, **nbgrader) -> dict:
+    return {"cell_type": "code", "source": source, "metadata": {"nbgrader": nbgrader}} | OUTPUT

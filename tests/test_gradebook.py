@@ -167,13 +167,10 @@ class FakeSandbox:
 
     made, closed = [], []
 
-    def __init__(self, library, tier):
+    def __init__(self, library, tier, withheld):
         self.made.append(self)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
+    def close(self):
         self.closed.append(self)
 
     def run(self, job):

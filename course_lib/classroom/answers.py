@@ -84,9 +84,10 @@ def _answer(exercise: str, cells: Sequence[Cell]) -> tuple[str, list[str]]:
     source, remarks = _joined(exercise, [cell.source for cell in own if cell.kind == "code"])
     if source and (names(source) is None or _function(exercise, source)):
         return source, remarks
-    elsewhere = [c.source for c in cells if c.kind == "code" and exercise in c.source]
-    for other in reversed(elsewhere):
-        other, more = without_magics(other)
+    for cell in reversed(cells):
+        if cell.kind != "code" or cell.grade_id == exercise or exercise not in cell.source:
+            continue
+        other, more = without_magics(cell.source)
         if _function(exercise, other) and not is_blank(exercise, other):
             return other, [*remarks, "found in another cell than its own", *more]
     if source:

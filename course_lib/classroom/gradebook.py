@@ -43,7 +43,7 @@ class Terms:
 
 def graded(submission: Submission, terms: Terms) -> Grade:
     """Grade one submission in a sandbox of this process, be it here or on a worker elsewhere."""
-    with _sandbox(terms.assignment.library, terms.tier) as sandbox:
+    with _sandbox(terms) as sandbox:
         made = grade(submission, terms.assignment, terms.seed, sandbox.run)
     return replace(made, tier=terms.tier, version=course_version())
 
@@ -136,7 +136,7 @@ def _stored(path: Path) -> Grade | None:
 
 
 @cache
-def _free(library: tuple[str, ...], tier: str) -> SimpleQueue:
+def _free(*how: tuple[str, ...] | str) -> SimpleQueue:
     """The sandboxes of this process that are not in use; at its end all are closed."""
     free: SimpleQueue = SimpleQueue()
     atexit.register(_close, free)
@@ -145,21 +145,22 @@ def _free(library: tuple[str, ...], tier: str) -> SimpleQueue:
 
 def _close(free: SimpleQueue) -> None:
     while not free.empty():
-        free.get().__exit__(None, None, None)
+        free.get().close()
 
 
 @contextmanager
-def _sandbox(library: tuple[str, ...], tier: str) -> Iterator[Sandbox]:
+def _sandbox(terms: Terms) -> Iterator[Sandbox]:
     """A free sandbox, or a new one. One that failed itself is not used again."""
-    free = _free(library, tier)
+    how = terms.assignment.library, terms.tier, tuple(terms.assignment.points)
+    free = _free(*how)
     try:
         sandbox = free.get_nowait()
     except Empty:
-        sandbox = Sandbox(library, tier).__enter__()
+        sandbox = Sandbox(*how)
     try:
         yield sandbox
     except BaseException:
-        sandbox.__exit__(None, None, None)
+        sandbox.close()
         raise
     free.put(sandbox)
 

@@ -23,7 +23,7 @@ from course_lib.classroom.grade import Grade, from_json
 from course_lib.classroom.grade_files import folder_name, write_csv, write_student, write_whole
 from course_lib.classroom.gradebook import Terms, cluster, grade_all, graded, tier_here
 from course_lib.classroom.release import assignment
-from course_lib.classroom.submission import read_submissions
+from course_lib.classroom.submission import HANDED_IN, read_submissions, student_of
 
 SETTINGS = "settings.json"
 MANY = 10_000  # files of a folder that are looked at for its chapter
@@ -85,19 +85,22 @@ def grade_folder(folder: Path, out: Path, wishes: Wishes) -> Summary:
         write_whole(out / SETTINGS, json.dumps(settings))
         summary, students = Summary(out, tier), []
         submissions = read_submissions(folder, what)
-        bar = tqdm(
-            grade_all(submissions, terms, out, jobs, call),
-            "grading",
-            sum(1 for _ in read_submissions(folder, what)),
-            unit=" submissions",
-            disable=None,  # where it is no terminal
-        )
+        grades = grade_all(submissions, terms, out, jobs, call)
+        # No bar where it would be written to a file.
+        bar = tqdm(grades, "grading", _count(folder), unit=" submissions", disable=None)
         for student, made in bar:
             students.append(student)
             _record(summary, student, made, wishes)
     grades = (_written(out, student) for student in sorted(students))
     write_csv(out / "grades.csv", grades, what.points)
     return summary
+
+
+def _count(folder: Path) -> int:
+    """How many students' work lies in a folder, by the names in it."""
+    paths = list(folder.iterdir()) if folder.is_dir() else [folder]
+    given = [path for path in paths if path.is_dir() or path.suffix.lower() in HANDED_IN]
+    return len({student_of(path.name) for path in given if not path.name.startswith(".")})
 
 
 def _record(summary: Summary, student: str, made: Grade | Exception, wishes: Wishes) -> None:
@@ -137,14 +140,29 @@ def _cpus() -> int:
 
 
 def _settings(folder: Path, out: Path, wishes: Wishes) -> dict:
-    """Chapter and seed: what is asked for, else what the last run had, else what can be found."""
-    try:
-        last = json.loads((out / SETTINGS).read_text("ascii"))
-    except (OSError, ValueError):
-        last = {}
+    """Chapter and seed: asked for, else the last run's, else found beside or in the submissions."""
+    last = _read_settings(out / SETTINGS)
     named = wishes.chapter or last.get("chapter")
-    seed = last.get("seed", secrets.randbelow(2**31)) if wishes.seed is None else wishes.seed
-    return {"chapter": find_source(named).stem if named else chapter_of(folder), "seed": seed}
+    chapter = find_source(named).stem if named else chapter_of(folder)
+    if last.get("chapter", chapter) != chapter:
+        raise ValueError(f"{out} holds grades of {last['chapter']}; name another folder")
+    released = _read_settings(folder.resolve().parent / f"{chapter}.seed.json")  # course release
+    drawn = 1 + secrets.randbelow(2**31 - 1)
+    seed = next(
+        seed
+        for seed in (wishes.seed, last.get("seed"), released.get("seed"), drawn)
+        if seed is not None
+    )
+    if not 1 <= seed < 2**31:
+        raise ValueError(f"a seed is from 1 to 2147483647; 0 is the notebooks' own. This is {seed}")
+    return {"chapter": chapter, "seed": seed}
+
+
+def _read_settings(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text("ascii"))
+    except (OSError, ValueError):
+        return {}
 
 
 def chapter_of(folder: Path) -> str:

@@ -16,7 +16,7 @@ from uuid import uuid4
 import nbformat
 
 from course_lib.classroom.answers import find_answers, is_blank, parts
-from course_lib.classroom.cells import Malformed, load_json, parse_notebook
+from course_lib.classroom.cells import Cell, Malformed, load_json, parse_notebook
 from course_lib.classroom.files import find_source, lesson_sources
 from course_lib.classroom.learner import keep, untouched
 from course_lib.classroom.release import CHECK, Assignment, assignment
@@ -133,35 +133,81 @@ def mend(content: dict, set_: Assignment) -> tuple[dict, list[Finding]]:
     content, findings = deepcopy(content), []
     fresh = {_grade_id(cell): cell for cell in untouched(find_source(set_.chapter)).cells}
     for name in set_.points:
-        findings += _mend_answer(content["cells"], name, fresh[name])
-        findings += _mend_check(content["cells"], name, fresh[CHECK + name])
+        answer, some = _one_answer(content["cells"], name, fresh[name])
+        findings += some + _one_check(content["cells"], name, answer, fresh[CHECK + name])
     return content, findings
 
 
-def _mend_answer(cells: list[dict], name: str, fresh: dict) -> list[Finding]:
-    """In place: exactly one code cell of that grade_id."""
+def _one_answer(cells: list[dict], name: str, fresh: dict) -> tuple[dict, list[Finding]]:
+    """In place: exactly one code cell of that grade_id, which is returned."""
     own = [cell for cell in cells if _grade_id(cell) == name]
     if not own:
-        return [_insert_answer(cells, name, fresh)]
-    code = [cell for cell in own if cell["cell_type"] == "code"] or own[-1:]
-    kept = [code[i] for i in parts(name, [_source(cell) for cell in code])] or code[-1:]
+        return _named_again(cells, name, fresh)
+    code = [cell for cell in own if cell["cell_type"] == "code"]
+    kept = [code[i] for i in parts(name, [_source(cell) for cell in code])] or code or own
     answer, findings = kept[-1], []
     if len(own) > 1:
         answer["source"] = "\n".join(_source(cell) for cell in kept)
-        gone = [c for c in own if c is not answer and (c in kept or is_blank(name, _source(c)))]
-        cells[:] = [cell for cell in cells if not any(cell is one for one in gone)]
         for cell in own:
             if cell is not answer:
                 del cell["metadata"]["nbgrader"]
+        gone = [c for c in code if _is_in(c, kept) or is_blank(name, _source(c))]
+        cells[:] = [cell for cell in cells if cell is answer or not _is_in(cell, gone)]
         findings.append(Finding(f"{name}: {len(own)} cells had its name; now one has", True))
     if answer["cell_type"] != "code":
-        was = answer["cell_type"]
+        findings.append(Finding(f"{name}: its cell was no code; now it is", True))
         answer |= {"cell_type": "code", "outputs": [], "execution_count": None}
-        findings.append(Finding(f"{name}: its cell was {was}; now it is code", True))
+        answer.pop("attachments", None)
     if not _same(answer, fresh):
         answer["metadata"]["nbgrader"] = deepcopy(_nbgrader(fresh))
         findings.append(Finding(f"{name}: its cell's metadata are set right", True))
+    return answer, findings
+
+
+def _named_again(cells: list[dict], name: str, fresh: dict) -> tuple[dict, list[Finding]]:
+    """In place: the name for the cell with the answer, else an empty cell before its check."""
+    alone = Assignment("", {name: 1}, (), ())
+    holders = [cell for cell in cells if find_answers(alone, _parsed([cell]))[0]]
+    if holders and _grade_id(holders[-1]):
+        text = f"{name}: its answer stands in the cell of {_grade_id(holders[-1])}; give it its own"
+        return holders[-1], [Finding(text)]
+    if holders:
+        holders[-1].setdefault("metadata", {})["nbgrader"] = deepcopy(_nbgrader(fresh))
+        return holders[-1], [Finding(f"{name}: its cell had lost its name; now it has it", True)]
+    checks = [i for i, cell in enumerate(cells) if _grade_id(cell) == CHECK + name]
+    empty = deepcopy(fresh)
+    cells.insert(checks[0] if checks else len(cells), empty)
+    return empty, [Finding(f"{name}: its cell was gone; an empty one is put back", True)]
+
+
+def _one_check(cells: list[dict], name: str, answer: dict, fresh: dict) -> list[Finding]:
+    """In place: exactly one check of an exercise, behind its answer."""
+    own = [cell for cell in cells if _grade_id(cell) == CHECK + name]
+    if not own:
+        cells.insert(_place(cells, answer) + 1, deepcopy(fresh))
+        return [Finding(f"{name}: its check was gone; it is put back", True)]
+    check, findings = own[-1], []
+    for cell in own[:-1]:
+        del cell["metadata"]["nbgrader"]
+        findings.append(Finding(f"{name}: it had a second check; that is a plain cell now", True))
+    if _place(cells, check) < _place(cells, answer):
+        cells.pop(_place(cells, check))
+        cells.insert(_place(cells, answer) + 1, check)
+        findings.append(Finding(f"{name}: its check stood before the answer; it is moved", True))
+    calls = check["cell_type"] == "code" and f"check({name})" in _source(check)
+    if not (calls and _same(check, fresh)):
+        check.clear()
+        check |= deepcopy(fresh)
+        findings.append(Finding(f"{name}: its check was changed; it is restored", True))
     return findings
+
+
+def _place(cells: list[dict], cell: dict) -> int:
+    return next(i for i, one in enumerate(cells) if one is cell)
+
+
+def _is_in(cell: dict, cells: list[dict]) -> bool:
+    return any(cell is one for one in cells)
 
 
 def _same(cell: dict, fresh: dict) -> bool:
@@ -169,43 +215,7 @@ def _same(cell: dict, fresh: dict) -> bool:
     return _nbgrader(cell) | {"checksum": ""} == _nbgrader(fresh) | {"checksum": ""}
 
 
-def _insert_answer(cells: list[dict], name: str, fresh: dict) -> Finding:
-    """In place: the name for the cell with the answer, else the empty cell before its check."""
-    for cell in reversed(cells):
-        alone = Assignment("", {name: 1}, (), ())
-        if find_answers(alone, _parsed([cell]))[0] and not _grade_id(cell):
-            cell.setdefault("metadata", {})["nbgrader"] = deepcopy(_nbgrader(fresh))
-            return Finding(f"{name}: its cell had lost its name; now it has it again", True)
-    checks = [i for i, cell in enumerate(cells) if _grade_id(cell) == CHECK + name]
-    cells.insert(checks[0] if checks else len(cells), deepcopy(fresh))
-    return Finding(f"{name}: its cell was gone; an empty one is put back", True)
-
-
-def _mend_check(cells: list[dict], name: str, fresh: dict) -> list[Finding]:
-    """In place: exactly one check of an exercise, behind its answer."""
-    own = [cell for cell in cells if _grade_id(cell) == CHECK + name]
-    answer = next(i for i, cell in enumerate(cells) if _grade_id(cell) == name)
-    findings = []
-    for cell in own[1:]:
-        del cell["metadata"]["nbgrader"]
-        findings.append(Finding(f"{name}: it had a second check; that is a plain cell now", True))
-    if not own:
-        cells.insert(answer + 1, deepcopy(fresh))
-        return [Finding(f"{name}: its check was gone; it is put back", True)]
-    cell = own[0]
-    at = next(i for i, one in enumerate(cells) if one is cell)
-    if at < answer:
-        cells.insert(answer, cells.pop(at))
-        findings.append(Finding(f"{name}: its check stood before the answer; it is moved", True))
-    calls = cell["cell_type"] == "code" and f"check({name})" in _source(cell)
-    if not (calls and _same(cell, fresh)):
-        cell.clear()
-        cell |= deepcopy(fresh)
-        findings.append(Finding(f"{name}: its check was changed; it is restored", True))
-    return findings
-
-
-def _parsed(cells: list[dict]):
+def _parsed(cells: list[dict]) -> list[Cell]:
     return parse_notebook(json.dumps({"nbformat": 4, "cells": cells}).encode())
 
 

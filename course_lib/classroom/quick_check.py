@@ -42,7 +42,7 @@ def check_answers(
     what = assignment(_chapter(notebook, cells))
     answers, notes = find_answers(what, cells)
     submission = Submission(notebook.stem, answers, notes=tuple(notes))
-    with Sandbox(what.library, WEAK[0]) as sandbox:
+    with Sandbox(what.library, WEAK[0], tuple(what.points)) as sandbox:
         made = grade(submission, what, SEED, sandbox.run)
     if junit:
         write_whole(junit, as_junit(made))
