@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 CLASSROOM = "This needs jupytext and nbgrader. To get them: make lab"
+GRADES = "the folder that `course grade` filled"
 # For a console that has not the signs of the course.
 PLAIN = str.maketrans("✔✘○█░·…→×−–—“”‘’", "+xo#.-.>*---\"\"''")
 
@@ -218,6 +219,14 @@ def _grade_options(command: argparse.ArgumentParser) -> None:
     add("--allow-weak-sandbox", action="store_true", dest="weak_too", help="see the README")
 
 
+def _export_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", type=Path, help=GRADES)
+    systems = command.add_mutually_exclusive_group(required=True)
+    systems.add_argument("--canvas", type=Path, metavar="FILE", help="a gradebook of Canvas, CSV")
+    systems.add_argument("--moodle", type=Path, metavar="FILE", help="one of Moodle, CSV")
+    command.add_argument("--column", default="", help="its heading, if none names the chapter")
+
+
 def main(words: list[str] | None = None) -> int:
     """Run one subcommand; the exit status is 0 only if all is well."""
     codecs.register_error("course", _plain)
@@ -241,6 +250,8 @@ def main(words: list[str] | None = None) -> int:
     checking.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML as well")
     checking.add_argument("--all", action="store_true", help="run the whole notebook, under nbval")
     _grade_options(add(grade))
+    add(report).add_argument("folder", type=Path, help=GRADES)
+    _export_options(add(export))
     add(progress)
     add(reset).add_argument("notebook", help="a number, as in 00")
     releasing = add(release)
@@ -249,14 +260,6 @@ def main(words: list[str] | None = None) -> int:
     releasing.add_argument("--seed", type=int, help="check with unseen inputs of this seed, too")
     add(preflight).add_argument("notebooks", nargs="+", metavar="notebook", help="a path or number")
     add(build).add_argument("--force", action="store_true", help="run every lesson again")
-    where = "the folder that `course grade` filled"
-    add(report).add_argument("folder", type=Path, help=where)
-    exporting = add(export)
-    exporting.add_argument("folder", type=Path, help=where)
-    systems = exporting.add_mutually_exclusive_group(required=True)
-    systems.add_argument("--canvas", type=Path, metavar="FILE", help="a gradebook of Canvas, CSV")
-    systems.add_argument("--moodle", type=Path, metavar="FILE", help="one of Moodle, CSV")
-    exporting.add_argument("--column", default="", help="its heading, if no column has the chapter")
     arguments = parser.parse_args(words)
     return arguments.function(arguments)
 
