@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 CLASSROOM = "This needs jupytext and nbgrader. To get them: make lab"
+GRADES = "the folder that `course grade` filled"
 # For a console that has not the signs of the course.
 PLAIN = str.maketrans("✔✘○█░·…→×−–—“”‘’", "+xo#.-.>*---\"\"''")
 
@@ -159,6 +160,41 @@ def build(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def report(arguments: argparse.Namespace) -> int:
+    """show what a class got wrong, hardest first: class.html beside the grades"""
+    from course_lib.classroom.class_page import class_page
+    from course_lib.classroom.class_report import read_grades
+
+    page = arguments.folder / "class.html"
+    try:
+        page.write_text(class_page(read_grades(arguments.folder)), "utf-8")
+    except (LookupError, ValueError, OSError) as error:
+        return _complain(error)
+    print(page)
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """write points into the gradebook file that Canvas or Moodle exported, all else as it was"""
+    from course_lib.classroom.class_report import read_grades
+    from course_lib.classroom.csv_cells import NotACsvFile
+    from course_lib.classroom.export import fill, summary
+
+    system = "canvas" if arguments.canvas else "moodle"
+    file = arguments.canvas or arguments.moodle
+    new = file.with_name(f"{file.stem}_filled{file.suffix}")
+    try:
+        grades = read_grades(arguments.folder)
+        filled = fill(file.read_bytes(), grades, system, arguments.column)
+        new.write_bytes(filled.data)
+    except NotACsvFile as error:
+        return _complain(f"{file}: {error}")
+    except (LookupError, ValueError, OSError) as error:
+        return _complain(error)
+    print(summary(filled, grades), new, sep="\n")
+    return 0
+
+
 def _complain(reason: object) -> int:
     print(reason, file=sys.stderr)
     return 2
@@ -181,6 +217,14 @@ def _grade_options(command: argparse.ArgumentParser) -> None:
     add("--gradescope", action="store_true", help="write Gradescope's results.json as well")
     add("--junit", action="store_true", help="write JUnit XML as well")
     add("--allow-weak-sandbox", action="store_true", dest="weak_too", help="see the README")
+
+
+def _export_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", type=Path, help=GRADES)
+    systems = command.add_mutually_exclusive_group(required=True)
+    systems.add_argument("--canvas", type=Path, metavar="FILE", help="a gradebook of Canvas, CSV")
+    systems.add_argument("--moodle", type=Path, metavar="FILE", help="one of Moodle, CSV")
+    command.add_argument("--column", default="", help="its heading, if none names the chapter")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -206,6 +250,8 @@ def main(words: list[str] | None = None) -> int:
     checking.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML as well")
     checking.add_argument("--all", action="store_true", help="run the whole notebook, under nbval")
     _grade_options(add(grade))
+    add(report).add_argument("folder", type=Path, help=GRADES)
+    _export_options(add(export))
     add(progress)
     add(reset).add_argument("notebook", help="a number, as in 00")
     releasing = add(release)

@@ -100,9 +100,11 @@ def test_a_neutral_cell_is_no_formula_and_can_be_undone(cell):
 
 def test_a_students_folder_holds_what_was_asked_for(tmp_path):
     folder = write_student(tmp_path, GRADE)
-    assert [path.name for path in folder.iterdir()] == ["grade.json"]
+    always = {"grade.json", "report.html"}
+    assert {path.name for path in folder.iterdir()} == always
+    assert "<bdi>ada</bdi>" in (folder / "report.html").read_text("utf-8")
     write_student(tmp_path, GRADE, gradescope=True, junit=True)
-    assert {path.name for path in folder.iterdir()} == {"grade.json", "results.json", "junit.xml"}
+    assert {path.name for path in folder.iterdir()} == always | {"results.json", "junit.xml"}
     assert from_json((folder / "grade.json").read_text("ascii")) == GRADE
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from course_lib.classroom.grade import Grade, Result, as_json
+from course_lib.classroom.grade_pages import student_page
 from course_lib.exercises.engine.judge import NOT_ATTEMPTED, PASSED
 
 COLUMNS = ("student", "exercise", "points", "verdict", "misconception")
@@ -64,6 +65,7 @@ def write_student(out: Path, grade: Grade, gradescope: bool = False, junit: bool
         write_whole(folder / "results.json", as_gradescope(grade))
     if junit:
         write_whole(folder / "junit.xml", as_junit(grade))
+    write_whole(folder / "report.html", student_page(grade))
     write_whole(folder / "grade.json", as_json(grade))
     return folder
 
