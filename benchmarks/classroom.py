@@ -112,13 +112,13 @@ class Run:
 
 def measured(command: list, folder: Path, environment: dict[str, str]) -> Run:
     """Run a command to its end."""
-    before, start, seen = _children_cpu(), time.monotonic(), []
+    before, start, seen, cpu = _children_cpu(), time.monotonic(), [], 0.0
     process = psutil.Popen(list(map(str, command)), cwd=folder, env=os.environ | environment)
     while process.poll() is None:
         try:
-            own = process.memory_info().rss
-            others = [_resident(child) for child in process.children(recursive=True)]
-            seen.append((time.monotonic() - start, own, sum(others)))
+            own, children = process.memory_info().rss, process.children(recursive=True)
+            seen.append((time.monotonic() - start, own, sum(map(_resident, children))))
+            cpu = max(cpu, sum(map(_cpu, [process, *children])))
         except psutil.Error:
             pass
         time.sleep(0.2)
@@ -128,7 +128,8 @@ def measured(command: list, folder: Path, environment: dict[str, str]) -> Run:
     early = [own for at, own, _ in seen if at < max(wall / 10, 20)]
     late = [own for at, own, _ in seen if at > wall * 0.9]
     others = max(others for *_, others in seen)
-    return Run(wall, _children_cpu() - before, max(early), max(late or early), others)
+    cpu = max(cpu, _children_cpu() - before)
+    return Run(wall, cpu, max(early), max(late or early), others)
 
 
 def _resident(process: psutil.Process) -> int:
@@ -139,7 +140,16 @@ def _resident(process: psutil.Process) -> int:
         return 0
 
 
+def _cpu(process: psutil.Process) -> float:
+    """The CPU seconds of a process and of its children that have ended."""
+    try:
+        return sum(process.cpu_times()[:4])
+    except psutil.Error:
+        return 0.0
+
+
 def _children_cpu() -> float:
+    """Of our own that have ended; what a sandbox's end leaves to the system is not among them."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
