@@ -66,7 +66,7 @@ def check(arguments: argparse.Namespace) -> int:
 
 def grade(arguments: argparse.Namespace) -> int:
     """grade a folder of submissions in sandboxes; a second run grades only what changed"""
-    from course_lib.classroom.gradebook import WeakSandbox
+    from course_lib.classroom.executor import WeakSandbox
     from course_lib.classroom.grading import Wishes, grade_folder
 
     wishes = {name: vars(arguments)[name] for name in Wishes.__dataclass_fields__}

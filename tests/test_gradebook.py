@@ -11,12 +11,10 @@ from course_lib.classroom.grade import grade
 from course_lib.classroom.gradebook import (
     STORE,
     Terms,
-    WeakSandbox,
     course_version,
     grade_all,
     graded,
     key,
-    tier_here,
 )
 from course_lib.classroom.sandbox import Reply, SandboxError
 
@@ -212,18 +210,3 @@ def test_a_sandbox_that_cannot_run_anything_is_no_students_fault(tmp_path, sandb
     assert [type(one) for one in grades.values()] == [SandboxError] * 2
     assert "PermissionError" in str(grades["s000"]) and not list((tmp_path / STORE).iterdir())
     assert sandboxes.closed == sandboxes.made
-
-
-def test_a_weak_sandbox_is_refused_unless_asked_for(monkeypatch):
-    monkeypatch.setattr(gradebook, "best_tier", lambda: "process")
-    with pytest.raises(WeakSandbox, match="--allow-weak-sandbox"):
-        tier_here(weak_too=False)
-    assert tier_here(weak_too=True) == "process"
-    monkeypatch.setattr(gradebook, "best_tier", lambda: "bubblewrap")
-    assert tier_here(weak_too=False) == tier_here(weak_too=True) == "bubblewrap"
-
-
-def test_of_several_machines_the_weakest_sandbox_is_named():
-    assert gradebook._allowed({"bubblewrap", "process"}, weak_too=True) == "process"
-    with pytest.raises(WeakSandbox):
-        gradebook._allowed({"bubblewrap", "process"}, weak_too=False)

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 from in_process import RIGHT, SEED, WRONG, run_here, write_submission
 
-from course_lib.classroom import gradebook, grading
+from course_lib.classroom import executor, gradebook, grading
 from course_lib.classroom.files import ROOT
 from course_lib.classroom.grade import from_json
 from course_lib.classroom.grading import Wishes, chapter_of, grade_folder
@@ -49,7 +49,7 @@ def without_sandbox(monkeypatch):
             pass
 
     monkeypatch.setattr(gradebook, "Sandbox", Here)
-    monkeypatch.setattr(gradebook, "best_tier", lambda: "bubblewrap")
+    monkeypatch.setattr(executor, "best_tier", lambda: "bubblewrap")
     gradebook._free.cache_clear()
     yield
     gradebook._free.cache_clear()
@@ -179,13 +179,13 @@ def test_what_cannot_be_done_is_said(words, told, folder, tmp_path, monkeypatch,
 
 
 def test_a_weak_sandbox_is_refused(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(gradebook, "best_tier", lambda: "process")
+    monkeypatch.setattr(executor, "best_tier", lambda: "process")
     assert main(["grade", str(folder), "--out", str(tmp_path / "out")]) == 2
     assert "--allow-weak-sandbox" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 needs_bubblewrap = pytest.mark.skipif(
-    gradebook.best_tier() != "bubblewrap", reason="bubblewrap is missing, or not allowed here"
+    executor.best_tier() != "bubblewrap", reason="bubblewrap is missing, or not allowed here"
 )
 
 

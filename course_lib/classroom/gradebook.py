@@ -21,11 +21,9 @@ from course_lib.classroom.grade import Grade, as_json, from_json, grade
 from course_lib.classroom.grade_files import write_whole
 from course_lib.classroom.release import Assignment
 from course_lib.classroom.sandbox import (
-    WEAK,
     Job,
     Sandbox,
     SandboxError,
-    best_tier,
     pack_cases,
 )
 from course_lib.classroom.submission import Submission
@@ -34,10 +32,6 @@ from course_lib.places import CHECKOUT
 
 STORE = ".graded"  # in the folder of the grades: KEY.json
 AHEAD = 2  # submissions read for each one that is being graded
-
-
-class WeakSandbox(Exception):
-    """This machine cannot shut submitted code in; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -185,49 +179,3 @@ def _proven(sandbox: Sandbox) -> Sandbox:
         sandbox.close()
         raise SandboxError(f"a sandbox cannot run 2 * 3: {reply.status} {reply.printed[-300:]}")
     return sandbox
-
-
-def tier_here(weak_too: bool) -> str:
-    """The strongest sandbox of this machine.
-
-    Raises:
-        WeakSandbox: it is one that does not shut code in, and `weak_too` is False.
-    """
-    return _allowed({best_tier()}, weak_too)
-
-
-def _allowed(tiers: set[str], weak_too: bool) -> str:
-    weak = tiers & set(WEAK)
-    if weak and not weak_too:
-        raise WeakSandbox(
-            "Submitted code would run as a plain process, with your files in reach: bubblewrap "
-            "(the package of that name, Linux) is missing or not allowed here.\n"
-            "--allow-weak-sandbox grades nevertheless; every report will say so."
-        )
-    return sorted(weak or tiers)[0]
-
-
-@contextmanager
-def cluster(address: str, weak_too: bool) -> Iterator[tuple[str, int, Callable]]:
-    """A Dask cluster's sandbox tier, how many it grades at a time, and its `call` for `grade_all`.
-
-    Raises:
-        ImportError: there is no `distributed`.
-        OSError: no scheduler answers there.
-        WeakSandbox: see `tier_here`.
-        ValueError: a worker has another version of the course, or there is no worker.
-    """
-    from distributed import Client
-
-    with Client(address, timeout="10s", set_as_default=False) as client:
-        versions = client.run(course_version)
-        if set(versions.values()) != {course_version()}:
-            other = [worker for worker, one in versions.items() if one != course_version()]
-            raise ValueError(f"not this version of the course: {', '.join(other) or 'no worker'}")
-        tier = _allowed(set(client.run(best_tier).values()), weak_too)
-
-        def call(submission: Submission, terms: Terms) -> Grade:
-            # Its result, not its status: a worker may be lost between the two.
-            return client.submit(graded, submission, terms, pure=False).result()
-
-        yield tier, sum(client.nthreads().values()), call

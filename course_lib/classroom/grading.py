@@ -7,21 +7,20 @@ OUT/.graded/                the grades by their hash: what is there is not grade
 """
 
 import json
-import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 from tqdm import tqdm
 
+from course_lib.classroom.executor import executor
 from course_lib.classroom.files import find_source, lesson_sources
 from course_lib.classroom.grade import Grade, from_json
 from course_lib.classroom.grade_files import folder_name, write_csv, write_student, write_whole
-from course_lib.classroom.gradebook import Terms, cluster, grade_all, graded, tier_here
+from course_lib.classroom.gradebook import Terms, grade_all
 from course_lib.classroom.release import assignment
 from course_lib.classroom.submission import HANDED_IN, read_submissions, student_of
 
@@ -79,7 +78,7 @@ def grade_folder(folder: Path, out: Path, wishes: Wishes) -> Summary:
         raise ValueError(f"{out} lies among the submissions; name a folder outside of {folder}")
     settings = _settings(folder, out, wishes)
     what = assignment(settings["chapter"])
-    with _executor(wishes) as (tier, jobs, call):
+    with executor(wishes.jobs, wishes.scheduler, wishes.weak_too) as (tier, jobs, call):
         terms = Terms(what, settings["seed"], tier)
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / SETTINGS, json.dumps(settings))
@@ -125,23 +124,6 @@ def _all_grades(summary: Summary) -> Iterator[Grade]:
 
 def _read(path: Path) -> Grade:
     return from_json(path.read_text("ascii"))
-
-
-@contextmanager
-def _executor(wishes: Wishes) -> Iterator[tuple[str, int, Callable]]:
-    """The sandbox's tier, how many are graded at a time, and what grades one."""
-    if not wishes.scheduler:
-        yield tier_here(wishes.weak_too), wishes.jobs or _cpus(), graded
-        return
-    try:
-        with cluster(wishes.scheduler, wishes.weak_too) as (tier, jobs, call):
-            yield tier, wishes.jobs or jobs, call
-    except OSError as error:
-        raise LookupError(f"no Dask scheduler answers at {wishes.scheduler}: {error}") from None
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _settings(folder: Path, out: Path, wishes: Wishes) -> dict:

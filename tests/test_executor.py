@@ -1,4 +1,4 @@
-"""`course grade --scheduler`: two worker processes, one of them killed midway; nothing is lost."""
+"""Where is graded: here, or by two worker processes, one of them killed midway; none is lost."""
 
 import os
 import signal
@@ -8,7 +8,9 @@ import time
 import pytest
 from in_process import RIGHT, SEED, WRONG
 
-from course_lib.classroom.gradebook import STORE, Terms, WeakSandbox, cluster, grade_all
+from course_lib.classroom import executor as module
+from course_lib.classroom.executor import WeakSandbox, executor
+from course_lib.classroom.gradebook import STORE, Terms, grade_all, graded
 from course_lib.classroom.release import assignment
 from course_lib.classroom.sandbox import best_tier
 from course_lib.classroom.submission import Submission
@@ -53,7 +55,7 @@ def test_a_worker_killed_midway_costs_nothing(local_cluster, tmp_path):
     with Client(local_cluster.scheduler_address, set_as_default=False) as client:
         pids = list(client.run(os.getpid).values())
     assert len(set(pids)) == 2 and os.getpid() not in pids
-    with cluster(local_cluster.scheduler_address, weak_too=True) as (tier, jobs, call):
+    with executor(0, local_cluster.scheduler_address, weak_too=True) as (tier, jobs, call):
         assert (tier, jobs) == (best_tier(), 2)
         terms = Terms(assignment("05"), SEED, tier)
         killer = threading.Thread(target=kill_one, args=(pids, tmp_path / STORE))
@@ -69,10 +71,10 @@ def test_a_worker_killed_midway_costs_nothing(local_cluster, tmp_path):
 
 
 def test_weak_workers_are_refused(local_cluster, monkeypatch):
-    monkeypatch.setattr("course_lib.classroom.gradebook.WEAK", (best_tier(),))
+    monkeypatch.setattr("course_lib.classroom.executor.WEAK", (best_tier(),))
     with (
         pytest.raises(WeakSandbox),
-        cluster(local_cluster.scheduler_address, weak_too=False),
+        executor(0, local_cluster.scheduler_address, weak_too=False),
     ):
         pass
 
@@ -80,10 +82,27 @@ def test_weak_workers_are_refused(local_cluster, monkeypatch):
 def test_a_worker_of_another_version_is_refused(local_cluster, monkeypatch):
     ours = os.getpid()
     monkeypatch.setattr(
-        "course_lib.classroom.gradebook.course_version", lambda: str(os.getpid() == ours)
+        "course_lib.classroom.executor.course_version", lambda: str(os.getpid() == ours)
     )
     with (
         pytest.raises(ValueError, match="not this version of the course"),
-        cluster(local_cluster.scheduler_address, weak_too=True),
+        executor(0, local_cluster.scheduler_address, weak_too=True),
     ):
         pass
+
+
+def test_a_weak_sandbox_is_refused_unless_asked_for(monkeypatch):
+    monkeypatch.setattr(module, "best_tier", lambda: "process")
+    with pytest.raises(WeakSandbox, match="--allow-weak-sandbox"), executor(0, "", weak_too=False):
+        pass
+    with executor(3, "", weak_too=True) as here:
+        assert here == ("process", 3, graded)
+    monkeypatch.setattr(module, "best_tier", lambda: "bubblewrap")
+    with executor(0, "", weak_too=False) as (tier, jobs, _):
+        assert tier == "bubblewrap" and 1 <= jobs <= os.cpu_count()
+
+
+def test_of_several_machines_the_weakest_sandbox_is_named():
+    assert module._allowed({"bubblewrap", "process"}, weak_too=True) == "process"
+    with pytest.raises(WeakSandbox):
+        module._allowed({"bubblewrap", "process"}, weak_too=False)
