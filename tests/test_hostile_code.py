@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -28,6 +29,7 @@ from course_lib.classroom.sandbox import (
     Sandbox,
     best_tier,
     pack_cases,
+    tiers,
 )
 from course_lib.exercises.engine.judge import judge
 from course_lib.exercises.engine.seeded import Draw
@@ -386,6 +388,16 @@ def test_hostile_12_reads_tests_and_solutions(sandbox):
         return found
     """
     assert told(sandbox, look, 60) == []
+
+
+def test_hostile_12_reads_the_course_where_pip_put_it(sandbox, monkeypatch):
+    """A folder among Python's own, which the child sees, stands for the installed course."""
+    course = Path(hypothesis.__file__).parent
+    look = f"import os\ndef look(): return os.listdir({str(course)!r})"
+    assert "__init__.py" in told(sandbox, look)
+    monkeypatch.setattr(tiers, "COURSE", course)
+    with Sandbox(LIBRARY, "bubblewrap") as other:
+        assert told(other, look) == []
 
 
 def test_hostile_13_looks_for_secrets_in_the_process(sandbox):
@@ -839,7 +851,7 @@ NEXT = {  # what one job does -> what the next one must not find
     "open('/tmp/torch.py', 'w').write('1/0')": "'/tmp' in torch.__file__",
     "torch.mark = 1": "hasattr(torch, 'mark')",
     "os.environ['MARK'] = 'x'": "'MARK' in os.environ",
-    "os.setpriority(0, 0, 19)": "os.getpriority(0, 0) > 10",
+    "os.setpriority(0, 0, 19)": "os.getpriority(0, 0) == 19",
     "os.umask(0)": "os.umask(0o22) == 0",
     "resource.setrlimit(7, (9, 9))": "resource.getrlimit(7)[0] < 10",
     "torch.set_default_dtype(torch.float64)": "torch.get_default_dtype() != torch.float32",

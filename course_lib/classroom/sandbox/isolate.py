@@ -28,7 +28,6 @@ MEMORY = 2 * 2**30  # bytes that a job may take beyond what PyTorch takes
 FILE = 64 * 2**20  # bytes of one file, the message back included
 FILES = 256
 TASKS = 16  # processes and threads
-PRIORITY = 10  # a job is nicer than who watches it
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

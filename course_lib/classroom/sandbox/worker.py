@@ -31,6 +31,7 @@ from course_lib.exercises.engine.values import Opaque
 START_SECONDS = 120  # a child imports PyTorch, on a machine that may be busy
 SPARE_SECONDS = 10  # beyond its time, before a sandbox is given up
 PRINTED = 4000  # characters that are kept
+GONE = {"code": -9}  # as if SIGKILL had ended the job
 NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 
 
@@ -105,9 +106,10 @@ class Sandbox:
         with _scratch() as task_file, _scratch() as message, _scratch() as printed:
             pickle.dump(task, task_file)
             task_file.flush()
-            task_file.seek(0)
             how = self._served if forks(self.tier) else self._once
             ended = how(task_file, message, printed, longest)
+            if ended == GONE:  # the sandbox was ended, not the job: once more, in a new one
+                ended = how(task_file, message, printed, longest)
             text = _beginning(printed, 4 * PRINTED).decode("utf-8", "replace")[:PRINTED]
             return _reply(ended, _beginning(message, MOST_BYTES + 1), text, cases)
 
@@ -152,18 +154,14 @@ class Sandbox:
             self._start()
         status, theirs = os.pipe()
         with open(status, "rb", buffering=0) as status_file:
-            files = [task.fileno(), message.fileno(), printed.fileno(), theirs]
-            try:
+            files = [_from_the_start(file) for file in (task, message, printed)] + [theirs]
+            with contextlib.suppress(OSError):  # gone: nobody will write into status
                 socket.send_fds(self._control, [b"j"], files)
-            except OSError:
-                self._end()
-                raise SandboxError("the sandbox's warm process is gone") from None
-            finally:
-                os.close(theirs)
+            os.close(theirs)
             word = _read_until_closed(status_file, longest)
-        if not word:  # the watcher is late, or was ended by a machine without memory
+        if not word:  # the watcher is late, or was ended, as by a machine without memory
             self._end()
-            return {"limit": names.TIMEOUT} if word is None else {"code": -signal.SIGKILL}
+            return {"limit": names.TIMEOUT} if word is None else GONE
         return json.loads(word)
 
     def _once(self, task: IO, message: IO, printed: IO, longest: float) -> dict:
@@ -173,7 +171,11 @@ class Sandbox:
         if os.name == "posix":  # neither file may grow for ever, whoever writes into it
             line = ["sh", "-c", f'ulimit -f {2 * MOST_BYTES // 512}; exec "$@"', "sh", *line]
         with subprocess.Popen(
-            line, stdin=task, stdout=message, stderr=printed, env=self._environment()
+            line,
+            stdin=_from_the_start(task),
+            stdout=message,
+            stderr=printed,
+            env=self._environment(),
         ) as child:
             try:
                 code = child.wait(longest + SPARE_SECONDS)
@@ -192,6 +194,12 @@ def _scratch() -> IO:
     if sys.platform == "linux":
         return open(os.memfd_create("course"), "w+b")
     return tempfile.TemporaryFile()
+
+
+def _from_the_start(file: IO) -> int:
+    """The file's number, its place at the beginning."""
+    file.seek(0)
+    return file.fileno()
 
 
 def _beginning(file: IO, most: int) -> bytes:
