@@ -11,7 +11,7 @@ LOCKS := pyproject.toml requirements.lock data.lock
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint notebooks site wheel lock clean install
+.PHONY: help lab test lint notebooks site wheel student lock clean install
 
 help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z]+:.*##/ {printf "%-12s%s\n", $$1, $$2}' Makefile
@@ -39,6 +39,9 @@ wheel:  ## build dist/*.whl, the course for `pip install`, from what is committe
 	rm -rf build/wheel && mkdir -p build/wheel
 	git archive HEAD | tar -x -C build/wheel
 	$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist build/wheel
+
+student:  ## build dist/student-edition.zip, the course without model answers, from what is committed
+	$(PYTHON) tools/student_edition.py
 
 # Of the oldest Python: what it can install, the newer ones can, too. tools/resolve.py asks.
 lock:  ## renew requirements.lock: the newest that pyproject.toml allows, torch as it was

@@ -1,6 +1,7 @@
 """`make site`: a web book of the solved notebooks, the pages beside them, the library's reference.
 
-Notebooks are shown with the outputs that are stored in them; nothing is run. The pages are laid out
+Notebooks are shown with the outputs that are stored in them; nothing is run. In a student edition,
+which has no solved ones, they are a learner's, as untouched as they came. The pages are laid out
 in build/site/pages, the book is written to build/site/html. Open index.html there: no server and no
 network is needed.
 """
@@ -16,11 +17,13 @@ from nbformat import NotebookNode
 from nbgrader.preprocessors import ClearSolutions
 from sphinx.cmd.build import build_main
 
-from course_lib.classroom.files import ROOT, SOLUTIONS
+from course_lib.classroom.files import LESSON, ROOT, SOLUTIONS, UNTOUCHED, lesson_sources
 from course_lib.classroom.lesson import is_collapsed
 from course_lib.classroom.pages import write_pages
 
 BOOK, LIBRARY = ROOT / "book", ROOT / "course_lib"
+ANSWER_BEGINS = "<!-- BEGIN SOLUTION -->", "<details><summary>A good answer</summary>\n"
+ANSWER_ENDS = "<!-- END SOLUTION -->", "\n</details>"
 LEFT_OUT = {"exercises"}  # of the reference: every answer is in it
 MATHJAX = shutil.ignore_patterns(
     *("*svg*", "mml*", "tex-mml*", "*full*", "asciimath.js", "node-main.js", "liteDOM.js"),
@@ -46,8 +49,8 @@ def lay_out(pages: Path) -> None:
     """Write every page, and MathJax, where Sphinx will find them."""
     shutil.copytree(BOOK, pages, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "README.png", pages)
-    lessons = sorted(SOLUTIONS.glob("[0-9][0-9]_*.ipynb"))
-    write_pages(pages, lessons)
+    lessons = sorted(SOLUTIONS.glob(f"{LESSON}.ipynb")) or lesson_sources()
+    write_pages(pages, lessons, SOLUTIONS if SOLUTIONS.exists() else UNTOUCHED)
     for path in lessons:
         nbformat.write(for_reading(nbformat.read(path, as_version=4)), pages / path.name)
     (pages / "library").mkdir()
@@ -59,14 +62,16 @@ def lay_out(pages: Path) -> None:
 
 
 def for_reading(notebook: NotebookNode) -> NotebookNode:
-    """A solved notebook as a page: tasks as learners see them; solutions and side work folded."""
+    """A solved notebook as a page: tasks as learners see them; solutions, good answers and side work folded."""
     notebook = deepcopy(notebook)
     tasks, _ = ClearSolutions().preprocess(deepcopy(notebook), {})
     cells = []
     for cell, task in zip(notebook.cells, tasks.cells, strict=True):
         grading = cell.metadata.get("nbgrader", {})
         tags = list(cell.metadata.get("tags", []))
-        if grading.get("solution"):
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace(*ANSWER_BEGINS).replace(*ANSWER_ENDS)
+        elif grading.get("solution"):
             cells.append(_task(task))
             _fold(cell, tags, "a solution", "the solution")
             lines = cell.source.split("\n")

@@ -87,10 +87,10 @@ def grade(arguments: argparse.Namespace) -> int:
 def progress(_: argparse.Namespace) -> int:
     """list every exercise and how far you are with it"""
     from course_lib.exercises import progress as show
-    from course_lib.exercises.engine.progress import progress_file
+    from course_lib.journal import journal_file
 
     show()
-    print(f"kept in {progress_file()}\n(delete it to start afresh; append another's to merge them)")
+    print(f"kept in {journal_file()}\n(delete it to start afresh; append another's to merge them)")
     return 0
 
 

@@ -13,7 +13,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from course_lib.data.packages import REMEDY, package_file
-from course_lib.places import NAME, course_root, data_folder, is_checkout
+from course_lib.journal import journal_file
+from course_lib.places import NAME, course_root, is_checkout
 
 OLDEST, NEWEST = (3, 11), (3, 14)  # the Pythons for which the locked versions were tried
 FILES = {  # what it is -> (package, file, whether the course can do without)
@@ -43,7 +44,7 @@ def examine() -> Iterator[Finding]:
     yield packages_finding(locked, wanted_packages(), installed_version)
     for name, (package, file, optional) in FILES.items():
         yield file_finding(name, package, file, optional)
-    yield progress_finding(data_folder() / "progress.jsonl")
+    yield progress_finding(journal_file())
     yield device_finding()
 
 

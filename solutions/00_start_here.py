@@ -499,11 +499,45 @@ predict(
 # ## Where you stand
 #
 # `progress()` shows the exercises of all chapters. It is kept in one small file in your user folder,
-# and `course check 00` in JupyterLab's terminal checks this notebook from outside.
+# your guesses with it, and `course check 00` in JupyterLab's terminal checks this notebook from outside.
+# A guess goes into the notebook itself only if you tick the box below it.
 # If you want to start a notebook again, `course reset 00` restores it, and keeps yours beside it.
 
 # %% tags=["nbval-ignore-output"]
 progress()
+
+# %% [markdown] question="why_bytes" points=2
+# ## Two questions for words
+#
+# No program can judge these. Three or four sentences each; in a class, people grade them.
+#
+# **A model with 49,152 tokens in its vocabulary has a loss of 3.0 nats per token, one with 4,096
+# tokens 2.4. Your friend takes the second.** What is wrong with the comparison, and which two numbers
+# would you ask for?
+#
+# <!-- BEGIN SOLUTION -->
+# The tokens are different pieces of text: in the larger vocabulary a token covers more bytes, so
+# there is more to guess in each. A loss per token says nothing before you know how many tokens the
+# text has. Ask for the number of tokens that each model cuts the *same* text into (or for the bytes
+# per token), and for that text's bytes: then loss times tokens, by ln 2, by bytes is bits per byte,
+# and the bytes are the same for both.
+#
+# *One point* for: a token is not the same amount of text. *One point* for numbers from which bits per
+# byte follow, on one text.
+# <!-- END SOLUTION -->
+
+# %% [markdown] question="where_the_rest_goes" points=2
+# **At 4 bits TinyLM is 3.8 times smaller than in float16, not 4 times.** What takes the rest? Name a
+# change to the model, or to how it is stored, by which the factor would fall further.
+#
+# <!-- BEGIN SOLUTION -->
+# Not everything has 4 bits: the steps, one for each row, and the small vectors of the norms stay in
+# float16, and a file has a header. The factor falls with more steps (one for every 32 weights in
+# place of one a row), with narrower matrices (a row's step is shared by fewer weights), or if some
+# matrices, often the embedding, are kept in float16.
+#
+# *One point* for what takes the rest. *One point* for a change with its reason.
+# <!-- END SOLUTION -->
 
 # %% [markdown]
 # ## In numbers

@@ -1206,6 +1206,42 @@ Picture(
     "3,000.",
 )
 
+# %% [markdown] question="half_of_what" points=3
+# ## Two questions for words
+#
+# No program can judge these. Three or four sentences each; in a class, people grade them.
+#
+# **A newspaper writes: “Half of a neural network is redundant.”** Which three questions do you ask
+# before you believe or deny it? For each say which measurement of this chapter shows that the answer
+# matters.
+#
+# <!-- BEGIN SOLUTION -->
+# *Which half?* Half of TinyLM's linear layers taken at random ruins it, the half of small weights
+# costs about 0.2 bits per byte: same share, other half. *Redundant by what measure, and how large is
+# the loss that still counts as none?* The effective rank says that almost nothing is redundant, where
+# magnitude says that much is. *Half of which network, on which data?* A twin neuron can be merged
+# exactly, most neurons have no twin; and a text the model has seen before forgives more than one it
+# has not. Also good: is it trained again afterwards?
+#
+# *One point* for each question that comes with a measurement.
+# <!-- END SOLUTION -->
+
+# %% [markdown] question="a_leak" points=2
+# **Some verses of the held-out text stand in the training text as well.** TinyLM reads these at 0.89
+# bits per byte and the rest at 1.18. What do you do with the held-out text, and what may you still
+# say about a model that was measured before you knew?
+#
+# <!-- BEGIN SOLUTION -->
+# Take the copies out of the held-out text, near-copies too (by MinHash, since equality misses most of
+# them), and measure again; or take them out of the training text and train again. Until then the old
+# number is a lower bound of the loss on new text. How far it is off follows from the share of the
+# copies: with few of them hardly, but differences between models as small as that are worth nothing.
+# And the better a model is at remembering, the more it is flattered.
+#
+# *One point* for removing copies that are alike, not only equal. *One point* for what the old number
+# is still worth.
+# <!-- END SOLUTION -->
+
 # %% [markdown]
 # This is **double descent** (Belkin et al., 2019). Here too many parameters over-fit, until there are
 # far too many, and then they do best of all. (With more noise a small model can be as good; chapter

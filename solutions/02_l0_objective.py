@@ -1265,6 +1265,38 @@ def sparsify_digits(models: list[nn.Module], images: torch.Tensor, labels: torch
 # %% check="sparsify_digits" points=4
 check(sparsify_digits)
 
+# %% [markdown] question="no_zeros" points=2
+# ## Two questions for words
+#
+# No program can judge these. Three or four sentences each; in a class, people grade them.
+#
+# **Explain without a formula why weight decay never makes an exact zero and a soft threshold does**,
+# and why plain gradient descent on the L1 penalty does not either.
+#
+# <!-- BEGIN SOLUTION -->
+# Weight decay pulls with a force in proportion to the weight. The closer to zero, the weaker the
+# pull: it gets small, and the least wish of the data holds it off zero. The L1 penalty pulls with the
+# same force at any size, so a weight that the data want less than that goes to zero and stays. But a
+# gradient step has a finite length: it jumps over zero, to and fro, and never meets it. The soft
+# threshold stops at zero on the way.
+#
+# *One point* for proportional against constant pull. *One point* for the step that jumps over.
+# <!-- END SOLUTION -->
+
+# %% [markdown] question="chosen_and_judged" points=2
+# **You try 20 values of λ, and print the smallest of 20 validation errors as the error of your
+# method.** Why is it too good, even if nothing leaked? What do you print instead, and when is the
+# difference large?
+#
+# <!-- BEGIN SOLUTION -->
+# Each of the 20 errors is a true error plus noise, and the smallest is likely one whose noise was
+# low: you chose by the very number that you print. Choose by the validation set, then measure once on
+# data that took no part, or choose inside each fold and judge outside (nested). The difference is
+# large where the validation set is small, the candidates many and about equally good.
+#
+# *One point* for the choice by noise. *One point* for data that took no part in it.
+# <!-- END SOLUTION -->
+
 # %% [markdown]
 # ## In numbers
 

@@ -429,18 +429,9 @@ check(taylor_score)
 #
 # The idea is right: expand, and at the minimum the first order drops out. That is just what LeCun did.
 # Two things went wrong on the way. What was expanded is the penalty alone: the loss is missing. Its
-# only minimum is $p = 0$. And the formula is not what the expansion gives; it was put in at the end. See
-# what it says.
-
-# %%
-for size, scale in ((1, 1.0), (1, 1e-6), (1000, 1.0), (1000, 1e6)):
-    p = scale * torch.randn(
-        size, dtype=torch.float64, generator=torch.Generator().manual_seed(size)
-    )
-    importance = (0.01 * p).norm() / p.norm()  # S2's λ = 0.01
-    print(f"{size:4} parameters of size about {scale:g}: I(p) = {importance:.4f}")
-
-# %% [markdown]
+# only minimum is $p = 0$. And the formula is not what the expansion gives; it was put in at the end. What
+# does it say?
+#
 # $\|\lambda p\| = \lambda \|p\|$, so $I(p) = \lambda$: every parameter is as important as every other.
 # The weight has cancelled out. (S2 notes that $\lambda$, being positive, may be moved, and does not see
 # that nothing is left without it.) Now the same road, walked to its end.
@@ -1932,6 +1923,39 @@ print(
     f"digits at 5 %, yours: {sparse_accuracy:.1f} %, dense {dense_accuracy:.1f} %, dense, 24 epochs more {control_accuracy:.1f} %"
 )
 assert sparse_accuracy > dense_accuracy - 1
+
+# %% [markdown] question="which_controls" points=2
+# ## Two questions for words
+#
+# No program can judge these. Three or four sentences each; in a class, people grade them.
+#
+# **A paper prunes 5 % of a network in twenty rounds, training after each, and beats a method that
+# prunes once.** It says: rounds win. Which two controls do you ask for, and what would each of the
+# two results mean?
+#
+# <!-- BEGIN SOLUTION -->
+# *Equal steps:* the rounds trained twenty times as long. Let the single cut be followed by as many
+# steps; if it catches up, the time won. *The same last cut:* as many steps after the last cut in
+# both. If rounds lose their lead then, it was the time left to heal. Also good: the dense network
+# trained as much longer, for “better than before” may be training alone.
+#
+# *One point* for each control that comes with what its result would say.
+# <!-- END SOLUTION -->
+
+# %% [markdown] question="worth_a_ticket" points=2
+# **The winning ticket at 4.4 % of the weights reaches 97.6 ± 0.4 %, a small dense network of as many
+# weights 97.1 ± 0.2 %, for a tenth of the training.** When would you look for a ticket, and what does
+# the experiment teach even if you never do?
+#
+# <!-- BEGIN SOLUTION -->
+# To get a good network it is seldom worth it: ten trainings for half a point, and scattered zeros do
+# not make a processor faster. It might be, where the mask is used many times or each stored weight is
+# dear. What it teaches: a sparse network *can* be trained from its start, if the start is the one
+# that belongs to the mask; so that sparse ones fail from other starts is a matter of the start, not
+# of the number of weights.
+#
+# *One point* for gain against price. *One point* for what is learned about the start.
+# <!-- END SOLUTION -->
 
 # %% [markdown]
 # ## In numbers: what to take along

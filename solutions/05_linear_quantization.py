@@ -1275,6 +1275,41 @@ def better_than_minmax(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 # %% check="better_than_minmax" points=3
 check(better_than_minmax)
 
+# %% [markdown] question="one_scale_for_all" points=2
+# ## Two questions for words
+#
+# No program can judge these. Three or four sentences each; in a class, people grade them.
+#
+# **A chip multiplies with one scale for the whole matrix.** At 8 bits SmolLM2 lives with that, at 4
+# bits its perplexity is five million. Explain both by the step, and name something that you could do
+# on that chip.
+#
+# <!-- BEGIN SOLUTION -->
+# One step is set by the largest weight of the whole matrix. At 8 bits there are 127 of them on either
+# side, enough for rows of small weights too; at 4 bits there are 7, and a row whose weights are below
+# half a step is rounded to nothing. On the chip: a scale for each *output* channel can be applied
+# after the multiplication, since the sum over inputs does not see it; or divide the rows, or input
+# channels, by their size beforehand and put the factor into the layer before; or clip the few largest
+# weights.
+#
+# *One point* for the step that the largest weight sets. *One point* for a way that leaves the
+# multiplication as it is.
+# <!-- END SOLUTION -->
+
+# %% [markdown] question="lost_nothing" points=2
+# **A colleague rounds a model to 4 bits in groups of 32, and its perplexity does not change in the
+# fourth digit.** What do you suspect? How do you find out in five minutes, and what would convince
+# you?
+#
+# <!-- BEGIN SOLUTION -->
+# That the weights have been on such a ruler before: somebody published a rounded model in float16.
+# Take one group of 32 and count different values, or ask for the greatest common step: 16 values or
+# fewer, evenly spaced, and it is so. What would convince me: the same result on weights that were
+# never rounded, or with another size of group or number of bits, by which the old ruler is not hit.
+#
+# *One point* for the suspicion and its test. *One point* for an experiment that cannot be lucky.
+# <!-- END SOLUTION -->
+
 # %% [markdown]
 # ## In numbers
 

@@ -1056,6 +1056,41 @@ def taught_by_few(
 # %% check="taught_by_few" points=3
 check(taught_by_few)
 
+# %% [markdown] question="which_equal" points=3
+# ## Two questions for words
+#
+# No program can judge these. Three or four sentences each; in a class, people grade them.
+#
+# **With TinyLM as its teacher online a student wins at equal steps, and at equal time it is a draw.
+# With stored answers it wins.** Which comparison is the fair one for (a) a company that trains one
+# student once, (b) a company that trains fifty, (c) somebody with 15,000 tokens of text and all the
+# time in the world?
+#
+# <!-- BEGIN SOLUTION -->
+# (a) Equal time, with the teacher's in it: the answers have to be computed for this student alone.
+# (b) The answers are computed once and used fifty times, so nearly equal steps; what is stored (36
+# times the text) belongs to the price. (c) Text is what is scarce: equal text, each for as long as it
+# gets better, the student alone stopped when it begins to learn by heart. There the teacher helps
+# most. In all three ask what the teacher had read: part of what it teaches is text that the student
+# never saw.
+#
+# *One point* for each case with what is scarce in it.
+# <!-- END SOLUTION -->
+
+# %% [markdown] question="what_the_others_say" points=2
+# **A paper distils with a teacher's answers to 1,257 images and compares with 200 labels alone: 96.7
+# % against 89.3 %.** It concludes that dark knowledge works. Which experiment is missing, and what
+# did it give in this chapter?
+#
+# <!-- BEGIN SOLUTION -->
+# The teacher's *first choice* on all 1,257 images, as a plain label: it was as good as the whole
+# answer there. So most of the gain is that somebody answered for the unlabelled images. That soft
+# answers say more is shown by the same 200 images, soft against hard; and that it is *which* digits
+# are likely, by giving the probabilities to the wrong ones.
+#
+# *One point* for hard answers on all images. *One point* for what follows from it.
+# <!-- END SOLUTION -->
+
 # %% [markdown]
 # ## In numbers
 

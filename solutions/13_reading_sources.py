@@ -655,6 +655,39 @@ all_found = {name for found in questions.values() for name in found}
 not_right = [c for c in claims.values() if c.verdict in ("wrong", "imprecise")]
 assert all_found <= {c.id for c in not_right} and 0.3 < len(all_found) / len(not_right) < 0.36
 
+# %% [markdown] question="a_claim_of_yours" points=3
+# ## Two questions for words
+#
+# No program can judge these. Three or four sentences each; in a class, people grade them.
+#
+# **Take a sentence about small or fast models from somewhere else**: a paper's abstract, a product's
+# page, the news. Quote it with its place. Restate it so that it can be checked (which model, compared
+# with what, measured how, on which machine), give one of the four verdicts, or write down the
+# experiment that would decide.
+#
+# <!-- BEGIN SOLUTION -->
+# Any sentence will do. A good answer has a quotation and where it stands; a restatement in which
+# every comparison has two sides and every number a unit and a condition; and a verdict with its
+# evidence, or an experiment that could turn out either way.
+#
+# *One point* for each of the three.
+# <!-- END SOLUTION -->
+
+# %% [markdown] question="kindly" points=2
+# **Write to the author of one of the claims that are wrong.** At most four sentences: what is right
+# in it, what is not, how you know, and a sentence that could stand in its place.
+#
+# <!-- BEGIN SOLUTION -->
+# For example: “Thank you for the section on how a student's loss is made up; it sent me to the
+# original. There each part is averaged over the samples, (1−α)·CE + α·T²·KL (Hinton et al., 2015),
+# where yours is divided by the number of the model's parameters, so that a larger student would be
+# pulled less by the same data. I tried both on a small network. Perhaps: ‘both losses are means over
+# the batch, and the soft one is multiplied by T²’.” Any claim that the chapter calls wrong will do.
+#
+# *One point* for the right correction with its source or experiment. *One point* for words that an
+# author would like to read.
+# <!-- END SOLUTION -->
+
 # %% [markdown]
 # And one more, which no table shows: **what is missing?** None of the five documents has a decoder, a
 # zero-point, a mask, a temperature, fine-tuning, or one measured result. You cannot see a gap by

@@ -8,7 +8,7 @@ from course_lib.classroom.learner import write
 from course_lib.classroom.lesson import read_lessons
 from course_lib.classroom.pages import write_pages
 from course_lib.classroom.student import student_notebook
-from course_lib.exercises.engine import progress
+from course_lib import journal
 from course_lib.models import pretrained
 
 settings.register_profile("course", deadline=None)  # a busy machine is no reason to fail
@@ -33,7 +33,7 @@ def smollm2():
 def own_progress(tmp_path_factory, monkeypatch):
     """No test writes into the progress of whoever runs the tests."""
     folder = tmp_path_factory.mktemp("progress")
-    monkeypatch.setattr(progress, "progress_file", lambda: folder / "progress.jsonl")
+    monkeypatch.setattr(journal, "journal_file", lambda: folder / "progress.jsonl")
 
 
 @pytest.fixture(autouse=True)

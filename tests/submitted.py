@@ -12,15 +12,18 @@ NAMES = ("count_parameters", "packed_bytes", "bits_per_byte")
 
 
 @cache
-def _text(solved: bool) -> str:
-    if solved:
-        return (SOLUTIONS / f"{CHAPTER}.ipynb").read_text("utf-8")
-    return json.dumps(untouched(SOLUTIONS / f"{CHAPTER}.py"))
+def _text(answered: bool) -> str:
+    released = untouched(SOLUTIONS / f"{CHAPTER}.py")
+    if answered:
+        right = json.loads((SOLUTIONS / f"{CHAPTER}.ipynb").read_text("utf-8"))
+        for name in NAMES:
+            cell(released, name)["source"] = "".join(cell(right, name)["source"])
+    return json.dumps(released)
 
 
-def notebook(solved: bool = True) -> dict:
+def notebook(answered: bool = True) -> dict:
     """The notebook of chapter 00 as JSON, with the model answers or untouched."""
-    return json.loads(_text(solved))
+    return json.loads(_text(answered))
 
 
 def cell(content: dict, grade_id: str) -> dict:

@@ -2,12 +2,15 @@
 
 import re
 
+import nbformat
+
 from jupyterlab import IN_A_BROWSER, SCREENSHOTS, Lab, browser_page, lab_server
 
 from course_lib.classroom.files import lesson_sources
 from course_lib.classroom.learner import write
 from course_lib.classroom.lesson import grade_id, read_lesson
 from course_lib.classroom.student import student_notebook
+from course_lib.plots.predict import GUESS
 
 FIRST = lesson_sources()[0]
 IMPORTS = "# Imports"  # the first line of its folded cell
@@ -72,6 +75,28 @@ def test_a_dark_theme_stays_readable(lab_folder, tmp_path):
         page.screenshot(path=SCREENSHOTS / "dark.png")
         texts = (".widget-html-content", ".widget-radio-box label", ".jp-RenderedMarkdown p")
         assert {text: lab.contrast(text) for text in texts if lab.contrast(text) < CONTRAST} == {}
+
+
+def test_a_guess_stands_in_the_saved_notebook_only_if_its_reader_said_so(lab_folder, lab_address):
+    with browser_page() as page:
+        lab = Lab(page, lab_address)
+        lab.open(f"{FIRST.stem}.ipynb")
+        lab.run(lab.cell(IMPORTS))
+        asks = "\n".join(f'predict("How many {what}?", [2, 4], 4)' for what in ("bits", "bytes"))
+        lab.replace(lab.cell("def count_parameters("), asks)
+        page.locator("input[type=radio]").nth(1).check()
+        page.get_by_text("keep my guess in this notebook").nth(0).click()
+        page.locator("input[type=radio]").nth(2).check()
+        for number in (0, 1):
+            page.locator("button", has_text="Commit my guess").nth(number).click()
+            page.get_by_text("You guessed").nth(number).wait_for()
+        lab.save()
+        saved = nbformat.read(lab_folder / f"{FIRST.stem}.ipynb", 4)
+        shown = [output for cell in saved.cells for output in cell.get("outputs", [])]
+        kept = [output.data[GUESS] for output in shown if GUESS in output.get("data", {})]
+        guess = {"question": "How many bits?", "choices": ["2", "4"], "guess": "4", "measured": "4"}
+        assert kept == [guess]
+        assert lab.console_errors == []
 
 
 def test_a_term_leads_to_its_entry_in_the_glossary(lab_address):

@@ -6,11 +6,12 @@ import signal
 
 import pytest
 
+from course_lib import journal
 from course_lib.classroom.files import lesson_sources
 from course_lib.classroom.lesson import grade_id, read_lessons
 from course_lib.exercises import CheckFailed, check, hint, yours
 from course_lib.exercises import progress as show_progress
-from course_lib.exercises.engine import notebook, progress
+from course_lib.exercises.engine import notebook
 from course_lib.exercises.engine.catalogue import all_exercises, by_chapter
 from course_lib.exercises.start_here import COUNT_PARAMETERS
 
@@ -19,7 +20,7 @@ TOTAL = len(COUNT_PARAMETERS.cases())
 
 @pytest.fixture(autouse=True)
 def fresh(tmp_path, monkeypatch):
-    monkeypatch.setattr(progress, "progress_file", lambda: tmp_path / "progress.jsonl")
+    monkeypatch.setattr(journal, "journal_file", lambda: tmp_path / "progress.jsonl")
     monkeypatch.setattr(notebook, "_passed", {})
     monkeypatch.setattr(notebook, "_hints_given", {})
 

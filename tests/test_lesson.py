@@ -1,5 +1,7 @@
 """A lesson's source: what is refused, and with which line; and what makes a rebuild the same."""
 
+import re
+
 import pytest
 from toy_lesson import SOURCE, write_lesson
 
@@ -140,3 +142,36 @@ def test_an_unknown_lesson_is_told_those_there_are(tmp_path):
     write_lesson(tmp_path)
     with pytest.raises(LookupError, match="there is no lesson 07; there are: 00_toy"):
         find_source("07", tmp_path / "solutions")
+
+
+QUESTION = """
+# %% [markdown] question="why" points=2
+# **Question.** Why bits per byte?
+#
+# <!-- BEGIN SOLUTION -->
+# Tokenizers differ.
+# <!-- END SOLUTION -->
+"""
+
+
+def test_a_question_is_graded_by_hand_and_its_good_answer_taken_out(tmp_path):
+    lesson = read_lesson(write_lesson(tmp_path, SOURCE + QUESTION))
+    solved, untouched = lesson.notebook.cells[-1], student_notebook(lesson).cells[-1]
+    assert solved.metadata["nbgrader"]["grade"] and solved.metadata["nbgrader"]["solution"]
+    assert (grade_id(solved), solved.metadata["nbgrader"]["points"]) == ("why", 2)
+    assert "Tokenizers" in solved.source and "Tokenizers" not in untouched.source
+    assert untouched.source.endswith("Why bits per byte?\n\nYOUR ANSWER HERE")
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        (" points=2", "", "question why needs points=1 or more"),
+        ("[markdown] ", "", "question why is no [markdown] cell"),
+        ("<!-- BEGIN SOLUTION -->", "", "question why has no <!-- BEGIN SOLUTION -->"),
+        ('question="why" ', "", "BEGIN SOLUTION in a cell without"),
+    ],
+)
+def test_what_is_wrong_with_a_question_is_said(tmp_path, old, new, message):
+    with pytest.raises(LessonError, match=re.escape(message)):
+        read_lesson(write_lesson(tmp_path, SOURCE + QUESTION.replace(old, new)))

@@ -78,6 +78,15 @@ def test_points_come_from_checks_alone():
     assert assignment_of("00", cells[:5]).points == {}
 
 
+def test_a_question_that_a_person_grades_is_no_exercise():
+    manual = {"grade_id": "why", "solution": True, "grade": True, "points": 3}
+    both = {"grade_id": "check_why", "solution": False, "grade": True, "points": 3}
+    for kind in ("markdown", "code"):
+        cells = [Cell(kind, "x = 1", manual), Cell("code", "check(why)", both)]
+        set_ = assignment_of("x", cells)
+        assert set_.points == {} and set_.given == ()
+
+
 def test_without_solutions_the_library_is_what_the_lesson_imports():
     untouched_cells = parse_notebook(json.dumps(notebook(False)).encode())
     set_ = assignment_of("00_start_here", untouched_cells)

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from rattler import MatchSpec
 
 from course_lib import doctor
-from course_lib.exercises.engine.progress import progress_file
+from course_lib.journal import journal_file
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -213,5 +213,5 @@ def test_doctor_exits_with_1_only_if_the_course_cannot_run(vital, status, monkey
 def test_doctor_on_this_machine():
     findings = {finding.name: finding for finding in doctor.examine()}
     assert findings["packages"].ok, findings["packages"].detail
-    assert findings["progress"].detail == str(progress_file())
+    assert findings["progress"].detail == str(journal_file())
     assert findings["King James Bible"].ok and findings["device"].ok

@@ -69,8 +69,10 @@ def test_no_page_loads_anything_from_elsewhere(book):
 def test_solutions_and_side_work_are_folded_and_checks_are_one_line(book, name):
     page = (book / f"{name}.html").read_text("utf-8")
     cells = read_lesson(ROOT / "solutions" / f"{name}.py").notebook.cells
-    ids = [grade_id(cell) for cell in cells if grade_id(cell)]
+    ids = [grade_id(cell) for cell in cells if grade_id(cell) and cell.cell_type == "code"]
     answers = [one for one in ids if not one.startswith("check_")]
+    questions = [cell for cell in cells if grade_id(cell) and cell.cell_type == "markdown"]
+    assert page.count("<summary>A good answer</summary>") == len(questions)
     assert page.count("Show a solution") == len(answers)
     assert page.count("Show the code") == sum(map(is_collapsed, cells))
     assert page.count("tag_hide-input") == len(answers) + sum(map(is_collapsed, cells))

@@ -9,7 +9,7 @@ import ast
 import builtins
 import re
 import symtable
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -197,19 +197,18 @@ def without_magics(source: str) -> tuple[str, list[str]]:
     return "\n".join(lines), remarks
 
 
-def _strays(answers: Mapping[str, str], cells: Sequence[Cell], given: tuple[str, ...]):
+def _strays(
+    answers: Mapping[str, str], cells: Sequence[Cell], given: tuple[str, ...]
+) -> Iterator[str]:
     """A note for each name that an answer takes from a cell of the learner's own."""
     own = {cell.source for cell in cells if cell.kind == "code"} - set(answers.values())
-    known = {name for some in (*map(names, answers.values()), *_given(given)) if some
-             for name in some.bound}  # fmt: skip
-    for exercise, source in answers.items():
-        wanted = names(source)
-        for name in sorted(wanted.free - known - NOTEBOOKS_OWN) if wanted else ():
+    answered = {exercise: found for exercise, text in answers.items() if (found := names(text))}
+    known = NOTEBOOKS_OWN.union(*(one.bound for one in (*answered.values(), *_given(given))))
+    for exercise, found in answered.items():
+        for name in sorted(found.free - known):
             if any(name in text and name in _bound(text) for text in own):
-                yield (
-                    f"{exercise}: uses `{name}`, which is defined outside the answer's cell;"
-                    " move it in"
-                )
+                place = "which is defined outside the answer's cell; move it in"
+                yield f"{exercise}: uses `{name}`, {place}"
 
 
 def _bound(source: str) -> frozenset[str]:

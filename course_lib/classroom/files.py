@@ -6,12 +6,16 @@ from course_lib.places import course_root, is_checkout
 
 ROOT = course_root()
 SOLUTIONS, NOTEBOOKS = ROOT / "solutions", ROOT / "notebooks"
+# What `course start` and `course reset` give where there are no solutions: see tools/student_edition.py.
+UNTOUCHED = ROOT / "untouched" if is_checkout() else NOTEBOOKS
+LESSON = "[0-9][0-9]_*"
 PAGES = ("GLOSSARY.md", "SOURCES.md", "BIBLIOGRAPHY.md")  # beside the lessons' notebooks
 
 
 def lesson_sources(folder: Path = SOLUTIONS) -> list[Path]:
-    """The lessons' sources, in the order of the course."""
-    return sorted(folder.glob("[0-9][0-9]_*.py"))
+    """The lessons' sources, in the order of the course; in a student edition its notebooks."""
+    without = UNTOUCHED.glob(f"{LESSON}.ipynb") if folder == SOLUTIONS else ()
+    return sorted(folder.glob(f"{LESSON}.py")) or sorted(without)
 
 
 def learner_folder(folder: Path = SOLUTIONS) -> Path:

@@ -44,6 +44,7 @@ A chapter, released by `course release`. Chapters released to this folder lie si
 For students
   release/CHAPTER/       JupyterHub: copy this folder to wherever they open notebooks.
   CHAPTER.zip            the same folder, for a learning platform.
+  Before they hand in:   course preflight CHAPTER.ipynb
 
 For you alone
   source/CHAPTER/        nbgrader: run it in this folder, which is the root of its course.

@@ -1,7 +1,7 @@
 """A learner's folder: filled by `course start`, mended by `course reset`; nothing in it is lost.
 
 In a checkout an untouched notebook is made from the lesson's source, which takes jupytext and
-nbgrader. An installed package brings it along.
+nbgrader. An installed package and a student edition bring it along.
 """
 
 import shutil
@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from course_lib.classroom.files import NOTEBOOKS, PAGES, lesson_sources
+from course_lib.classroom.files import NOTEBOOKS, PAGES, UNTOUCHED, lesson_sources
 from course_lib.places import is_checkout
 
 
@@ -22,8 +22,8 @@ def untouched(source: Path) -> NotebookNode:
     Raises:
         ImportError: this is a checkout without jupytext or nbgrader.
     """
-    if not is_checkout():
-        return nbformat.read(NOTEBOOKS / f"{source.stem}.ipynb", as_version=4)
+    if source.suffix == ".ipynb" or not is_checkout():
+        return nbformat.read(UNTOUCHED / f"{source.stem}.ipynb", as_version=4)
     from course_lib.classroom.lesson import read_lesson
     from course_lib.classroom.student import student_notebook
 

@@ -3,6 +3,8 @@
 An answer cell begins with `# %% exercise="name"` and defines the function `name`, its solution
 between `### BEGIN SOLUTION` and `### END SOLUTION`. A later cell `# %% check="name" points=2` calls
 `check(name)`. Both become nbgrader's metadata, so its tools can clear, lock and grade them.
+So does a question that people grade: a cell of prose, `# %% [markdown] question="name" points=2`, its
+good answer between `<!-- BEGIN SOLUTION -->` and `<!-- END SOLUTION -->`.
 A lesson with checks imports what a verdict names: `check` and `hint`.
 
 A cell with `tags=["collapsed"]` imports, draws or asserts. Its code opens folded, and its first
@@ -29,7 +31,9 @@ from course_lib.exercises.engine.catalogue import find
 COLLAPSED = "collapsed"  # the tag of a cell whose code opens folded
 EXERCISES = "course_lib.exercises"
 NAMED = ("check", "hint")  # what a check's cell and its verdict name
-OPTIONS = {"exercise", "check", "points", "tags", "cell_marker", "lines_to_next_cell"}
+OPTIONS = {
+    "exercise", "check", "question", "points", "tags", "cell_marker", "lines_to_next_cell",
+}  # fmt: skip
 PYTHON = {
     "kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"},
     "language_info": {"name": "python"},
@@ -94,7 +98,7 @@ def read_lesson(path: Path) -> Lesson:
 
 
 def grade_id(cell: NotebookNode) -> str:
-    """The name under which nbgrader knows an answer cell or a check, else nothing."""
+    """The name under which nbgrader knows an answer cell, a check or a question, else nothing."""
     return cell.metadata.get("nbgrader", {}).get("grade_id", "")
 
 
@@ -113,7 +117,10 @@ def _problems(cells, starts, blocks) -> Iterator[tuple[int, str]]:
         name, checked = cell.metadata.get("exercise"), cell.metadata.get("check")
         if is_collapsed(cell) and (name or checked or cell.cell_type != "code"):
             yield start, "only code that is neither exercise nor check can be collapsed"
-        yield from _marker_problems(start, block, bool(name))
+        question = cell.metadata.get("question")
+        yield from _marker_problems(start, block, bool(name or question))
+        if question:
+            yield from _question_problems(question, start, cell)
         if name:
             yield from _answer_problems(name, start, cell.source)
             open_at[name] = start
@@ -143,7 +150,7 @@ def _marker_problems(start: int, block: list[str], is_answer: bool) -> Iterator[
             if begun:
                 yield number, f"BEGIN SOLUTION within the one of line {begun}"
             elif not is_answer:
-                yield number, 'BEGIN SOLUTION in a cell without exercise="..."'
+                yield number, 'BEGIN SOLUTION in a cell without exercise="..." or question="..."'
             begun = number
         elif "END SOLUTION" in line:
             if not begun:
@@ -169,10 +176,22 @@ def _answer_problems(name: str, start: int, source: str) -> Iterator[tuple[int, 
             yield start, f"exercise {name} defines no function of that name"
 
 
-def _check_problems(name: str, start: int, cell: NotebookNode) -> Iterator[tuple[int, str]]:
+def _question_problems(name: str, start: int, cell: NotebookNode) -> Iterator[tuple[int, str]]:
+    if cell.cell_type != "markdown":
+        yield start, f"question {name} is no [markdown] cell"
+    if "<!-- BEGIN SOLUTION -->" not in cell.source:
+        yield start, f"question {name} has no <!-- BEGIN SOLUTION -->"
+    yield from _points_problems(f"question {name}", start, cell)
+
+
+def _points_problems(what: str, start: int, cell: NotebookNode) -> Iterator[tuple[int, str]]:
     points = cell.metadata.get("points")
     if not (isinstance(points, int) and points > 0):
-        yield start, f"the check of {name} needs points=1 or more"
+        yield start, f"{what} needs points=1 or more"
+
+
+def _check_problems(name: str, start: int, cell: NotebookNode) -> Iterator[tuple[int, str]]:
+    yield from _points_problems(f"the check of {name}", start, cell)
     if f"check({name})" not in cell.source:
         yield start, f"the check of {name} does not call check({name})"
 
@@ -189,6 +208,9 @@ def _metadata(options: NotebookNode) -> NotebookNode:
     elif "check" in options:
         name, points = f"check_{options['check']}", options["points"]
         metadata["nbgrader"] = {**check, "grade_id": name, "points": points}
+    elif "question" in options:
+        by_hand = {"grade_id": options["question"], "points": options["points"]}
+        metadata["nbgrader"] = {**answer, "grade": True, **by_hand}
     return NotebookNode(metadata)
 
 

@@ -21,6 +21,7 @@ from course_lib.classroom.files import find_source, lesson_sources
 from course_lib.classroom.learner import keep, untouched
 from course_lib.classroom.release import CHECK, Assignment, assignment
 
+DECIDE = ("grade", "solution", "task", "points", "schema_version")  # what nbgrader does with a cell
 MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -104,8 +105,7 @@ def _set_ids(content: dict) -> list[Finding]:
                 wrong += 1
                 cell["id"] = name = uuid4().hex[:8]
             seen[name] += 1
-    text = f"{wrong} cells had no id of their own; now they have one"
-    return [Finding(text, True)] if wrong else []
+    return [Finding(f"cells without an id of their own: {wrong}", True)] if wrong else []
 
 
 def chapter_of(path: Path, content: dict) -> Assignment:
@@ -135,6 +135,9 @@ def mend(content: dict, set_: Assignment) -> tuple[dict, list[Finding]]:
     for name in set_.points:
         answer, some = _one_answer(content["cells"], name, fresh[name])
         findings += some + _one_check(content["cells"], name, answer, fresh[CHECK + name])
+    if findings:
+        content["nbformat_minor"] = nbformat.current_nbformat_minor  # cells put back have ids
+        _set_ids(content)
     return content, findings
 
 
@@ -186,10 +189,13 @@ def _one_check(cells: list[dict], name: str, answer: dict, fresh: dict) -> list[
     if not own:
         cells.insert(_place(cells, answer) + 1, deepcopy(fresh))
         return [Finding(f"{name}: its check was gone; it is put back", True)]
-    check, findings = own[-1], []
-    for cell in own[:-1]:
-        del cell["metadata"]["nbgrader"]
-        findings.append(Finding(f"{name}: it had a second check; that is a plain cell now", True))
+    behind = [cell for cell in own if _place(cells, cell) > _place(cells, answer)]
+    check, findings = (behind or own)[0], []
+    for cell in own:
+        if cell is not check:
+            del cell["metadata"]["nbgrader"]
+            text = f"{name}: it had a second check; that is a plain cell now"
+            findings.append(Finding(text, True))
     if _place(cells, check) < _place(cells, answer):
         cells.pop(_place(cells, check))
         cells.insert(_place(cells, answer) + 1, check)
@@ -211,8 +217,8 @@ def _is_in(cell: dict, cells: list[dict]) -> bool:
 
 
 def _same(cell: dict, fresh: dict) -> bool:
-    """Whether nbgrader's metadata are the lesson's; a checksum belongs to a cell's own source."""
-    return _nbgrader(cell) | {"checksum": ""} == _nbgrader(fresh) | {"checksum": ""}
+    """Whether nbgrader takes both for the same; a checksum belongs to a cell's own source."""
+    return all(_nbgrader(cell).get(key) == _nbgrader(fresh).get(key) for key in DECIDE)
 
 
 def _parsed(cells: list[dict]) -> list[Cell]:

@@ -57,17 +57,20 @@ def assignment_of(chapter: str, cells: Sequence[Cell]) -> Assignment:
 
     Without them the library is all that the lesson itself imports.
     """
-    answers = {c.grade_id: c.source for c in cells if c.nbgrader.get("solution")}
-    points = {
-        cell.grade_id.removeprefix(CHECK): cell.nbgrader["points"]
-        for cell in cells
-        if cell.nbgrader.get("grade") and cell.grade_id.removeprefix(CHECK) in answers
-    }
+    answers = {c.grade_id: c.source for c in cells if c.kind == "code" and _is_answer(c)}
+    checks = [c for c in cells if c.nbgrader.get("grade") and c.grade_id.startswith(CHECK)]
+    names = {c.grade_id.removeprefix(CHECK): c.nbgrader["points"] for c in checks}
+    points = {name: some for name, some in names.items() if name in answers}
     given = tuple(s for c in cells if c.kind == "code" and not c.nbgrader for s in _given(c.source))
     bare = Assignment(chapter, points, given, ())
     written = {name: answers[name] for name in points if not is_blank(name, answers[name])}
     used = {source for name in written for source in blocks(bare, written, name)} or given
     return replace(bare, library=tuple(sorted({*_always(), *_imported(used)})))
+
+
+def _is_answer(cell: Cell) -> bool:
+    """Whether a check decides on it; a question that a person grades is solution and grade."""
+    return bool(cell.nbgrader.get("solution")) and not cell.nbgrader.get("grade")
 
 
 def _given(source: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unicodedata import normalize
 
@@ -24,6 +24,7 @@ from course_lib.classroom.release import CHECK, Assignment
 
 MALFORMED, REJECTED, MISSING = "MALFORMED", "REJECTED", "MISSING"
 MOST_NOTEBOOKS = 20  # of one student, that are looked into
+LONGEST_LIST = 200  # characters of a list of files
 HANDED_IN = {".ipynb", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 MOODLE = re.compile(r"(?P<student>.+_\d+)_assignsubmission_(?:file|onlinetext)(?:_(?P<file>.*))?")
 CANVAS = re.compile(r"(?P<name>[^_]+)(?:_LATE)?_(?P<id>\d+)_\d+_(?P<file>.+)")
@@ -60,7 +61,8 @@ def read_submissions(folder: Path, assignment: Assignment) -> Iterator[Submissio
         if not path.name.startswith((".", "__MACOSX")) and _is_handed_in(path):
             by_student[student_of(path.name)].append(path)
     for student in sorted(by_student):
-        yield _submission(student, by_student[student], assignment)
+        found = _submission(student, by_student[student], assignment)
+        yield replace(found, notes=tuple(map(_as_text, found.notes)))
 
 
 def student_of(name: str) -> str:
@@ -71,13 +73,22 @@ def student_of(name: str) -> str:
     >>> student_of("lovelaceada_LATE_12345_67890_05_linear_quantization-1.ipynb")
     'lovelaceada_12345'
     """
-    name = normalize("NFC", os.fsencode(name).decode("utf-8", "backslashreplace"))
+    name = normalize("NFC", _as_text(name))
     if found := MOODLE.fullmatch(name):
         return found["student"]
     if found := CANVAS.fullmatch(name):
         return f"{found['name']}_{found['id']}"
     stem, suffix = os.path.splitext(name)
     return stem if suffix.lower() in HANDED_IN and stem else name
+
+
+def _as_text(name: str) -> str:
+    """A file's name, or words with one in them, as text that can be written: Linux takes any bytes.
+
+    >>> _as_text("ad\\udcff")
+    'ad\\\\udcff'
+    """
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _is_handed_in(path: Path) -> bool:
@@ -93,9 +104,15 @@ def _submission(student: str, paths: list[Path], assignment: Assignment) -> Subm
         notebooks.sort(
             key=lambda file: (_unlike(file, assignment), len(file.path.parts), file.path)
         )
-        return _read_first(student, notebooks, assignment)
+        found = _read_first(student, notebooks, assignment)
     except Rejected as error:
         return Submission(student, {}, REJECTED, (str(error),))
+    if not found:
+        names = ", ".join(sorted(str(file.path) for file in files))[:LONGEST_LIST]
+        there_is = f"; there is: {names}" if names else ""
+        note = f"no notebook of {assignment.chapter} is there{there_is}"
+        return Submission(student, {}, MISSING, (note,))
+    return found
 
 
 def _unlike(file: File, assignment: Assignment) -> int:
@@ -106,7 +123,7 @@ def _unlike(file: File, assignment: Assignment) -> int:
     return 0 if stem == assignment.chapter else 1 if assignment.chapter in stem else 2
 
 
-def _read_first(student: str, notebooks: list[File], assignment: Assignment) -> Submission:
+def _read_first(student: str, notebooks: list[File], assignment: Assignment) -> Submission | None:
     """The first notebook with answers; else the first that is the chapter's."""
     untouched, broken = None, []
     for file in notebooks[:MOST_NOTEBOOKS]:
@@ -128,4 +145,4 @@ def _read_first(student: str, notebooks: list[File], assignment: Assignment) -> 
         return untouched
     if broken:
         return Submission(student, {}, MALFORMED, tuple(broken))
-    return Submission(student, {}, MISSING, (f"no notebook of {assignment.chapter} is there",))
+    return None

@@ -1,16 +1,21 @@
 """Predict, then reveal: a reader commits to a guess before the measurement shows.
 
 Where widgets do not run (a saved notebook, a printed page), question, choices and measurement stand
-there as plain text, and the picture with them.
+there as plain text, and the picture with them. A committed guess goes into the reader's journal and,
+if the reader says so, into the notebook: beside the text, as an entry of the type GUESS.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 from IPython.display import display
-from ipywidgets import HTML, Button, RadioButtons, VBox
+from ipywidgets import HTML, Button, Checkbox, RadioButtons, VBox
 
+from course_lib import journal
 from course_lib.plots.figure import Picture
+
+GUESS = "application/vnd.removing-redundancy.guess+json"  # question, choices, guess, measured
+KEEP = "keep my guess in this notebook: whoever gets the notebook can read it"
 
 
 def predict(
@@ -35,20 +40,37 @@ def predict(
         raise ValueError(f"choices must be at least two; got {list(choices)}")
     picture = then._repr_mimebundle_() if then else {"text/html": "", "text/plain": ""}
     labels = [str(choice) for choice in choices]
-    bundle = _widget(question, labels, str(measured), picture["text/html"])._repr_mimebundle_()
-    options, answer = " / ".join(labels), f"Measured: {measured}"
-    bundle["text/html"] = (
-        f"<p>{escape(question)} <i>{escape(options)}</i><br><b>{escape(answer)}</b></p>"
-        + picture["text/html"]
-    )
-    lines = [f"Guess: {question} {options}", answer, picture["text/plain"]]
-    bundle["text/plain"] = "\n".join(line for line in lines if line)
-    display(bundle, raw=True)
+    entry = {"question": question, "choices": labels, "measured": str(measured)}
+    shown = None
+
+    def commit(guess: str, keep: bool) -> None:
+        committed = {**entry, "guess": guess}
+        journal.append(committed)
+        if keep and shown:
+            shown.update({**view, **_as_text(committed, picture), GUESS: committed}, raw=True)
+
+    view = _widget(entry, picture["text/html"], commit)._repr_mimebundle_()
+    shown = display({**view, **_as_text(entry, picture)}, raw=True, display_id=True)
 
 
-def _widget(question: str, labels: list[str], measured: str, picture: str) -> VBox:
+def _as_text(entry: dict, picture: dict[str, str]) -> dict[str, str]:
+    """What stands where widgets do not run, as HTML and as plain text."""
+    question, options = entry["question"], " / ".join(entry["choices"])
+    answers = [f"Your guess: {entry['guess']}"] if "guess" in entry else []
+    answers.append(f"Measured: {entry['measured']}")
+    bold = "".join(f"<br><b>{escape(answer)}</b>" for answer in answers)
+    lines = [f"Guess: {question} {options}", *answers, picture["text/plain"]]
+    return {
+        "text/html": f"<p>{escape(question)} <i>{escape(options)}</i>{bold}</p>"
+        + picture["text/html"],
+        "text/plain": "\n".join(line for line in lines if line),
+    }
+
+
+def _widget(entry: dict, picture: str, committed: Callable[[str, bool], None]) -> VBox:
     """The question, the choices, a button, and room for the answer."""
-    guess = RadioButtons(options=labels, value=None, layout={"width": "max-content"})
+    guess = RadioButtons(options=entry["choices"], value=None, layout={"width": "max-content"})
+    keep = Checkbox(description=KEEP, value=False, indent=False, layout={"width": "auto"})
     commit = Button(description="Commit my guess", disabled=True, button_style="primary")
     answer = HTML()
 
@@ -56,12 +78,14 @@ def _widget(question: str, labels: list[str], measured: str, picture: str) -> VB
         commit.disabled = False
 
     def reveal(_button) -> None:
-        guess.disabled = commit.disabled = True
+        guess.disabled = keep.disabled = commit.disabled = True
+        measured = escape(entry["measured"])
         answer.value = (
-            f"<p>You guessed <b>{escape(guess.value)}</b>. Measured: <b>{escape(measured)}</b>.</p>"
-            + picture
+            f"<p>You guessed <b>{escape(guess.value)}</b>. Measured: <b>{measured}</b>.</p>" + picture
         )
+        committed(guess.value, keep.value)
 
     guess.observe(enable, names="value")
     commit.on_click(reveal)
-    return VBox([HTML(f"<b>Your guess first.</b> {escape(question)}"), guess, commit, answer])
+    title = HTML(f"<b>Your guess first.</b> {escape(entry['question'])}")
+    return VBox([title, guess, keep, commit, answer])

@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from course_lib import journal
 from course_lib.cli import main
 from course_lib.exercises.engine import progress
 from course_lib.exercises.engine.judge import FAILED, PASSED, Verdict
@@ -11,7 +12,7 @@ from course_lib.exercises.engine.judge import FAILED, PASSED, Verdict
 @pytest.fixture
 def file(tmp_path, monkeypatch):
     path = tmp_path / "folder" / "progress.jsonl"
-    monkeypatch.setattr(progress, "progress_file", lambda: path)
+    monkeypatch.setattr(journal, "journal_file", lambda: path)
     return path
 
 
@@ -64,13 +65,13 @@ def test_other_tools_spoil_nothing(file, spoil):
 
 def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(progress, "progress_file", lambda: tmp_path / "file" / "progress.jsonl")
+    monkeypatch.setattr(journal, "journal_file", lambda: tmp_path / "file" / "progress.jsonl")
     record("a", PASSED)
     assert progress.latest() == {}
 
 
 def _many(path, name):
-    progress.progress_file = lambda: path
+    journal.journal_file = lambda: path
     for _ in range(200):
         record(name, PASSED)
 
@@ -90,3 +91,11 @@ def test_two_kernels_at_once_lose_nothing(file):
 def test_the_command_says_where_it_is_kept(file, capsys):
     assert main(["progress"]) == 0
     assert f"kept in {file}\n" in capsys.readouterr().out
+
+
+def test_inside_nbgrader_nothing_is_read_or_written(file, monkeypatch):
+    record("a", PASSED)
+    kept = file.read_bytes()
+    monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+    record("b", PASSED)
+    assert progress.latest() == {} and file.read_bytes() == kept
