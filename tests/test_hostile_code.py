@@ -374,7 +374,8 @@ def test_hostile_12_reads_tests_and_solutions(sandbox):
     there = [str(path) for path in places if path.exists()]
     assert len(there) > 6
     look = f"import os\ndef look():\n    return [p for p in {there} if os.path.exists(p)]"
-    inside = [p for p in there if Path(sys.prefix).is_relative_to(p)]  # the way to Python itself
+    pythons = [Path(sys.prefix), Path(sys.base_prefix)]  # the way to Python itself is there
+    inside = [p for p in there if any(python.is_relative_to(p) for python in pythons)]
     assert told(sandbox, look) == inside
     look = """
     import os
@@ -382,7 +383,7 @@ def test_hostile_12_reads_tests_and_solutions(sandbox):
         found = []
         for folder, folders, files in os.walk("/"):
             folders[:] = [f for f in folders if folder != "/" or f not in ("usr", "sys", "dev")]
-            folders[:] = [f for f in folders if f not in ("torch", "python3.11", "transformers")]
+            folders[:] = [f for f in folders if not f.startswith("python3.")]
             found += [f for f in files if f.startswith("05_linear")]
             found += [f for f in folders if f in ("solutions", "linear_quantization", ".git")]
         return found
@@ -867,6 +868,7 @@ def test_hostile_leaves_to_the_next_job(sandbox, what):
     assert told(sandbox, start + f"def look(): return bool({NEXT[what]})") is False
 
 
+@pytest.mark.skipif(os.name == "posix" and os.getuid() != 0, reason="root alone may look into it")
 def test_hostile_reads_the_other_jobs_answers(sandbox):
     """The warm process, from which every job is copied, never held a job."""
     mark = "".join(f"{n:03x}" for n in range(400, 600))

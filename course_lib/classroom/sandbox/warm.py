@@ -186,10 +186,11 @@ def _watch(pid: int, steps: int, task: dict, proc: int | None, ours: set[str]) -
         if process in ready:
             return {"code": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}
         if steps in ready:
-            if not os.read(steps, 1):
+            begun = len(os.read(steps, 4096))
+            if not begun:
                 watched.remove(steps)
             elif left > 0:
-                left, deadline = left - 1, time.monotonic() + time_for_one
+                left, deadline = left - begun, time.monotonic() + time_for_one
         if time.monotonic() > deadline:
             return {"limit": "TIMEOUT"}
         if _memory(proc, _processes(proc) - ours) > most:
