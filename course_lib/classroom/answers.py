@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from course_lib.classroom.cells import Cell
+from course_lib.classroom.parsing import parse
 
 if TYPE_CHECKING:
     from course_lib.classroom.release import Assignment
@@ -143,7 +144,7 @@ def _statements(source: str) -> list[ast.stmt] | None:
     if len(source) > LONGEST:
         return None
     try:
-        return ast.parse(source).body
+        return parse(source).body
     except NO_PYTHON:
         return None
 

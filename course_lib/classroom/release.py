@@ -12,6 +12,7 @@ import course_lib
 from course_lib.classroom.answers import blocks, is_blank
 from course_lib.classroom.cells import Cell, parse_notebook
 from course_lib.classroom.files import SOLUTIONS, UNTOUCHED, find_source
+from course_lib.classroom.parsing import parse
 
 LIBRARY = Path(course_lib.__file__).parent
 ALWAYS = ("device", "models", "data")  # rooms of course_lib that any answer may import
@@ -75,7 +76,7 @@ def _is_answer(cell: Cell) -> bool:
 def _given(source: str) -> Iterator[str]:
     """A cell's statements that an answer may stand on, decorators included."""
     lines = source.split("\n")
-    for node in ast.parse(source).body:
+    for node in parse(source).body:
         if isinstance(node, GIVEN):
             first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
             yield "\n".join(lines[first - 1 : node.end_lineno])
@@ -83,7 +84,7 @@ def _given(source: str) -> Iterator[str]:
 
 def _imported(sources: Iterable[str]) -> Iterator[str]:
     """The modules of course_lib that some sources import, but for the exercises."""
-    for node in (node for source in sources for node in ast.walk(ast.parse(source))):
+    for node in (node for source in sources for node in ast.walk(parse(source))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

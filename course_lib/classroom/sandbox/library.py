@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from course_lib.classroom.parsing import parse
+
 COURSE = Path(__file__).resolve().parent.parent.parent
 CHILD = ("course_lib.exercises.engine.run", "course_lib.classroom.sandbox.warm")
 INPUTS = tuple(f"course_lib.models.{name}" for name in ("awkward", "digits_mlp", "llama"))
@@ -32,7 +34,7 @@ def build_library(folder: Path, library: Sequence[str], withheld: Collection[str
         ValueError: there is no such module.
     """
     wanted = closure([*_modules(library), *INPUTS])
-    trees = {name: ast.parse(_file(name).read_text("utf-8")) for name in wanted}
+    trees = {name: parse(_file(name).read_text("utf-8")) for name in wanted}
     free = set(withheld) - {name for tree in trees.values() for name in _used(tree, withheld)}
     for name in closure(CHILD) | wanted:
         text = _file(name).read_text("utf-8")
@@ -59,7 +61,7 @@ def closure(modules: Iterable[str]) -> set[str]:
         name = open_ones.pop()
         if name not in found:
             found.add(name)
-            open_ones += _imports(ast.parse(_file(name).read_text("utf-8")))
+            open_ones += _imports(parse(_file(name).read_text("utf-8")))
     return found
 
 
@@ -108,7 +110,7 @@ def _used(tree: ast.Module, names: Collection[str]) -> set[str]:
 def _without(text: str, names: Collection[str]) -> str:
     """The text, its top functions of these names raising."""
     lines = text.split("\n")
-    for node in reversed(ast.parse(text).body):
+    for node in reversed(parse(text).body):
         if isinstance(node, ast.FunctionDef) and node.name in names:
             body = "    " + WITHHELD.format(name=node.name)
             lines[node.body[0].lineno - 1 : node.end_lineno] = [body]
