@@ -73,7 +73,7 @@ def grade(arguments: argparse.Namespace) -> int:
     try:
         summary = grade_folder(arguments.submissions, arguments.out, Wishes(**wishes))
     except ImportError:
-        return _complain(CLASSROOM)
+        return _complain("--scheduler needs Dask's distributed. To get it: make lab")
     except (LookupError, ValueError, WeakSandbox) as error:
         return _complain(error)
     except OSError as error:

@@ -18,6 +18,7 @@ from course_lib.classroom.gradebook import (
     key,
     tier_here,
 )
+from course_lib.classroom.sandbox import Reply, SandboxError
 
 TERMS = Terms(TOY, SEED, "none")
 
@@ -200,6 +201,17 @@ def test_a_sandbox_that_broke_is_closed_and_not_used_again(tmp_path, sandboxes):
     grades = run(given, tmp_path, graded, jobs=1)
     assert isinstance(grades["ada"], RuntimeError) and grades["bob"].points == 1
     assert sandboxes.closed == sandboxes.made[:1] and len(sandboxes.made) == 2
+
+
+def test_a_sandbox_that_cannot_run_anything_is_no_students_fault(tmp_path, sandboxes, monkeypatch):
+    def run(self, job):
+        return Reply("CRASHED", printed="PermissionError: [Errno 13]")
+
+    monkeypatch.setattr(sandboxes, "run", run)
+    grades = dict(grade_all(a_class(2), TERMS, tmp_path, 1))
+    assert [type(one) for one in grades.values()] == [SandboxError] * 2
+    assert "PermissionError" in str(grades["s000"]) and not list((tmp_path / STORE).iterdir())
+    assert sandboxes.closed == sandboxes.made
 
 
 def test_a_weak_sandbox_is_refused_unless_asked_for(monkeypatch):

@@ -15,7 +15,7 @@ from in_process import RIGHT, SEED, WRONG, run_here, write_submission
 
 from course_lib.classroom import gradebook, grading
 from course_lib.classroom.files import ROOT
-from course_lib.classroom.grade import Grade, from_json
+from course_lib.classroom.grade import from_json
 from course_lib.classroom.grading import Wishes, chapter_of, grade_folder
 from course_lib.cli import main
 
@@ -216,5 +216,10 @@ def test_a_killed_run_resumes_and_loses_nothing(tmp_path):
     }
 
 
-def test_a_grade_without_results_stands_for_none(tmp_path):
-    assert grading._written(tmp_path, "ada") == Grade("ada", "", ())
+def test_the_table_holds_all_grades_of_the_folder(folder, tmp_path, without_sandbox):
+    out = tmp_path / "grades"
+    grade_folder(folder, out, STRONG)
+    write_submission(tmp_path / "late" / "zoe.ipynb", to_uint8=RIGHT)
+    assert grade_folder(tmp_path / "late", out, Wishes(chapter="05")).graded == 1
+    with (out / "grades.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert {row["student"] for row in csv.DictReader(file)} == {"'=bob", "ada", "eve", "zoe"}

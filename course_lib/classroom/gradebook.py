@@ -20,8 +20,16 @@ from typing import Any
 from course_lib.classroom.grade import Grade, as_json, from_json, grade
 from course_lib.classroom.grade_files import write_whole
 from course_lib.classroom.release import Assignment
-from course_lib.classroom.sandbox import WEAK, Sandbox, best_tier
+from course_lib.classroom.sandbox import (
+    WEAK,
+    Job,
+    Sandbox,
+    SandboxError,
+    best_tier,
+    pack_cases,
+)
 from course_lib.classroom.submission import Submission
+from course_lib.exercises.engine.spec import Case
 from course_lib.places import CHECKOUT
 
 STORE = ".graded"  # in the folder of the grades: KEY.json
@@ -156,13 +164,27 @@ def _sandbox(terms: Terms) -> Iterator[Sandbox]:
     try:
         sandbox = free.get_nowait()
     except Empty:
-        sandbox = Sandbox(*how)
+        sandbox = _proven(Sandbox(*how))
     try:
         yield sandbox
     except BaseException:
         sandbox.close()
         raise
     free.put(sandbox)
+
+
+def _proven(sandbox: Sandbox) -> Sandbox:
+    """A new sandbox that runs an answer as it should; else what it does wrong is nobody's answer.
+
+    Raises:
+        SandboxError: it does not; it is closed.
+    """
+    cases = pack_cases([Case("three", {"x": 3})])
+    reply = sandbox.run(Job(("def double(x):\n    return 2 * x",), "double", cases, 60.0))
+    if [one.value for one in reply.outcomes] != [6]:
+        sandbox.close()
+        raise SandboxError(f"a sandbox cannot run 2 * 3: {reply.status} {reply.printed[-300:]}")
+    return sandbox
 
 
 def tier_here(weak_too: bool) -> str:

@@ -83,16 +83,14 @@ def grade_folder(folder: Path, out: Path, wishes: Wishes) -> Summary:
         terms = Terms(what, settings["seed"], tier)
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / SETTINGS, json.dumps(settings))
-        summary, students = Summary(out, tier), []
+        summary = Summary(out, tier)
         submissions = read_submissions(folder, what)
         grades = grade_all(submissions, terms, out, jobs, call)
         # No bar where it would be written to a file.
         bar = tqdm(grades, "grading", _count(folder), unit=" submissions", disable=None)
         for student, made in bar:
-            students.append(student)
             _record(summary, student, made, wishes)
-    grades = (_written(out, student) for student in sorted(students))
-    write_csv(out / "grades.csv", grades, what.points)
+    write_csv(out / "grades.csv", _all_grades(summary), what.points)
     return summary
 
 
@@ -110,16 +108,23 @@ def _record(summary: Summary, student: str, made: Grade | Exception, wishes: Wis
         summary.graded += 1
         summary.unread.update(filter(None, [made.status]))
     else:
-        (summary.out / folder_name(student) / "grade.json").unlink(missing_ok=True)
+        for file in ("grade.json", "report.html"):
+            (summary.out / folder_name(student) / file).unlink(missing_ok=True)
         summary.lost[student] = f"{type(made).__name__}: {made}".partition("\n")[0]
 
 
-def _written(out: Path, student: str) -> Grade:
-    """The grade that was written, one without results where there is none."""
-    try:
-        return from_json((out / folder_name(student) / "grade.json").read_text("ascii"))
-    except OSError:
-        return Grade(student, "", ())
+def _all_grades(summary: Summary) -> Iterator[Grade]:
+    """All grades in the folder, by student, one after the other; without results where one is lost.
+
+    Those of an earlier run are among them, as they are in the class's report.
+    """
+    paths = {_read(path).student: path for path in summary.out.glob("*/grade.json")}
+    for student in sorted({*paths, *summary.lost}):
+        yield _read(paths[student]) if student in paths else Grade(student, "", ())
+
+
+def _read(path: Path) -> Grade:
+    return from_json(path.read_text("ascii"))
 
 
 @contextmanager

@@ -5,17 +5,19 @@ own code on the learner's own machine, so nothing shuts it in.
 """
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from course_lib.classroom.answers import find_answers
 from course_lib.classroom.cells import Cell, Malformed, parse_notebook
 from course_lib.classroom.check import CellResult, NotANotebook
+from course_lib.classroom.files import lesson_sources
 from course_lib.classroom.grade import Grade, grade
 from course_lib.classroom.grade_files import as_junit, write_whole
 from course_lib.classroom.release import CHECK, assignment
 from course_lib.classroom.sandbox import WEAK, Sandbox
 from course_lib.classroom.submission import Submission
-from course_lib.exercises.engine.catalogue import by_chapter
+from course_lib.exercises.engine.catalogue import all_exercises, by_chapter
 from course_lib.exercises.engine.judge import FAILED, NOT_ATTEMPTED, PASSED, Verdict
 from course_lib.exercises.engine.progress import record as keep
 
@@ -42,8 +44,11 @@ def check_answers(
     what = assignment(_chapter(notebook, cells))
     answers, notes = find_answers(what, cells)
     submission = Submission(notebook.stem, answers, notes=tuple(notes))
-    with Sandbox(what.library, WEAK[0], tuple(what.points)) as sandbox:
-        made = grade(submission, what, SEED, sandbox.run)
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(Sandbox, what.library, WEAK[0], tuple(what.points))
+        all_exercises()  # meanwhile: either takes seconds
+        with starting.result() as sandbox:
+            made = grade(submission, what, SEED, sandbox.run)
     if junit:
         write_whole(junit, as_junit(made))
     if record:
@@ -52,13 +57,14 @@ def check_answers(
 
 
 def _chapter(notebook: Path, cells: list[Cell]) -> str:
-    """The chapter whose exercises and checks are in the cells; else the one of the file's name."""
+    """The chapter of the file's name, else the one whose exercises and checks are in the cells."""
+    if notebook.stem in {path.stem for path in lesson_sources()}:
+        return notebook.stem
     names = {cell.grade_id.removeprefix(CHECK) for cell in cells}
     chapters = {name: {one.name for one in ones} for name, ones in by_chapter().items()}
     found = Counter({name: len(names & exercises) for name, exercises in chapters.items()})
     chapter, count = found.most_common(1)[0]
-    chapter = chapter if count else notebook.stem
-    if chapter not in chapters:
+    if not count:
         raise NotANotebook(
             f"{notebook.name} holds no exercise of the course; --all runs the whole notebook"
         )

@@ -5,8 +5,8 @@ bubblewrap  Linux. The child sees the system's programs, Python and its packages
             around every job.
 container   a command that you configure, for one job each: COURSE_SANDBOX names it up to and with
             the image, such as "podman run --rm -i --network none --read-only --tmpfs /tmp
-            --cap-drop all --pids-limit 64 --memory 3g -v {library}:{library}:ro my-image". The
-            image holds `python` with the course's packages, and not the course.
+            --cap-drop all --pids-limit 64 --memory 3g -v {library}:{library}:ro my-image". Its
+            image holds `python` with the course's packages, `env`, `timeout`; not the course.
 process     anywhere. Keeps accidents apart, not attacks.
 """
 
@@ -42,15 +42,25 @@ def forks(tier: str) -> bool:
     return tier == "bubblewrap" or (tier == "process" and sys.platform == "linux")
 
 
-def command(tier: str, folder: Path, *arguments: str, module: str = WARM) -> list[str]:
-    """The command line of a child that runs `module`; `folder` holds the library."""
+def command(
+    tier: str, folder: Path, *arguments: str, module: str = WARM, seconds: float = 0
+) -> list[str]:
+    """The command line of a child that runs `module`.
+
+    Args:
+        tier: one of TIERS.
+        folder: where the library is.
+        arguments: the module's.
+        seconds: after which a container ends itself: ending its client would not.
+    """
     python = [sys.executable, "-s", "-P", "-m", module, *arguments]
     if tier == "process":
         return python
     if tier == "container":
         words = shlex.split(os.environ[CONTAINER].format(library=folder))
         variables = [f"{name}={value}" for name, value in environment(folder).items()]
-        return [*words, "env", *variables, "python", *python[1:]]
+        words += ["env", *variables, "timeout", "-s", "KILL", f"{seconds:.0f}"]
+        return [*words, "python", *python[1:]]
     return [*_bubblewrap(folder), *python]
 
 

@@ -168,15 +168,19 @@ class Sandbox:
 
     def _once(self, task: IO, message: IO, printed: IO, longest: float) -> dict:
         """A child for this job alone."""
-        line = command(self.tier, self._path, "once", *self.library)
+        longest, began = START_SECONDS + longest, time.monotonic()
+        line = command(self.tier, self._path, "once", *self.library, seconds=longest)
+        if os.name == "posix":  # neither file may grow for ever, whoever writes into it
+            line = ["sh", "-c", f'ulimit -f {2 * MOST_BYTES // 512}; exec "$@"', "sh", *line]
         with subprocess.Popen(
             line, stdin=task, stdout=message, stderr=printed, env=self._environment()
         ) as child:
             try:
-                return {"code": child.wait(START_SECONDS + longest)}
+                code = child.wait(longest + SPARE_SECONDS)
             except subprocess.TimeoutExpired:
                 child.kill()
-                return {"limit": names.TIMEOUT}
+        late = time.monotonic() - began > longest
+        return {"limit": names.TIMEOUT} if late else {"code": code}
 
     def _environment(self) -> dict[str, str] | None:
         """A container's client needs our own variables; it does not hand them on."""
