@@ -19,7 +19,7 @@ from typing import Any
 
 from course_lib.classroom.grade import Grade, as_json, from_json, grade
 from course_lib.classroom.grade_files import write_whole
-from course_lib.classroom.release import Assignment
+from course_lib.classroom.release import Assignment, withheld
 from course_lib.classroom.sandbox import (
     Job,
     Sandbox,
@@ -153,7 +153,7 @@ def _close(free: SimpleQueue) -> None:
 @contextmanager
 def _sandbox(terms: Terms) -> Iterator[Sandbox]:
     """A free sandbox, or a new one. One that failed itself is not used again."""
-    how = terms.assignment.library, terms.tier, tuple(terms.assignment.points)
+    how = terms.assignment.library, terms.tier, withheld(terms.assignment)
     free = _free(*how)
     try:
         sandbox = free.get_nowait()

@@ -14,7 +14,7 @@ from course_lib.classroom.check import CellResult, NotANotebook
 from course_lib.classroom.files import lesson_sources
 from course_lib.classroom.grade import Grade, grade
 from course_lib.classroom.grade_files import as_junit, write_whole
-from course_lib.classroom.release import CHECK, assignment
+from course_lib.classroom.release import CHECK, assignment, withheld
 from course_lib.classroom.sandbox import WEAK, Sandbox
 from course_lib.classroom.submission import Submission
 from course_lib.exercises.engine.catalogue import all_exercises, by_chapter
@@ -45,7 +45,7 @@ def check_answers(
     answers, notes = find_answers(what, cells)
     submission = Submission(notebook.stem, answers, notes=tuple(notes))
     with ThreadPoolExecutor(1) as pool:
-        starting = pool.submit(Sandbox, what.library, WEAK[0], tuple(what.points))
+        starting = pool.submit(Sandbox, what.library, WEAK[0], withheld(what))
         all_exercises()  # meanwhile: either takes seconds
         with starting.result() as sandbox:
             made = grade(submission, what, SEED, sandbox.run)

@@ -73,6 +73,25 @@ def _is_answer(cell: Cell) -> bool:
     return bool(cell.nbgrader.get("solution")) and not cell.nbgrader.get("grade")
 
 
+def withheld(what: Assignment) -> tuple[str, ...]:
+    """The exercises whose functions a graded answer does not find in the library.
+
+    They are all of the chapter's but those that one of its model answers imports. In an edition
+    without model answers nobody knows these, and nothing is withheld.
+
+    >>> withheld(assignment("00"))
+    ('count_parameters', 'packed_bytes', 'bits_per_byte')
+    """
+    path = SOLUTIONS / f"{what.chapter}.ipynb"
+    cells = parse_notebook(path.read_bytes()) if path.is_file() else []
+    answers = {c.grade_id: c.source for c in cells if c.grade_id in what.points}
+    used = {source for name in answers for source in blocks(what, answers, name)}
+    nodes = (node for source in used for node in ast.walk(parse(source)))
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    free = {one.name for node in imports if "course_lib" in node.module for one in node.names}
+    return tuple(name for name in what.points if answers and name not in free)
+
+
 def _given(source: str) -> Iterator[str]:
     """A cell's statements that an answer may stand on, decorators included."""
     lines = source.split("\n")
