@@ -30,13 +30,13 @@ from pathlib import Path
 import nbformat
 import psutil
 
-from course_lib.classroom.cells import parse_notebook
 from course_lib.classroom.files import ROOT, SOLUTIONS, find_source
-from course_lib.classroom.grade import Grade, from_json
+from course_lib.classroom.grading.grade import Grade, from_json
+from course_lib.classroom.grading.sandbox import WEAK, best_tier
 from course_lib.classroom.handout import release
 from course_lib.classroom.learner import untouched
 from course_lib.classroom.release import assignment
-from course_lib.classroom.sandbox import WEAK, best_tier
+from course_lib.classroom.submissions.cells import parse_notebook
 
 CHAPTER, SEED, TARGET = "05_linear_quantization", 2026, "to_uint8"
 KINDS = ("right",) * 9 + ("wrong",) * 6 + ("blank",) * 3 + ("hostile",) * 2

@@ -48,7 +48,7 @@ def check(arguments: argparse.Namespace) -> int:
     """run the answers of a notebook and say how each exercise stands"""
     from course_lib.classroom.check import NotANotebook, as_json, missing_checks, run_nbval, table
     from course_lib.classroom.files import find_notebook, is_solved
-    from course_lib.classroom.quick_check import check_answers
+    from course_lib.classroom.grading.quick_check import check_answers
 
     try:
         notebook = find_notebook(arguments.notebook)
@@ -66,8 +66,8 @@ def check(arguments: argparse.Namespace) -> int:
 
 def grade(arguments: argparse.Namespace) -> int:
     """grade a folder of submissions in sandboxes; a second run grades only what changed"""
-    from course_lib.classroom.executor import WeakSandbox
-    from course_lib.classroom.grading import Wishes, grade_folder
+    from course_lib.classroom.grading.command import Wishes, grade_folder
+    from course_lib.classroom.grading.executor import WeakSandbox
 
     wishes = {name: vars(arguments)[name] for name in Wishes.__dataclass_fields__}
     try:
@@ -128,7 +128,7 @@ def preflight(arguments: argparse.Namespace) -> int:
     """say what would cost notebooks points, and mend what can be mended"""
     try:
         from course_lib.classroom.files import find_notebook
-        from course_lib.classroom.preflight import preflight as look_through
+        from course_lib.classroom.submissions.preflight import preflight as look_through
 
         found = [look_through(find_notebook(name)) for name in arguments.notebooks]
     except ImportError:
@@ -162,8 +162,8 @@ def build(arguments: argparse.Namespace) -> int:
 
 def report(arguments: argparse.Namespace) -> int:
     """show what a class got wrong, hardest first: class.html beside the grades"""
-    from course_lib.classroom.class_page import class_page
-    from course_lib.classroom.class_report import read_grades
+    from course_lib.classroom.reports.class_page import class_page
+    from course_lib.classroom.reports.class_report import read_grades
 
     page = arguments.folder / "class.html"
     try:
@@ -176,9 +176,9 @@ def report(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     """write points into the gradebook file that Canvas or Moodle exported, all else as it was"""
-    from course_lib.classroom.class_report import read_grades
-    from course_lib.classroom.csv_cells import NotACsvFile
-    from course_lib.classroom.export import fill, summary
+    from course_lib.classroom.reports.class_report import read_grades
+    from course_lib.classroom.reports.csv_cells import NotACsvFile
+    from course_lib.classroom.reports.export import fill, summary
 
     system = "canvas" if arguments.canvas else "moodle"
     file = arguments.canvas or arguments.moodle

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
+from course_lib.classroom.grading.sandbox import Job, Reply
+from course_lib.classroom.grading.sandbox.job import unpack_cases
 from course_lib.classroom.release import Assignment
-from course_lib.classroom.sandbox import Job, Reply
-from course_lib.classroom.sandbox.job import unpack_cases
-from course_lib.classroom.submission import Submission
+from course_lib.classroom.submissions.submission import Submission
 from course_lib.exercises.engine.run import run
 
 SEED = 7

@@ -4,7 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from course_lib.classroom.answers import (
+from course_lib.classroom.files import SOLUTIONS, lesson_sources
+from course_lib.classroom.learner import untouched
+from course_lib.classroom.release import Assignment, assignment
+from course_lib.classroom.submissions.answers import (
     LONGEST,
     blocks,
     find_answers,
@@ -12,10 +15,7 @@ from course_lib.classroom.answers import (
     names,
     without_magics,
 )
-from course_lib.classroom.cells import Cell, parse_notebook
-from course_lib.classroom.files import SOLUTIONS, lesson_sources
-from course_lib.classroom.learner import untouched
-from course_lib.classroom.release import Assignment, assignment
+from course_lib.classroom.submissions.cells import Cell, parse_notebook
 
 LESSONS = [path.stem for path in lesson_sources()]
 GIVEN = (

@@ -6,9 +6,9 @@ import zipfile
 
 import pytest
 
-from course_lib.classroom import archive
-from course_lib.classroom.archive import DIRECTORY, MOST_FILES, Rejected, files_in
-from course_lib.classroom.cells import LARGEST
+from course_lib.classroom.submissions import archive
+from course_lib.classroom.submissions.archive import DIRECTORY, MOST_FILES, Rejected, files_in
+from course_lib.classroom.submissions.cells import LARGEST
 
 posix = pytest.mark.skipif(os.name != "posix", reason="Windows makes no such files")
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from submitted import notebook
 
-from course_lib.classroom.cells import LARGEST, MOST_CODE, Malformed, parse_notebook
+from course_lib.classroom.submissions.cells import LARGEST, MOST_CODE, Malformed, parse_notebook
 
 
 def with_cells(*cells) -> bytes:

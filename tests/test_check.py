@@ -183,7 +183,7 @@ def test_verdict_and_diagnosis(text, verdict, diagnosis):
 
 
 PATHS = {  # the options of `course check` -> what does it
-    (): "course_lib.classroom.quick_check.check_answers",
+    (): "course_lib.classroom.grading.quick_check.check_answers",
     ("--all",): "course_lib.classroom.check.run_nbval",
 }
 either_path = pytest.mark.parametrize(("options", "does_it"), PATHS.items())

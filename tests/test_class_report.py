@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from jupyterlab import CHROMIUM, CONTRAST_RATIO, browser_page
 from test_grade_pages import Reader
 
-from course_lib.classroom.class_page import class_page
-from course_lib.classroom.class_report import (
+from course_lib.classroom.grading.grade import Grade, Result, as_json
+from course_lib.classroom.grading.sandbox import BAD_TYPE, STATUSES, TIMEOUT
+from course_lib.classroom.reports.class_page import class_page
+from course_lib.classroom.reports.class_report import (
     Guessed,
     bare_source,
     guessed,
@@ -17,9 +19,7 @@ from course_lib.classroom.class_report import (
     tally,
     worst,
 )
-from course_lib.classroom.grade import Grade, Result, as_json
-from course_lib.classroom.sandbox import BAD_TYPE, STATUSES, TIMEOUT
-from course_lib.classroom.submission import MALFORMED
+from course_lib.classroom.submissions.submission import MALFORMED
 from course_lib.cli import main
 from course_lib.exercises.engine.catalogue import find
 from course_lib.exercises.engine.judge import FAILED, NOT_ATTEMPTED, PASSED

@@ -8,12 +8,12 @@ import time
 import pytest
 from in_process import RIGHT, SEED, WRONG
 
-from course_lib.classroom import executor as module
-from course_lib.classroom.executor import WeakSandbox, executor
-from course_lib.classroom.gradebook import STORE, Terms, grade_all, graded
+from course_lib.classroom.grading import executor as module
+from course_lib.classroom.grading.executor import WeakSandbox, executor
+from course_lib.classroom.grading.gradebook import STORE, Terms, grade_all, graded
+from course_lib.classroom.grading.sandbox import best_tier
 from course_lib.classroom.release import assignment
-from course_lib.classroom.sandbox import best_tier
-from course_lib.classroom.submission import Submission
+from course_lib.classroom.submissions.submission import Submission
 
 COUNT = 24
 
@@ -71,7 +71,7 @@ def test_a_worker_killed_midway_costs_nothing(local_cluster, tmp_path):
 
 
 def test_weak_workers_are_refused(local_cluster, monkeypatch):
-    monkeypatch.setattr("course_lib.classroom.executor.WEAK", (best_tier(),))
+    monkeypatch.setattr("course_lib.classroom.grading.executor.WEAK", (best_tier(),))
     with (
         pytest.raises(WeakSandbox),
         executor(0, local_cluster.scheduler_address, weak_too=False),
@@ -82,7 +82,7 @@ def test_weak_workers_are_refused(local_cluster, monkeypatch):
 def test_a_worker_of_another_version_is_refused(local_cluster, monkeypatch):
     ours = os.getpid()
     monkeypatch.setattr(
-        "course_lib.classroom.executor.course_version", lambda: str(os.getpid() == ours)
+        "course_lib.classroom.grading.executor.course_version", lambda: str(os.getpid() == ours)
     )
     with (
         pytest.raises(ValueError, match="not this version of the course"),

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_lib.classroom.class_report import read_grades
-from course_lib.classroom.csv_cells import NotACsvFile, decode, encode, read_table
-from course_lib.classroom.export import NotAGradebook, fill, summary
-from course_lib.classroom.grade import Grade, Result, as_json
+from course_lib.classroom.grading.grade import Grade, Result, as_json
+from course_lib.classroom.reports.class_report import read_grades
+from course_lib.classroom.reports.csv_cells import NotACsvFile, decode, encode, read_table
+from course_lib.classroom.reports.export import NotAGradebook, fill, summary
 from course_lib.cli import main
 
 CHAPTER = "05_linear_quantization"

@@ -7,10 +7,10 @@ import pytest
 import torch
 from in_process import RIGHT, SEED, STUB, TOY, WRONG, run_here, submission
 
-from course_lib.classroom import grade as module
-from course_lib.classroom.grade import as_json, from_json, grade
-from course_lib.classroom.sandbox import BAD_TYPE, PROTOCOL_ERROR, TIMEOUT, Reply
-from course_lib.classroom.submission import Submission
+from course_lib.classroom.grading import grade as module
+from course_lib.classroom.grading.grade import as_json, from_json, grade
+from course_lib.classroom.grading.sandbox import BAD_TYPE, PROTOCOL_ERROR, TIMEOUT, Reply
+from course_lib.classroom.submissions.submission import Submission
 from course_lib.exercises.engine import run as engine
 from course_lib.exercises.engine.catalogue import find
 from course_lib.exercises.engine.judge import FAILED, NOT_ATTEMPTED, PASSED

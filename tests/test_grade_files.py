@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_lib.classroom.grade import Grade, Result, from_json
-from course_lib.classroom.grade_files import (
+from course_lib.classroom.grading.grade import Grade, Result, from_json
+from course_lib.classroom.grading.grade_files import (
     COLUMNS,
     as_gradescope,
     as_junit,
@@ -133,7 +133,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     def crash(*_):
         raise OSError("the power went")
 
-    monkeypatch.setattr("course_lib.classroom.grade_files.os.replace", crash)
+    monkeypatch.setattr("course_lib.classroom.grading.grade_files.os.replace", crash)
     with pytest.raises(OSError):
         write_whole(path, "new")
     assert path.read_text() == "old"

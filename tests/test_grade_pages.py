@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jupyterlab import CHROMIUM, browser_page
 
-from course_lib.classroom.grade import Grade, Result
-from course_lib.classroom.grade_pages import IN_WORDS, TIERS, guesses, student_page
-from course_lib.classroom.report_html import LONGEST, likely_cause, shown
-from course_lib.classroom.sandbox import STATUSES, WEAK
-from course_lib.classroom.submission import MALFORMED, MISSING, REJECTED
+from course_lib.classroom.grading.grade import Grade, Result
+from course_lib.classroom.grading.sandbox import STATUSES, WEAK
+from course_lib.classroom.reports.grade_pages import IN_WORDS, TIERS, guesses, student_page
+from course_lib.classroom.reports.report_html import LONGEST, likely_cause, shown
+from course_lib.classroom.submissions.submission import MALFORMED, MISSING, REJECTED
 from course_lib.exercises.engine.catalogue import find
 from course_lib.exercises.engine.judge import FAILED, NOT_ATTEMPTED, PASSED, judge
 from course_lib.exercises.engine.run import run

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from in_process import RIGHT, SEED, STUB, TOY, WRONG, run_here, submission
 
-from course_lib.classroom import gradebook
-from course_lib.classroom.grade import grade
-from course_lib.classroom.gradebook import (
+from course_lib.classroom.grading import gradebook
+from course_lib.classroom.grading.grade import grade
+from course_lib.classroom.grading.gradebook import (
     STORE,
     Terms,
     course_version,
@@ -16,7 +16,7 @@ from course_lib.classroom.gradebook import (
     graded,
     key,
 )
-from course_lib.classroom.sandbox import Reply, SandboxError
+from course_lib.classroom.grading.sandbox import Reply, SandboxError
 
 TERMS = Terms(TOY, SEED, "none")
 

@@ -18,7 +18,7 @@ import hypothesis
 import pytest
 import torch
 
-from course_lib.classroom.sandbox import (
+from course_lib.classroom.grading.sandbox import (
     BAD_TYPE,
     CRASHED,
     EXITED,
@@ -243,7 +243,7 @@ def test_hostile_08_returns_what_is_not_finite(sandbox, value):
 
 FORGE = """
 import os
-from course_lib.classroom.sandbox.wire import encode
+from course_lib.classroom.grading.sandbox.wire import encode
 from course_lib.exercises.engine.run import Outcome
 from course_lib.exercises.engine.values import plain
 def write(data, files=range(3, 256)):
@@ -347,7 +347,7 @@ def test_hostile_a_patched_encoder(sandbox):
     source = """
     import torch
     from course_lib.exercises.engine import run, values
-    from course_lib.classroom.sandbox import answer, wire
+    from course_lib.classroom.grading.sandbox import answer, wire
     values.plain = run.plain = lambda *a: "whatever you expect"
     answer.encode = lambda outcomes, text="", ended="": wire.encode(outcomes, "passed")
     def double(x):

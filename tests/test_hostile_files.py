@@ -15,7 +15,7 @@ import pytest
 from submitted import CHAPTER, NAMES, cell, code, notebook, save
 
 from course_lib.classroom.release import assignment
-from course_lib.classroom.submission import (
+from course_lib.classroom.submissions.submission import (
     MALFORMED,
     REJECTED,
     Submission,
@@ -114,7 +114,7 @@ def test_hostile_34_a_bomb_of_many_small_ones_is_not_unpacked(folder):
     with zipfile.ZipFile(folder / "m.zip", "w", zipfile.ZIP_DEFLATED) as file:
         for number in range(900):
             file.writestr(f"{number}.bin", noise)
-    with patch("course_lib.classroom.archive.MOST_BYTES", 100_000_000):
+    with patch("course_lib.classroom.submissions.archive.MOST_BYTES", 100_000_000):
         assert "unpacked it takes more than 100 MB" in rejected(folder)
 
 
@@ -284,7 +284,9 @@ def test_hostile_code_is_never_run_by_reading_it(folder, tmp_path):
 def test_hostile_a_hundred_notebooks_are_not_all_read(folder):
     for number in range(100):
         save(notebook(False), folder / "m" / f"{number}.ipynb")
-    with patch("course_lib.classroom.submission.parse_notebook", return_value=[]) as read:
+    with patch(
+        "course_lib.classroom.submissions.submission.parse_notebook", return_value=[]
+    ) as read:
         list(read_submissions(folder, SET))
     assert read.call_count == 20 + 2
 

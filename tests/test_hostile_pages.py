@@ -6,10 +6,10 @@ import io
 import pytest
 from test_grade_pages import Reader
 
-from course_lib.classroom.class_page import class_page
-from course_lib.classroom.export import fill
-from course_lib.classroom.grade import Grade, Result, as_json, from_json
-from course_lib.classroom.grade_pages import student_page
+from course_lib.classroom.grading.grade import Grade, Result, as_json, from_json
+from course_lib.classroom.reports.class_page import class_page
+from course_lib.classroom.reports.export import fill
+from course_lib.classroom.reports.grade_pages import student_page
 from course_lib.exercises.engine.judge import FAILED
 
 CHAPTER = "05_linear_quantization"

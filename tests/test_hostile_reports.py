@@ -5,11 +5,11 @@ import json
 import pytest
 from in_process import NOTEBOOK, OUTPUT, RIGHT, WRONG, write_submission
 
-from course_lib.classroom import gradebook
-from course_lib.classroom.gradebook import Terms, grade_all, graded
+from course_lib.classroom.grading import gradebook
+from course_lib.classroom.grading.gradebook import Terms, grade_all, graded
+from course_lib.classroom.grading.sandbox import best_tier
 from course_lib.classroom.release import assignment
-from course_lib.classroom.sandbox import best_tier
-from course_lib.classroom.submission import Submission, read_submissions
+from course_lib.classroom.submissions.submission import Submission, read_submissions
 
 CHAPTER = "05_linear_quantization"
 WARNS = """import sys

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from course_lib.classroom.parsing import parse
+from course_lib.classroom.submissions.parsing import parse
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import nbformat
 import pytest
 from submitted import CHAPTER, NAMES, cell, code, grade_id_of, notebook, save
 
-from course_lib.classroom.answers import find_answers
-from course_lib.classroom.cells import parse_notebook
-from course_lib.classroom.preflight import Finding, preflight
 from course_lib.classroom.release import assignment
+from course_lib.classroom.submissions.answers import find_answers
+from course_lib.classroom.submissions.cells import parse_notebook
+from course_lib.classroom.submissions.preflight import Finding, preflight
 from course_lib.cli import main
 
 SET = assignment("00")

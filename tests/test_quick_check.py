@@ -10,8 +10,8 @@ from toy_lesson import answer, write_lesson
 
 from course_lib.classroom.check import NotANotebook, as_json, run_nbval, table
 from course_lib.classroom.files import SOLUTIONS, lesson_sources
+from course_lib.classroom.grading.quick_check import check_answers
 from course_lib.classroom.lesson import read_lesson
-from course_lib.classroom.quick_check import check_answers
 from course_lib.classroom.student import student_notebook
 from course_lib.cli import main
 from course_lib.exercises.engine.progress import latest

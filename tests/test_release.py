@@ -18,13 +18,13 @@ from submitted import cell, grade_id_of, notebook, save
 from traitlets.config import Config
 
 from course_lib import journal
-from course_lib.classroom import answers
-from course_lib.classroom.answers import Names, find_answers
-from course_lib.classroom.cells import Cell, parse_notebook
 from course_lib.classroom.files import SOLUTIONS, lesson_sources
 from course_lib.classroom.handout import handout, release
 from course_lib.classroom.learner import untouched
 from course_lib.classroom.release import assignment, assignment_of
+from course_lib.classroom.submissions import answers
+from course_lib.classroom.submissions.answers import Names, find_answers
+from course_lib.classroom.submissions.cells import Cell, parse_notebook
 from course_lib.cli import main
 from course_lib.exercises import CheckFailed, check
 from course_lib.exercises.engine import notebook as engine

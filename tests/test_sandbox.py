@@ -16,8 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib.classroom.lesson import read_lessons
-from course_lib.classroom.sandbox import (
+from course_lib.classroom.grading.sandbox import (
     BAD_TYPE,
     CRASHED,
     EXITED,
@@ -33,7 +32,8 @@ from course_lib.classroom.sandbox import (
     tiers,
     worker,
 )
-from course_lib.classroom.sandbox.library import COURSE, build_library, closure
+from course_lib.classroom.grading.sandbox.library import COURSE, build_library, closure
+from course_lib.classroom.lesson import read_lessons
 from course_lib.exercises.engine.catalogue import by_chapter
 from course_lib.exercises.engine.judge import judge
 from course_lib.exercises.engine.run import run
@@ -398,7 +398,7 @@ def test_nothing_is_left_when_a_sandbox_is_closed(sandbox):
 def test_nothing_is_left_when_the_parent_is_killed_in_the_middle_of_a_job(sandbox):
     script = (
         "import sys\n"
-        "from course_lib.classroom.sandbox import Job, Sandbox, pack_cases\n"
+        "from course_lib.classroom.grading.sandbox import Job, Sandbox, pack_cases\n"
         f"with Sandbox(('course_lib.models.muon',), {sandbox.tier!r}) as one:\n"
         "    print('ready', flush=True)\n"
         "    one.run(Job(('import time\\ntime.sleep(5)',), 'f', pack_cases([]), 5))\n"
@@ -519,7 +519,9 @@ def test_the_filter_refuses_what_it_lists_and_allows_the_rest(machine):
 
 def test_the_module_of_the_walls_needs_no_pytorch(tmp_path):
     build_library(tmp_path, ())
-    script = "import course_lib.classroom.sandbox.isolate, sys; sys.exit('torch' in sys.modules)"
+    script = (
+        "import course_lib.classroom.grading.sandbox.isolate, sys; sys.exit('torch' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-P", "-c", script], env={"PYTHONPATH": tmp_path}, check=True)
 
 
@@ -528,6 +530,6 @@ def test_every_module_of_the_parent_can_be_imported_where_there_is_no_linux():
         "import sys, subprocess, tempfile, course_lib.exercises.engine.judge, course_lib.places;"
     )
     script += "sys.platform = 'win32'; sys.modules['resource'] = None;"
-    script += "from course_lib.classroom.sandbox import best_tier; print(best_tier())"
+    script += "from course_lib.classroom.grading.sandbox import best_tier; print(best_tier())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=COURSE.parent)
     assert done.stdout.split() == [b"process"], done.stderr

@@ -8,9 +8,9 @@ import zipfile
 import pytest
 from submitted import CHAPTER, NAMES, cell, code, notebook, save
 
-from course_lib.classroom.cells import GUESS
 from course_lib.classroom.release import assignment
-from course_lib.classroom.submission import (
+from course_lib.classroom.submissions.cells import GUESS
+from course_lib.classroom.submissions.submission import (
     MALFORMED,
     MISSING,
     REJECTED,

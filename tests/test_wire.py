@@ -11,9 +11,9 @@ import pytest
 import torch
 from hypothesis import given
 
-from course_lib.classroom.sandbox import wire
-from course_lib.classroom.sandbox.job import Signature, pack_cases, signatures, unpack_cases
-from course_lib.classroom.sandbox.wire import DTYPES, ProtocolError, decode, encode
+from course_lib.classroom.grading.sandbox import wire
+from course_lib.classroom.grading.sandbox.job import Signature, pack_cases, signatures, unpack_cases
+from course_lib.classroom.grading.sandbox.wire import DTYPES, ProtocolError, decode, encode
 from course_lib.exercises.engine.catalogue import all_exercises
 from course_lib.exercises.engine.run import Outcome
 from course_lib.exercises.engine.spec import Case

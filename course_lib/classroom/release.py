@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import course_lib
-from course_lib.classroom.answers import blocks, is_blank
-from course_lib.classroom.cells import Cell, parse_notebook
 from course_lib.classroom.files import SOLUTIONS, UNTOUCHED, find_source
-from course_lib.classroom.parsing import parse
+from course_lib.classroom.submissions.answers import blocks, is_blank
+from course_lib.classroom.submissions.cells import Cell, parse_notebook
+from course_lib.classroom.submissions.parsing import parse
 
 LIBRARY = Path(course_lib.__file__).parent
 ALWAYS = ("device", "models", "data")  # rooms of course_lib that any answer may import

@@ -16,7 +16,7 @@ gradients and of altered inputs is believed. Public data sets' labels are public
 keeps accidents apart, not attacks: it can read and write what its user can, and reach the network.
 """
 
-from course_lib.classroom.sandbox.job import (
+from course_lib.classroom.grading.sandbox.job import (
     BAD_TYPE,
     CRASHED,
     EXITED,
@@ -28,8 +28,8 @@ from course_lib.classroom.sandbox.job import (
     Reply,
     pack_cases,
 )
-from course_lib.classroom.sandbox.tiers import WEAK, best_tier
-from course_lib.classroom.sandbox.worker import Sandbox, SandboxError
+from course_lib.classroom.grading.sandbox.tiers import WEAK, best_tier
+from course_lib.classroom.grading.sandbox.worker import Sandbox, SandboxError
 
 __all__ = [
     "BAD_TYPE",

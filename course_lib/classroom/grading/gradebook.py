@@ -17,16 +17,16 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from course_lib.classroom.grade import Grade, as_json, from_json, grade
-from course_lib.classroom.grade_files import write_whole
-from course_lib.classroom.release import Assignment, withheld
-from course_lib.classroom.sandbox import (
+from course_lib.classroom.grading.grade import Grade, as_json, from_json, grade
+from course_lib.classroom.grading.grade_files import write_whole
+from course_lib.classroom.grading.sandbox import (
     Job,
     Sandbox,
     SandboxError,
     pack_cases,
 )
-from course_lib.classroom.submission import Submission
+from course_lib.classroom.release import Assignment, withheld
+from course_lib.classroom.submissions.submission import Submission
 from course_lib.exercises.engine.spec import Case
 from course_lib.places import CHECKOUT
 

@@ -15,11 +15,11 @@ from uuid import uuid4
 
 import nbformat
 
-from course_lib.classroom.answers import find_answers, is_blank, parts
-from course_lib.classroom.cells import Cell, Malformed, load_json, parse_notebook
 from course_lib.classroom.files import find_source, lesson_sources
 from course_lib.classroom.learner import keep, untouched
 from course_lib.classroom.release import CHECK, Assignment, assignment
+from course_lib.classroom.submissions.answers import find_answers, is_blank, parts
+from course_lib.classroom.submissions.cells import Cell, Malformed, load_json, parse_notebook
 
 DECIDE = ("grade", "solution", "task", "points", "schema_version")  # what nbgrader does with a cell
 MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)

@@ -16,13 +16,18 @@ from zipfile import BadZipFile, ZipFile
 
 from tqdm import tqdm
 
-from course_lib.classroom.executor import executor
 from course_lib.classroom.files import find_source, lesson_sources
-from course_lib.classroom.grade import Grade, from_json
-from course_lib.classroom.grade_files import folder_name, write_csv, write_student, write_whole
-from course_lib.classroom.gradebook import Terms, grade_all
+from course_lib.classroom.grading.executor import executor
+from course_lib.classroom.grading.grade import Grade, from_json
+from course_lib.classroom.grading.grade_files import (
+    folder_name,
+    write_csv,
+    write_student,
+    write_whole,
+)
+from course_lib.classroom.grading.gradebook import Terms, grade_all
 from course_lib.classroom.release import assignment
-from course_lib.classroom.submission import HANDED_IN, read_submissions, student_of
+from course_lib.classroom.submissions.submission import HANDED_IN, read_submissions, student_of
 
 SETTINGS = "settings.json"
 MANY = 10_000  # files of a folder that are looked at for its chapter

@@ -9,10 +9,10 @@ import shutil
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from course_lib.classroom.parsing import parse
+from course_lib.classroom.submissions.parsing import parse
 
-COURSE = Path(__file__).resolve().parent.parent.parent
-CHILD = ("course_lib.exercises.engine.run", "course_lib.classroom.sandbox.warm")
+COURSE = Path(__file__).resolve().parents[3]
+CHILD = ("course_lib.exercises.engine.run", "course_lib.classroom.grading.sandbox.warm")
 INPUTS = tuple(f"course_lib.models.{name}" for name in ("awkward", "digits_mlp", "llama"))
 FILES = {
     "course_lib.data.text": "data/texts",

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from course_lib.classroom.sandbox.job import Signature
+from course_lib.classroom.grading.sandbox.job import Signature
 from course_lib.exercises.engine.run import Outcome
 from course_lib.exercises.engine.values import DEEPEST, Array, Opaque
 

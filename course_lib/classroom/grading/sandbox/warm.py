@@ -32,13 +32,13 @@ from typing import NoReturn
 
 import torch
 
-from course_lib.classroom.sandbox.answer import allowance, answer
-from course_lib.classroom.sandbox.job import pack_cases, unpack_cases
+from course_lib.classroom.grading.sandbox.answer import allowance, answer
+from course_lib.classroom.grading.sandbox.job import pack_cases, unpack_cases
 from course_lib.exercises.engine.run import run
 from course_lib.exercises.engine.spec import Case
 
 if sys.platform == "linux":
-    from course_lib.classroom.sandbox import isolate, seccomp
+    from course_lib.classroom.grading.sandbox import isolate, seccomp
 
 READY = b"ready"
 POLL = 0.05  # seconds between two looks at the memory

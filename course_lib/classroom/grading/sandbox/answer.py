@@ -9,7 +9,7 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 
-from course_lib.classroom.sandbox.wire import encode
+from course_lib.classroom.grading.sandbox.wire import encode
 from course_lib.exercises.engine.run import Outcome, TimeLimit, run, time_limit
 from course_lib.exercises.engine.spec import Case
 

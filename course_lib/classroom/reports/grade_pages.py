@@ -2,9 +2,8 @@
 
 from textwrap import dedent
 
-from course_lib.classroom.grade import Grade, Result
-from course_lib.classroom.report_html import chapter_title, likely_cause, number, page, prose, shown
-from course_lib.classroom.sandbox import (
+from course_lib.classroom.grading.grade import Grade, Result
+from course_lib.classroom.grading.sandbox import (
     BAD_TYPE,
     CRASHED,
     EXITED,
@@ -12,7 +11,15 @@ from course_lib.classroom.sandbox import (
     PROTOCOL_ERROR,
     TIMEOUT,
 )
-from course_lib.classroom.submission import MALFORMED, MISSING, REJECTED
+from course_lib.classroom.reports.report_html import (
+    chapter_title,
+    likely_cause,
+    number,
+    page,
+    prose,
+    shown,
+)
+from course_lib.classroom.submissions.submission import MALFORMED, MISSING, REJECTED
 from course_lib.exercises.engine.judge import FAILED, NOT_ATTEMPTED, PASSED
 
 # What a status means to whoever handed the answer in: an exercise's, then a submission's.

@@ -18,13 +18,13 @@ import time
 from pathlib import Path
 from typing import IO
 
-from course_lib.classroom.sandbox import job as names
-from course_lib.classroom.sandbox.answer import allowance
-from course_lib.classroom.sandbox.job import Job, Reply, Signature, signatures
-from course_lib.classroom.sandbox.library import build_library
-from course_lib.classroom.sandbox.tiers import TIERS, command, environment, forks
-from course_lib.classroom.sandbox.warm import MEMORY_CODE, READY
-from course_lib.classroom.sandbox.wire import MOST_BYTES, ProtocolError, decode
+from course_lib.classroom.grading.sandbox import job as names
+from course_lib.classroom.grading.sandbox.answer import allowance
+from course_lib.classroom.grading.sandbox.job import Job, Reply, Signature, signatures
+from course_lib.classroom.grading.sandbox.library import build_library
+from course_lib.classroom.grading.sandbox.tiers import TIERS, command, environment, forks
+from course_lib.classroom.grading.sandbox.warm import MEMORY_CODE, READY
+from course_lib.classroom.grading.sandbox.wire import MOST_BYTES, ProtocolError, decode
 from course_lib.exercises.engine.run import Outcome, TimeLimit
 from course_lib.exercises.engine.values import Opaque
 

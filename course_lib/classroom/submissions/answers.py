@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from course_lib.classroom.cells import Cell
-from course_lib.classroom.parsing import parse
+from course_lib.classroom.submissions.cells import Cell
+from course_lib.classroom.submissions.parsing import parse
 
 if TYPE_CHECKING:
     from course_lib.classroom.release import Assignment

@@ -20,7 +20,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from course_lib.classroom.sandbox.library import COURSE, build_library
+from course_lib.classroom.grading.sandbox.library import COURSE, build_library
 from course_lib.places import course_root
 
 TIERS = ("bubblewrap", "container", "process")
@@ -29,8 +29,8 @@ CONTAINER = "COURSE_SANDBOX"
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 SYSTEM += ("/etc/ld.so.cache", "/etc/alternatives", "/sys/devices/system/cpu")
 INSIDE = Path("/course")  # where bubblewrap's child finds the library
-WARM = "course_lib.classroom.sandbox.warm"
-PROBE = "course_lib.classroom.sandbox.isolate"
+WARM = "course_lib.classroom.grading.sandbox.warm"
+PROBE = "course_lib.classroom.grading.sandbox.isolate"
 PROBE_SECONDS = 20
 
 

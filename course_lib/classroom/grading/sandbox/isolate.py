@@ -8,15 +8,15 @@
   by user namespace, but not for root: so a root's child becomes another user first;
 - the kernel's calls that no answer needs are refused (seccomp.py).
 
-This module imports no PyTorch: `python -m course_lib.classroom.sandbox.isolate` tries all of it in
-a tenth of a second, and best_tier asks that.
+This module imports no PyTorch. `python -m course_lib.classroom.grading.sandbox.isolate` tries all
+of it in a tenth of a second, and best_tier asks that.
 """
 
 import ctypes
 import os
 import resource
 
-from course_lib.classroom.sandbox import seccomp
+from course_lib.classroom.grading.sandbox import seccomp
 
 NOBODY = 65534
 NAMESPACES = 0x20000 | 0x2000000 | 0x4000000 | 0x8000000 | 0x10000000 | 0x20000000 | 0x40000000

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
-from course_lib.classroom.csv_cells import Cell
+from course_lib.classroom.reports.csv_cells import Cell
 
 NAMES = ("student", "full name", "firstname", "first name", "lastname", "last name", "surname")
 IDS = ("sis login id", "username", "identifier", "id", "sis user id", "integration id", "id number")

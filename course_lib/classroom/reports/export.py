@@ -8,10 +8,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from course_lib.classroom.csv_cells import Cell, NotACsvFile, decode, encode, read_table
-from course_lib.classroom.grade import Grade
-from course_lib.classroom.report_html import number
-from course_lib.classroom.roster import HEADINGS, is_points_possible, match, named, people
+from course_lib.classroom.grading.grade import Grade
+from course_lib.classroom.reports.csv_cells import Cell, NotACsvFile, decode, encode, read_table
+from course_lib.classroom.reports.report_html import number
+from course_lib.classroom.reports.roster import HEADINGS, is_points_possible, match, named, people
 
 # System -> how it writes the heading of a column for points.
 COLUMNS = {"canvas": r"(.+) \(\d+\)", "moodle": r"(.+) \(real\)|grade"}
@@ -50,7 +50,7 @@ def fill(data: bytes, grades: Sequence[Grade], system: str, column: str = "") ->
         ValueError: `system` is another, or there is no grade.
         NotACsvFile: it cannot be read, or (NotAGradebook) a column that is needed is not there.
 
-    >>> from course_lib.classroom.grade import Grade, Result
+    >>> from course_lib.classroom.grading.grade import Grade, Result
     >>> grade = Grade("ada", "05_linear_quantization", (Result("to_uint8", 2, 2, "passed"),))
     >>> fill(b'Username,Grade\\r\\n"ada",-\\r\\n', [grade], "moodle").data
     b'Username,Grade\\r\\n"ada",2\\r\\n'

@@ -10,9 +10,9 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from course_lib.classroom.grade import Grade, Result, from_json
-from course_lib.classroom.grade_pages import guesses
-from course_lib.classroom.sandbox import BAD_TYPE
+from course_lib.classroom.grading.grade import Grade, Result, from_json
+from course_lib.classroom.grading.sandbox import BAD_TYPE
+from course_lib.classroom.reports.grade_pages import guesses
 from course_lib.exercises.engine.catalogue import NoSuchExercise, find
 from course_lib.exercises.engine.judge import FAILED, NOT_ATTEMPTED, PASSED
 

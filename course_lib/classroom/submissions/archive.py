@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
-from course_lib.classroom.cells import LARGEST
+from course_lib.classroom.submissions.cells import LARGEST
 
 MOST_FILES = 1_000
 MOST_BYTES = 500_000_000  # of all files, unpacked

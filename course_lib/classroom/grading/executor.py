@@ -4,10 +4,10 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from course_lib.classroom.grade import Grade
-from course_lib.classroom.gradebook import Terms, course_version, graded
-from course_lib.classroom.sandbox import WEAK, best_tier
-from course_lib.classroom.submission import Submission
+from course_lib.classroom.grading.grade import Grade
+from course_lib.classroom.grading.gradebook import Terms, course_version, graded
+from course_lib.classroom.grading.sandbox import WEAK, best_tier
+from course_lib.classroom.submissions.submission import Submission
 
 
 class WeakSandbox(Exception):

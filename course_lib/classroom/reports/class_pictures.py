@@ -7,8 +7,8 @@ and Ito, 2008, as in the course's figures.
 from collections import Counter
 from collections.abc import Sequence
 
-from course_lib.classroom.class_report import GROUPS, Guessed, Tally
-from course_lib.classroom.report_html import number, shown
+from course_lib.classroom.reports.class_report import GROUPS, Guessed, Tally
+from course_lib.classroom.reports.report_html import number, shown
 
 BINS = 10  # of the points
 NARROW = 7  # percent: a narrower part of a bar has no number in it

@@ -8,15 +8,15 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from course_lib.classroom.answers import find_answers
-from course_lib.classroom.cells import Cell, Malformed, parse_notebook
 from course_lib.classroom.check import CellResult, NotANotebook
 from course_lib.classroom.files import lesson_sources
-from course_lib.classroom.grade import Grade, grade
-from course_lib.classroom.grade_files import as_junit, write_whole
+from course_lib.classroom.grading.grade import Grade, grade
+from course_lib.classroom.grading.grade_files import as_junit, write_whole
+from course_lib.classroom.grading.sandbox import WEAK, Sandbox
 from course_lib.classroom.release import CHECK, assignment, withheld
-from course_lib.classroom.sandbox import WEAK, Sandbox
-from course_lib.classroom.submission import Submission
+from course_lib.classroom.submissions.answers import find_answers
+from course_lib.classroom.submissions.cells import Cell, Malformed, parse_notebook
+from course_lib.classroom.submissions.submission import Submission
 from course_lib.exercises.engine.catalogue import all_exercises, by_chapter
 from course_lib.exercises.engine.judge import FAILED, NOT_ATTEMPTED, PASSED, Verdict
 from course_lib.exercises.engine.progress import record as keep

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
-from course_lib.classroom.grade import Grade, Result, as_json
-from course_lib.classroom.grade_pages import student_page
+from course_lib.classroom.grading.grade import Grade, Result, as_json
+from course_lib.classroom.reports.grade_pages import student_page
 from course_lib.exercises.engine.judge import NOT_ATTEMPTED, PASSED
 
 COLUMNS = ("student", "exercise", "points", "verdict", "misconception")

@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from course_lib.classroom import class_pictures
-from course_lib.classroom.class_pictures import columns, guess_bars, legend, stack
-from course_lib.classroom.class_report import (
+from course_lib.classroom.grading.grade import Grade
+from course_lib.classroom.reports import class_pictures
+from course_lib.classroom.reports.class_pictures import columns, guess_bars, legend, stack
+from course_lib.classroom.reports.class_report import (
     GROUPS,
     Group,
     Guessed,
@@ -16,9 +17,8 @@ from course_lib.classroom.class_report import (
     tally,
     worst,
 )
-from course_lib.classroom.grade import Grade
-from course_lib.classroom.grade_pages import IN_WORDS, TIERS
-from course_lib.classroom.report_html import chapter_title, number, page, prose, shown
+from course_lib.classroom.reports.grade_pages import IN_WORDS, TIERS
+from course_lib.classroom.reports.report_html import chapter_title, number, page, prose, shown
 from course_lib.exercises.engine.judge import NOT_ATTEMPTED
 
 MOST = 20  # answers that only one student gave

@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from unicodedata import normalize
 
-from course_lib.classroom.answers import find_answers
-from course_lib.classroom.archive import File, Rejected, files_in
-from course_lib.classroom.cells import Malformed, parse_notebook
 from course_lib.classroom.release import CHECK, Assignment
+from course_lib.classroom.submissions.answers import find_answers
+from course_lib.classroom.submissions.archive import File, Rejected, files_in
+from course_lib.classroom.submissions.cells import Malformed, parse_notebook
 
 MALFORMED, REJECTED, MISSING = "MALFORMED", "REJECTED", "MISSING"
 MOST_NOTEBOOKS = 20  # of one student, that are looked into

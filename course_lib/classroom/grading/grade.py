@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 
+from course_lib.classroom.grading.sandbox import BAD_TYPE, PROTOCOL_ERROR, Job, Reply, pack_cases
 from course_lib.classroom.release import Assignment
-from course_lib.classroom.sandbox import BAD_TYPE, PROTOCOL_ERROR, Job, Reply, pack_cases
-from course_lib.classroom.submission import Submission
+from course_lib.classroom.submissions.submission import Submission
 from course_lib.exercises.engine import run as engine
 from course_lib.exercises.engine.catalogue import find
 from course_lib.exercises.engine.judge import FAILED, NOT_ATTEMPTED, PASSED, Verdict, judge
@@ -148,7 +148,7 @@ def _blank(name: str, possible: int, cases: int = 0) -> Result:
 
 def _result(name: str, submission: Submission, assignment: Assignment, seed: int, run) -> Result:
     """Execute one exercise's answer, and judge what it gave."""
-    from course_lib.classroom.answers import blocks
+    from course_lib.classroom.submissions.answers import blocks
 
     with _judging:
         made = _set(name, seed)

@@ -13,10 +13,10 @@ from dataclasses import replace
 import pytest
 from in_process import RIGHT, SEED, WRONG, run_here, write_submission
 
-from course_lib.classroom import executor, gradebook, grading
 from course_lib.classroom.files import ROOT
-from course_lib.classroom.grade import from_json
-from course_lib.classroom.grading import Wishes, chapter_of, grade_folder
+from course_lib.classroom.grading import command, executor, gradebook
+from course_lib.classroom.grading.command import Wishes, chapter_of, grade_folder
+from course_lib.classroom.grading.grade import from_json
 from course_lib.cli import main
 
 CHAPTER = "05_linear_quantization"
@@ -126,7 +126,7 @@ def test_what_other_systems_read_is_written_on_request(folder, tmp_path, without
 
 def test_a_seed_is_asked_for_kept_found_or_drawn(folder, tmp_path):
     def seed(out, wishes):
-        return grading._settings(folder, tmp_path / out, wishes)["seed"]
+        return command._settings(folder, tmp_path / out, wishes)["seed"]
 
     drawn = {seed("new", Wishes()) for _ in range(3)}
     assert len(drawn) == 3 and all(1 <= one < 2**31 for one in drawn)
