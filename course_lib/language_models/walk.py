@@ -121,7 +121,7 @@ def _treat_block(
         for some in x.split(AT_ONCE):
             moments.add(some, weights)
         scale = treat(Stage(number, block, names, moments))
-        return (x if scale is None else x / scale).split(AT_ONCE)
+        return (x if scale is None else (x / scale).to(x.dtype)).split(AT_ONCE)
 
     attention, mlp = block.attention, block.mlp
     parts = treated(QKV, block.attention_norm(states))
