@@ -123,7 +123,7 @@ def test_gptq_and_awq_are_what_the_file_gives_back(tiny, tmp_path):
         assert_same(found, expected)
         text = windows[0, :129]
         assert token_losses(found, text, 64).equal(token_losses(expected, text, 64))
-        assert path.stat().st_size < 1.45e6
+        assert path.stat().st_size < 1.48e6
 
 
 def test_a_rotated_model_has_a_head_of_its_own(tiny, tmp_path):
