@@ -9,7 +9,7 @@ import pytest
 import torch
 from gguf import GGUFReader
 from gguf.quants import dequantize
-from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from course_lib.formats.gguf_model import q4_1_range, write_gguf
 from course_lib.formats.linear import Codes, Scheme, nearest_codes
@@ -222,7 +222,11 @@ def test_bad_input_is_refused(small, tokens_of_352, tiny, tmp_path):
     refused("352 tokens; got 2048", tokenizer=tiny[1])
     other = Tokenizer.from_str(tokens_of_352.to_str())
     other.pre_tokenizer = pre_tokenizers.Whitespace()
-    refused("tokenizer must cut texts as .*smollm.*Whitespace", tokenizer=other)
+    refused("byte-level BPE that cuts texts as .*smollm.*got BPE and .*Whitespace", tokenizer=other)
+    other.pre_tokenizer = None
+    refused("got BPE and none", tokenizer=other)
+    words = Tokenizer(models.WordLevel({str(i): i for i in range(352)}))
+    refused("got WordLevel and none", tokenizer=words)
     for format in (FOUR, Format(8)):
         with pytest.raises(ValueError, match="format must be affine, of up to 4 bits"):
             q4_1_range(weight, format)

@@ -28,6 +28,7 @@ from pathlib import Path
 import torch
 from gguf import GGMLQuantizationType, GGUFWriter
 from tokenizers import Tokenizer
+from tokenizers.pre_tokenizers import PreTokenizer
 from torch import Tensor
 
 from course_lib.formats.linear import Codes, check_codes
@@ -88,8 +89,8 @@ def write_gguf(path: Path, model: Llama, tokenizer: Tokenizer, codes: Mapping[st
     Raises:
         ValueError: a part of the model does what no Llama does (rounds its inputs, turns them);
             codes name no matrix of the model, have another shape, or fit no kind of block exactly;
-            the tokenizer has more tokens than the embedding, or fewer, or cuts texts in a way that
-            is not known here.
+            the tokenizer has more tokens than the embedding, or fewer, or is not a byte-level BPE
+            of TinyLM's or SmolLM2's kind.
 
     >>> from tempfile import TemporaryDirectory
     >>> from course_lib.formats.linear import Scheme, nearest_codes
@@ -161,24 +162,29 @@ def _add_settings(writer: GGUFWriter, model: Llama) -> None:
 
 def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer) -> None:
     """As `pretrained.read_llama` makes it again."""
-    state = tokenizer.pre_tokenizer.__getstate__()
-    cuts = [name for name, cut in PRE_TOKENIZERS.items() if cut.__getstate__() == state]
-    if not cuts:
-        raise ValueError(f"tokenizer must cut texts as {list(PRE_TOKENIZERS)} do; got {state}")
+    model, cut = json.loads(tokenizer.to_str())["model"], _state(tokenizer.pre_tokenizer)
+    cuts = [name for name, known in PRE_TOKENIZERS.items() if _state(known) == cut]
     numbers = tokenizer.get_vocab()
+    ends = [numbers[end] for end in ENDS if end in numbers]
+    if model["type"] != "BPE" or not cuts or not ends:
+        raise ValueError(
+            f"tokenizer must be byte-level BPE that cuts texts as {list(PRE_TOKENIZERS)}; "
+            f"got {model['type']} and {cut}"
+        )
     tokens = sorted(numbers, key=numbers.get)
     special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(cuts[0])
     writer.add_token_list(tokens)
     writer.add_token_types([SPECIAL_TOKEN if t in special else NORMAL_TOKEN for t in tokens])
-    writer.add_token_merges([" ".join(pair) for pair in _merges(tokenizer)])
-    writer.add_eos_token_id(next(numbers[end] for end in ENDS if end in numbers))
+    writer.add_token_merges([" ".join(pair) for pair in model["merges"]])
+    writer.add_eos_token_id(ends[0])
     writer.add_add_bos_token(False)
 
 
-def _merges(tokenizer: Tokenizer) -> list[list[str]]:
-    return json.loads(tokenizer.to_str())["model"]["merges"]
+def _state(pre_tokenizer: PreTokenizer | None) -> str:
+    """Its settings, as JSON."""
+    return pre_tokenizer.__getstate__().decode() if pre_tokenizer else "none"
 
 
 def _gguf_name(name: str) -> str:
