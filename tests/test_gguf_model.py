@@ -182,8 +182,8 @@ def test_without_a_token_that_ends_a_text_byte_255_does(tiny, tmp_path):
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_q4_1_range_makes_minimums_exact(bits, factor):
     rows = torch.randn(500, 32) * torch.logspace(-2, 1, 500)[:, None] * factor
-    rows[0], rows[1], rows[2, 3] = 0, rows[1].abs(), 60 * factor
-    rows[3] = -rows[3].abs()
+    rows[0], rows[1], rows[2, 3] = 0, rows[1].abs() + 2 * factor, 60 * factor
+    rows[3] = -rows[3].abs() - factor
     codes = nearest_codes(rows, Scheme(Format(bits), "channel", q4_1_range))
     minimum = -codes.grid.scale * codes.grid.zero_point
     assert minimum.half().float().equal(minimum)
