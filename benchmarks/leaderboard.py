@@ -1,6 +1,7 @@
 """SmolLM2 under everything that works after training: the table that 11_language_models quotes.
 
     python -m benchmarks.language_models leaderboard FOLDER     rows that stand there are not redone
+    python -m benchmarks.language_models gguf FILE              one result as llama.cpp runs it
 
 Each row is made from the dense model and 16 windows of 512 tokens of Wikipedia, written as a packed
 file, weighed, loaded again and measured from there, on 4,096 tokens of an article of its own. The
@@ -29,7 +30,8 @@ from torch import Tensor, nn
 
 from course_lib.data.batches import consecutive_windows
 from course_lib.data.text import bible_chapters
-from course_lib.formats.linear import Format, Scheme
+from course_lib.formats.gguf_model import write_gguf
+from course_lib.formats.linear import Format, Scheme, nearest_codes
 from course_lib.formats.model_file import AnyScheme, every_linear, pack_tensors, unpack_model
 from course_lib.formats.sparse import Sparse
 from course_lib.language_models import recipes
@@ -41,7 +43,12 @@ from course_lib.language_models.walk import Stage, treat_blocks
 from course_lib.language_models.wanda import row_mask
 from course_lib.measure.divergence import estimate, paired_difference
 from course_lib.measure.size import size
-from course_lib.measure.yardstick import smollm2_calibration, spread_windows, wikipedia_sample
+from course_lib.measure.yardstick import (
+    smollm2_calibration,
+    smollm2_quality,
+    spread_windows,
+    wikipedia_sample,
+)
 from course_lib.models import pretrained
 from course_lib.models.llama import Llama
 from course_lib.models.parts import linear_weights
@@ -301,3 +308,24 @@ def print_row(row: dict) -> None:
     )
     for name, loss in row.get("whose error", {}).items():
         print(f"    {name:30} perplexity {math.exp(loss):8.2f}", flush=True)
+
+
+@torch.no_grad()
+def gguf_file(path: str) -> None:
+    """GPTQ's SmolLM2 as blocks of Q4_0, the embedding as Q8_0: written, weighed, read, measured.
+
+    The package's own file is of Q4_1: half a bit more for each weight of the blocks.
+    """
+    dense, tokenizer = pretrained.smollm2()
+    calibration = smollm2_calibration(tokenizer)
+    scheme, weights = Scheme(Format(4, symmetric=True), 32), first_counts(calibration)
+    model, codes = recipes.gptq_model(dense, calibration, scheme, True, weights=weights)
+    embedding = Scheme(Format(8, symmetric=True), 32)
+    codes["embedding.weight"] = nearest_codes(model.embedding.weight, embedding)
+    write_gguf(Path(path), model, tokenizer, codes)
+    loaded, _ = pretrained.read_llama(Path(path))
+    found = [smollm2_quality(some, tokenizer).perplexity for some in (dense, loaded)]
+    print(
+        f"{path}: {Path(path).stat().st_size / 1e6:.1f} MB, perplexity {found[1]:.2f} "
+        f"(dense {found[0]:.2f})\n    llama-cli -m {path}"
+    )
