@@ -44,12 +44,15 @@ def _layers_and_inputs(seed: int) -> list[Case]:
     far = (1e4 + 4e4 * draw.uniform(40, 20).square()) * (0.1 + 0.9 * draw.uniform(20))
     small, small_x = layer(4, 12, 9)
     large, large_x = layer(4, 12, 9)
-    fine = _nearly_equal(draw)
+    uneven, uneven_x = layer(4, 12, 9)
+    sizes = 10 ** (12 * draw.uniform(12) - 6)
     labelled = {
         "two rows": (*layer(2, 4, 3), 0.5),
         "large weights, large inputs": (*layer(6, 12, 30), 0.5),
         "rows of very different size": (quiet_row, x, 0.3),
         "most stay": (*layer(3, 9, 5), 0.7),
+        "half a weight: round(4.5) is 4": (*layer(3, 9, 5), 0.5),
+        "as many outputs and tokens as inputs": (*layer(6, 6, 6), 0.5),
         "one token": (*layer(4, 9, 1), 0.3),
         "inputs that are always zero": (dead, dead_x, 0.6),
         "equal scores": (signs, equal.repeat(1, 10)[:, draw.order(40)], 3 / 8),
@@ -59,16 +62,31 @@ def _layers_and_inputs(seed: int) -> list[Case]:
         "one input": (draw.normal(3, 1), draw.normal(4, 1), 1.0),
         "very small inputs": (small, 1e-9 * small_x, 0.25),
         "very large inputs": (large, 1e9 * large_x, 0.75),
+        "inputs of very different size": (uneven / sizes, uneven_x * sizes, 0.5),
         "float16, lengths that do not fit": (draw.normal(4, 20).half(), far.half(), 0.5),
-        "float64, nearly equal scores": (*fine, 0.5),
+        "float16, nearly equal scores": (*_nearly_equal_in_half(draw), 0.5),
+        "float64, nearly equal scores": (*_nearly_equal(draw), 0.5),
     }
     return labelled_cases(("weight", "inputs", "density"), labelled)
 
 
 def _nearly_equal(draw: Draw) -> tuple[Tensor, Tensor]:
-    """In float64, scores that differ by one part in 10⁹: float32 is too coarse for them."""
-    order = torch.stack([draw.order(12) for _ in range(3)])
-    return (1 + 1e-9 * order.double()), torch.ones(2, 12, dtype=torch.float64)
+    """In float64, scores that differ by one part in 10⁹: float32 is too coarse for them.
+
+    The weights make the small differences, the lengths of the inputs the larger ones.
+    """
+    weights = torch.stack([draw.order(12) for _ in range(3)]) / 12
+    return 1 + 1e-9 * weights.double(), 1 + 1e-9 * draw.order(12).double().expand(2, 12)
+
+
+def _nearly_equal_in_half(draw: Draw) -> tuple[Tensor, Tensor]:
+    """In float16, weights of ± 1; the lengths, root(64² + (k/4)²), are too close for float16.
+
+    They grow from left to right, so that those taken for equal stay in the wrong order.
+    """
+    signs = 1.0 - 2 * draw.integers(0, 2, 3, 12)
+    inputs = torch.stack([torch.full((12,), 64.0), torch.arange(12) / 4])
+    return signs.half(), inputs.half()
 
 
 def _top_of_rows(score: Tensor, density: float) -> Tensor:
@@ -190,8 +208,16 @@ def _batches(seed: int) -> list[Case]:
         "float16, whose products do not fit": (half,),
         "bfloat16, many tokens": (rounded,),
         "float64": ([2.0**100 * x.double() for x in batch(4, 3, 6)],),
+        "float64, sums that nearly cancel": ([_nearly_cancelling(draw) for _ in range(2)],),
     }
     return labelled_cases(("batches",), labelled)
+
+
+def _nearly_cancelling(draw: Draw) -> Tensor:
+    """(4, 3) in float64: the sum over x₀ x₁ is a small number that float32 cannot hold beside 1."""
+    x = draw.integers(1, 9, 2, 3).double().repeat(2, 1)
+    x[2:, 1] = -x[2:, 1] * (1 + 2.0**-28)
+    return x
 
 
 def _mean_of(batches: list[Tensor], change=lambda x: x) -> Tensor:
@@ -292,13 +318,15 @@ def _blocks(seed: int) -> list[Case]:
     signs = torch.tensor([1.0, -1.0])[draw.integers(0, 2, 5, 8)]
     powers = 2.0 ** draw.integers(-3, 4, 8)
     tiny, tiny_d = block(5, 6)
-    fine = draw.order(15).double().view(3, 5)
+    fine, fine_d = draw.order(15).double().view(3, 5) / 15, draw.order(5).double()
     labelled = {
         "two rows": (*block(2, 3), 0.5),
         "half stays": (*block(4, 8), 0.5),
         "rows of very different size": (loud, some, 0.5),
         "few stay": (*block(6, 5), 0.1),
         "most stay": (*block(3, 7), 0.8),
+        "half a weight: round(4.5) is 4": (*block(3, 3), 0.5),
+        "as many rows as columns": (*block(6, 6), 0.5),
         "equal scores": (signs * powers, powers, 13 / 40),
         "weights of zero": (torch.tensor([[-0.0, 0.0, 3.0], [0.0, -0.0, 0.0]]), some[:3], 0.5),
         "one row": (*block(1, 9), 1 / 3),
@@ -309,7 +337,7 @@ def _blocks(seed: int) -> list[Case]:
         "a very small diagonal": (tiny, 1e-9 * tiny_d, 0.4),
         "a very large diagonal": (tiny, 1e9 * tiny_d, 0.3),
         "very small weights": (1e-9 * tiny, tiny_d, 0.6),
-        "float64, nearly equal scores": (1 + 1e-9 * fine, torch.ones(5).double(), 0.4),
+        "float64, nearly equal scores": (1 + 1e-9 * fine, 1 + 1e-9 * fine_d, 0.4),
     }
     return labelled_cases(("weight", "diagonal", "density"), labelled)
 
@@ -345,7 +373,8 @@ SPARSEGPT_MASK = Exercise(
         Misconception(
             "magnitude alone",
             lambda w, d, density: _top(w.abs(), density),
-            "you left out the diagonal. 1 / U_jj² says how much of the error remains once the "
+            "you left out the diagonal, or divided all columns by one number. 1 / U_jj² says how "
+            "much of the error remains once the "
             "later columns have made up for it: a large U_jj means that they can.",
         ),
         Misconception(

@@ -56,6 +56,8 @@ def _two_models(seed: int) -> list[Case]:
     shifted = pair(4, 5)
     near = pair(6, 9, apart=1e-4)
     half = (40 * draw.normal(3, 6)).half()
+    levels, level = pair(4, 5), 1000 * draw.normal(4, 1)
+    sure = 1000 * draw.normal(4, 5)
     labelled = {
         "two tokens": pair(2, 3),
         "two models": pair(4, 6),
@@ -63,7 +65,9 @@ def _two_models(seed: int) -> list[Case]:
         "one token": pair(1, 7),
         "equal models": (shifted[1].clone(), shifted[1]),
         "logits far from zero": (shifted[0] + 1000.0, shifted[1] - 500.0),
+        "each token at a level of its own": (levels[0] + level, levels[1] + level.flip(0)),
         "very sure": tuple(20 * part for part in pair(4, 5)),
+        "so sure that a softmax is 0": (sure.roll(1, dims=1), sure),
         "nearly equal models": near,
         "words that are never said": (never, dense),
         "a word that only the dense model says": (lost, kept),
@@ -158,22 +162,28 @@ def _choices(seed: int) -> list[Case]:
     draw = Draw(seed)
 
     def pair(tokens: int, vocabulary: int, changed: int) -> tuple[Tensor, Tensor]:
-        """`changed` of the tokens, anywhere, have another first choice; the rest is noise."""
-        dense = draw.normal(tokens, vocabulary)
+        """`changed` of the tokens, anywhere, have another first choice; the rest is noise.
+
+        The first choices have logits of 7 to 9, no other is near.
+        """
+        dense, logits = draw.normal(2, tokens, vocabulary)
         first = draw.integers(0, vocabulary, tokens, 1)
-        dense = dense.scatter(1, first, 9.0)
         moved = draw.order(tokens)[:, None] < changed
         step = draw.integers(1, max(vocabulary, 2), tokens, 1)
         other = torch.where(moved, (first + step) % vocabulary, first)
-        return dense.scatter(1, first, 0.0).scatter(1, other, 7.0 + draw.uniform(1).item()), dense
+        return logits.scatter(1, other, 7.0 + draw.number(0, 2)), dense.scatter(1, first, 9.0)
 
     tied, losers = 5 * draw.uniform(5, 24), torch.tensor([[8], [8], [17], [8], [8]])[draw.order(5)]
     tied[:, [8, 17]] = 9.0
     broken = (
         tied.scatter(1, losers, 6.0) if draw.number(0, 2) else tied.scatter(1, 25 - losers, 6.0)
     )
-    never, dense = pair(7, 5, draw.number(2, 6))
-    never[:, 1:3], dense[:3, 1] = -torch.inf, -torch.inf
+    never, dense = (part - 20 for part in pair(7, 5, draw.number(2, 6)))
+    kept, choice = (never.argmax(1) == dense.argmax(1))[:, None], dense.argmax(1, keepdim=True)
+    never, dense = (
+        torch.where(kept, part.scatter(1, (choice + step) % 5, -torch.inf), part)
+        for part, step in ((never, 1), (dense, 2))
+    )
     order = draw.order(8)
     fine = 1 + 1e-12 * torch.stack([draw.order(8) for _ in range(9)]).double()
     labelled = {
@@ -186,9 +196,10 @@ def _choices(seed: int) -> list[Case]:
         "one token": pair(1, 5, 1),
         "one word": pair(4, 1, 0),
         "equal logits": (broken, tied),
+        "all logits below zero": tuple(part - 20 for part in pair(7, 5, draw.number(2, 6))),
         "words that are never said": (never, dense),
         "very large logits": tuple(1e9 * part for part in pair(7, 5, draw.number(1, 6))),
-        "very small logits": tuple(1e-9 * part for part in pair(7, 5, draw.number(1, 6))),
+        "very small logits": tuple(1e-30 * part for part in pair(7, 5, draw.number(1, 6))),
         "float16": tuple(part.half() for part in pair(7, 5, draw.number(1, 6))),
         "float64, nearly equal logits": (fine[:, order].roll(1, 0), fine),
     }
@@ -206,7 +217,7 @@ def _last_choice(logits: Tensor) -> Tensor:
 FLIPS = Exercise(
     reference=flips,
     cases=_choices,
-    relative_tolerance=1e-6,
+    relative_tolerance=1e-12,
     absolute_tolerance=1e-12,
     hints=(
         "The first choice of each token: logits.argmax(dim=1), one word number for each row.",

@@ -37,8 +37,12 @@ def _readers(seed: int) -> list[Case]:
     wide = torch.tensor([1e-9, 1.0, 1e9, 30.0])[draw.order(4)]
     zeros = layers(4, 3)
     zeros[0][1], zeros[1][0][:, 2] = 0.0, -0.0
-    double = layers(3, 2, 4, dtype=torch.float64)
-    mixed = layers(5, 4)
+    double, single, half = (
+        layers(3, 2, 4, dtype=torch.float64),
+        layers(4, 3, 2),
+        layers(5, 4, dtype=torch.float16),
+    )
+    mixed, apart = layers(5, 4), layers(4, 3, 5, 2)
     labelled = {
         "one layer": layers(4, 3),
         "query, key and value": layers(6, 6, 2, 2),
@@ -54,7 +58,22 @@ def _readers(seed: int) -> list[Case]:
             [mixed[1][0].to(torch.bfloat16)],
             mixed[2],
         ),
-        "float64": (*double[:2], 1e60 * double[2].double()),
+        "a layer in each dtype": (
+            apart[0].to(torch.bfloat16),
+            [w.to(t) for w, t in zip(apart[1], (torch.float32, torch.float16, torch.float64))],
+            apart[2],
+        ),
+        "float64": (
+            1e-60 * double[0],
+            [1e-90 * weight for weight in double[1]],
+            1e60 * double[2].double(),
+        ),
+        "float32, scales in float64": (
+            1e25 * single[0],
+            [1e-25 * weight for weight in single[1]],
+            1e45 * single[2].double(),
+        ),
+        "float16, scales in float64": (*half[:2], half[2].double()),
     }
     return labelled_cases(("norm_weight", "weights", "scale"), labelled)
 
@@ -139,7 +158,7 @@ def smoothing_scale(activation_max: Tensor, weight: Tensor, alpha: float) -> Ten
     wide = torch.promote_types(weight.dtype, torch.float32)
     inputs, columns = activation_max.to(wide), weight.abs().to(wide).amax(0)  # (O, I) -> (I,)
     scale = inputs**alpha / columns ** (1 - alpha)
-    return scale.where(inputs * columns > 0, 1.0)
+    return scale.where((inputs > 0) & (columns > 0), 1.0)
 
 
 def _channels(seed: int) -> list[Case]:
@@ -154,6 +173,7 @@ def _channels(seed: int) -> list[Case]:
     silent[1], silent[4], unread[:, 3], unread[:, 4] = 0.0, 0.0, -0.0, 0.0
     sizes = torch.tensor([1e-9, 1.0, 1e9, 1e-5, 1e4])
     double = [part.double() for part in layer(3, 4)]
+    brain = [part.to(torch.bfloat16) for part in layer(3, 6)]
     half = (1 + 7 * draw.uniform(5)) * torch.tensor([7e3, 1.0, 0.1, 1e-7, 10.0])
     last, negative = layer(3, 4), layer(3, 4)
     last[1][-1] *= 100
@@ -170,7 +190,8 @@ def _channels(seed: int) -> list[Case]:
         "all weights are negative": (negative[0], -negative[1].abs(), 0.6),
         "one number": (*layer(1, 1), 0.5),
         "float16": (half.half(), (draw.normal(3, 5) * 1e-3).half(), 0.5),
-        "float64": (*double, 0.7),
+        "bfloat16": (*brain, 0.6),
+        "float64": (1e60 * double[0], 1e-60 * double[1], 0.7),
     }
     return labelled_cases(("activation_max", "weight", "alpha"), labelled)
 
@@ -274,7 +295,7 @@ def rotate_pair(
 
     The reader (O, D) was given norm(x) · norm_weight (D,) and is given norm(x Q) from now on: the
     norm's weights move into it. The writer (D, I) adds W y to the stream. rotation Q (D, D) is
-    orthogonal, in float64. New tensors, each in the dtype of the old one.
+    orthogonal, in float64: reckon in it. New tensors, each in the dtype of the old one.
     """
     folded = reader * norm_weight.double()  # (O, D) · (D,)
     return (folded @ rotation).to(reader.dtype), (rotation.T @ writer.double()).to(writer.dtype)
@@ -293,22 +314,23 @@ def _hadamard(draw: Draw, power: int) -> Tensor:
 def _pairs(seed: int) -> list[Case]:
     draw = Draw(seed)
 
-    def pair(outputs: int, power: int, inputs: int, dtype=torch.float32, size: float = 1) -> tuple:
+    def pair(outputs: int, power: int, inputs: int, size: float = 1.0) -> tuple:
         """Whole numbers and norms of quarters: with such a rotation every product is exact."""
         D = 4**power
         reader, writer = draw.integers(-9, 10, outputs, D), draw.integers(-9, 10, D, inputs)
         norm = draw.integers(1, 9, D) / 4
-        made = (size * reader, norm, size * writer)
-        return (*(part.to(dtype) for part in made), _hadamard(draw, power))
+        return size * reader, norm, size * writer, _hadamard(draw, power)
 
-    def any_turn(D: int) -> tuple:
+    def any_turn(D: int, *dtypes: torch.dtype, size: float = 1) -> tuple:
+        """Numbers of any kind: only reckoned in float64 they are what they should be."""
         reader, writer, turn = (draw.normal(n, m).double() for n, m in ((3, D), (D, 4), (D, D)))
-        norm = draw.uniform(D).double() + 0.5
-        return 1e60 * reader, norm, 1e60 * writer, torch.linalg.qr(turn).Q
+        made = (size * reader, 0.5 + draw.uniform(D).double() / 3, size * writer)
+        parts = (part.to(dtype) for part, dtype in zip(made, dtypes, strict=True))
+        return (*parts, torch.linalg.qr(turn).Q)
 
-    plain, narrow = pair(3, 1, 4), pair(2, 1, 3)
+    plain = pair(3, 1, 4)
     order = torch.eye(4, dtype=torch.float64).roll(1, dims=0)
-    mixed = (narrow[0].bfloat16(), narrow[1], narrow[2].bfloat16(), narrow[3])
+    half, brain, single, double = torch.float16, torch.bfloat16, torch.float32, torch.float64
     labelled = {
         "a width of 4": pair(3, 1, 2),
         "a width of 16": pair(5, 2, 6),
@@ -319,9 +341,11 @@ def _pairs(seed: int) -> list[Case]:
         "one output, one input": pair(1, 2, 1),
         "very small weights": pair(3, 1, 2, size=2.0**-30),
         "very large weights": pair(3, 1, 2, size=2.0**30),
-        "float16": pair(3, 1, 2, torch.float16),
-        "bfloat16, a norm in float32": mixed,
-        "float64, any rotation": any_turn(5),
+        "any rotation": any_turn(5, single, single, single),
+        "float16": any_turn(6, half, half, half),
+        "bfloat16, a norm in float32": any_turn(5, brain, single, brain),
+        "a dtype for each": any_turn(4, brain, half, single),
+        "float64": any_turn(5, double, double, double, size=1e60),
     }
     return labelled_cases(("reader", "norm_weight", "writer", "rotation"), labelled)
 
@@ -350,6 +374,7 @@ def _right_writer(writer, norm_weight, rotation):
 ROTATE_PAIR = Exercise(
     reference=rotate_pair,
     cases=_pairs,
+    relative_tolerance=1e-9,  # so that float32 shows, in each dtype but the halves
     absolute_tolerance=0.0,
     hints=(
         "The reader is given x Q instead of x. Q Qᵀ = 1, so a row r of the reader keeps its "
