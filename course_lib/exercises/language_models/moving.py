@@ -37,12 +37,8 @@ def _readers(seed: int) -> list[Case]:
     wide = torch.tensor([1e-9, 1.0, 1e9, 30.0])[draw.order(4)]
     zeros = layers(4, 3)
     zeros[0][1], zeros[1][0][:, 2] = 0.0, -0.0
-    double, single, half = (
-        layers(3, 2, 4, dtype=torch.float64),
-        layers(4, 3, 2),
-        layers(5, 4, dtype=torch.float16),
-    )
-    mixed, apart = layers(5, 4), layers(4, 3, 5, 2)
+    double, single = layers(3, 2, 4, dtype=torch.float64), layers(4, 3, 2)
+    half, mixed, apart = layers(5, 4, dtype=torch.float16), layers(5, 4), layers(4, 3, 5)
     labelled = {
         "one layer": layers(4, 3),
         "query, key and value": layers(6, 6, 2, 2),
@@ -58,9 +54,9 @@ def _readers(seed: int) -> list[Case]:
             [mixed[1][0].to(torch.bfloat16)],
             mixed[2],
         ),
-        "a layer in each dtype": (
+        "a dtype for each": (
             apart[0].to(torch.bfloat16),
-            [w.to(t) for w, t in zip(apart[1], (torch.float32, torch.float16, torch.float64))],
+            [apart[1][0], apart[1][1].half()],
             apart[2],
         ),
         "float64": (
