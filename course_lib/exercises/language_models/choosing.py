@@ -55,6 +55,7 @@ def _layers_and_inputs(seed: int) -> list[Case]:
         "as many outputs and tokens as inputs": (*layer(6, 6, 6), 0.5),
         "one token": (*layer(4, 9, 1), 0.3),
         "inputs that are always zero": (dead, dead_x, 0.6),
+        "nothing flows in": (draw.normal(3, 7), torch.zeros(4, 7), 0.4),
         "equal scores": (signs, equal.repeat(1, 10)[:, draw.order(40)], 3 / 8),
         "weights of zero": (torch.tensor([[-0.0, 0.0, 2.0, -0.0, 0.0]]), draw.normal(3, 5), 0.6),
         "all stay": (*layer(3, 4, 5), 1.0),

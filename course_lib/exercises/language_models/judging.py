@@ -39,7 +39,7 @@ def _two_models(seed: int) -> list[Case]:
     never[:, 1] = dense[:, 1] = -torch.inf
     dense[2, 3] = -torch.inf
     lost, kept = pair(3, 5)
-    lost[1, 2] = -torch.inf
+    lost[1, 2], kept[1, 2] = -torch.inf, -40.0  # hardly ever, but not never
     shifted = pair(4, 5)
     near = pair(6, 9, apart=1e-4)
     half = (40 * draw.normal(3, 6)).half()
@@ -165,12 +165,12 @@ def _choices(seed: int) -> list[Case]:
     broken = (
         tied.scatter(1, losers, 6.0) if draw.number(0, 2) else tied.scatter(1, 25 - losers, 6.0)
     )
-    never, dense = (part - 20 for part in pair(7, 5, draw.number(2, 6)))
-    kept, choice = (never.argmax(1) == dense.argmax(1))[:, None], dense.argmax(1, keepdim=True)
-    never, dense = (
-        torch.where(kept, part.scatter(1, (choice + step) % 5, -torch.inf), part)
-        for part, step in ((never, 1), (dense, 2))
-    )
+    never, dense = (part - 20 for part in pair(7, 5, draw.number(2, 5)))
+    for other, own in zip(never, dense, strict=True):
+        choice = own.argmax()
+        if other.argmax() == choice:  # so it stays, and by no other word
+            own[(choice + 2) % 5] = -torch.inf
+            other[torch.arange(5) != choice] = -torch.inf
     order = draw.order(8)
     fine = 1 + 1e-12 * torch.stack([draw.order(8) for _ in range(9)]).double()
     labelled = {

@@ -31,7 +31,9 @@ def _readers(seed: int) -> list[Case]:
         """Scales of 13 binary digits: with half precision's 11 a float32 product is exact."""
         scale = (1 + draw.integers(1, 4096, inputs) / 4096) * 2.0 ** draw.integers(-2, 3, inputs)
         weights = [draw.normal(count, inputs).to(dtype) for count in outputs]
-        return (0.5 + draw.uniform(inputs)).to(dtype), weights, scale
+        norm = (0.5 + draw.uniform(inputs)) * (1 - 2 * draw.integers(0, 2, inputs))
+        norm[0] = -norm[0].abs()
+        return norm.to(dtype), weights, scale
 
     norm, weights, _ = layers(4, 3, 2)
     wide = torch.tensor([1e-9, 1.0, 1e9, 30.0])[draw.order(4)]

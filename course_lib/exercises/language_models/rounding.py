@@ -239,7 +239,7 @@ def _layers(seed: int) -> list[Case]:
     labelled = {
         "three columns": layer(correlated(3), 2, 4),
         "inputs that depend on each other": layer(correlated(6), 4, 4),
-        "one input is far larger": layer(_hessian(draw, 8, loud=60.0), 5, 4),
+        "one input is far larger": layer(_hessian(draw, 8, loud=60.0), 5, 4, off=0.45),
         "independent inputs": layer(independent, 3, 4),
         "weights beyond the grid": layer(correlated(6), 5, 3, beyond=3),
         "two bits": layer(correlated(7), 4, 2, beyond=1),

@@ -41,6 +41,7 @@ def _pairs(seed: int) -> list[Case]:
         D = 4**power
         reader, writer = draw.integers(-9, 10, outputs, D), draw.integers(-9, 10, D, inputs)
         norm = draw.integers(1, 9, D) / 4
+        norm[0] *= -1
         return size * reader, norm, size * writer, _hadamard(draw, power)
 
     def any_turn(D: int, *dtypes: torch.dtype, size: float = 1) -> tuple:
