@@ -567,7 +567,8 @@ def gptq_column(
     """A new weight (O, I): column w_j rounded to ŵ_j, later columns moved, earlier ones untouched.
 
     ŵ_j = scale · code, the nearest for codes −m … m, m = 2**(bits − 1) − 1, bits ≥ 2; scale (O, 1).
-    Column k > j becomes w_k − (w_j − ŵ_j) · U_jk / U_jj. factor U (I, I) is upper triangular.
+    Column k > j becomes w_k − (w_j − ŵ_j) · U_jk / U_jj. factor U (I, I) is upper triangular. All
+    tensors have one dtype, float32 or float64; reckon in it or wider, answer in it.
     """
     ### BEGIN SOLUTION
     largest = 2 ** (bits - 1) - 1
@@ -1141,7 +1142,7 @@ def rotate_pair(
 
     The reader (O, D) was given norm(x) · norm_weight (D,) and is given norm(x Q) from now on: the
     norm's weights move into it. The writer (D, I) adds W y to the stream. rotation Q (D, D) is
-    orthogonal, in float64. New tensors, each in the dtype of the old one.
+    orthogonal, in float64: reckon in it. New tensors, each in the dtype of the old one.
     """
     ### BEGIN SOLUTION
     folded = reader * norm_weight.double()  # (O, D) · (D,)
