@@ -8,10 +8,10 @@ file, weighed, loaded again and measured from there, on 4,096 tokens of an artic
 embedding has 8 bits and a scale for each token throughout, except in the first row. Minutes are CPU
 minutes of one core for the making alone.
 
-The rows of 4 bits also answer whose error it is. The first token of each window is read by the
-dense model and all others by the compressed one ("first token dense"), or the other way round
-("first token compressed"): keys and values of the first are handed over in the cache. The losses
-are those of the places from 9 on.
+The rows of 4 bits, and pruning by magnitude, also answer whose error it is. The first token of each
+window is read by the dense model and all others by the compressed one ("first token dense"), or the
+other way round ("first token compressed"): keys and values of the first are handed over in the
+cache. The losses are those of the places from 9 on.
 
 The weights of SmolLM2 had been rounded before, to Q4_1 in groups of 32.
 """
@@ -41,7 +41,7 @@ from course_lib.language_models.smoothquant import input_maxima
 from course_lib.language_models.sparsegpt import sparsegpt
 from course_lib.language_models.walk import Stage, treat_blocks
 from course_lib.language_models.wanda import row_mask
-from course_lib.measure.divergence import estimate, paired_difference
+from course_lib.measure.divergence import Estimate, estimate, paired_difference
 from course_lib.measure.size import size
 from course_lib.measure.yardstick import (
     smollm2_calibration,
@@ -233,7 +233,7 @@ def logits_of(model: nn.Module, tokens: Tensor) -> Iterator[tuple[Tensor, Tensor
 
 
 def measured(model: Llama, dense_logits: list[Tensor], tokens: Tensor) -> dict:
-    """Perplexity, KL and flips, means and standard errors; and the loss of each token."""
+    """Perplexity, KL and flips, means and standard errors; the loss and the KL of each token."""
     losses, kl, flipped = [], [], []
     for (logits, targets), dense in zip(logits_of(model, tokens), dense_logits, strict=True):
         losses.append(F.cross_entropy(logits, targets, reduction="none"))
@@ -245,7 +245,8 @@ def measured(model: Llama, dense_logits: list[Tensor], tokens: Tensor) -> dict:
     for name, values in {"kl": torch.cat(kl), "flips": torch.cat(flipped).float()}.items():
         found = estimate(values)
         row[name] = [found.mean, found.error]
-    return row | {"losses": [round(x, 4) for x in losses.tolist()]}
+    by_token = {"losses": losses, "divergences": torch.cat(kl)}
+    return row | {name: [round(x, 4) for x in values.tolist()] for name, values in by_token.items()}
 
 
 def whose_error(model: Llama, dense: Llama, tokens: Tensor, name: str) -> dict[str, float]:
@@ -267,7 +268,7 @@ def make_row(
     row = {"name": name, "bytes": size(packed).bytes, "minutes": minutes}
     loaded = unpack_model(packed, model)
     row |= measured(loaded, dense_logits, tokens)
-    if name.endswith("4 bits"):
+    if name.endswith("4 bits") or name == "magnitude, 50 %":
         late = torch.tensor(row["losses"]).view(-1, WINDOW)[:, COUNTED:]  # (N,) -> (B, T)
         row["whose error"] = {"compressed": late.mean().item()}
         row["whose error"] |= whose_error(loaded, dense, tokens, name)
@@ -291,11 +292,22 @@ def leaderboard(folder: str, *names: str) -> None:
             print_row(json.loads(path.read_text("utf-8")))
     rows = {row["name"]: row for row in map(json.loads, (p.read_text() for p in place.glob("*")))}
     if "nearest, 4 bits" in rows:
-        print("\nloss beside nearest, 4 bits, in per cent of perplexity")
-        base = torch.tensor(rows["nearest, 4 bits"]["losses"])
+        print(
+            "\nbeside nearest, 4 bits, nats a token; the errors are those of the mean over windows"
+        )
+        base = rows["nearest, 4 bits"]
         for name, row in rows.items():
-            gain = paired_difference(torch.tensor(row["losses"]), base)
-            print(f"{name:48} {100 * math.expm1(gain.mean):+8.1f} ± {100 * gain.error:.1f}")
+            loss, kl = (beside(row[key], base[key]) for key in ("losses", "divergences"))
+            print(
+                f"{name:48} loss {loss.mean:+.4f} ± {loss.error:.4f}, "
+                f"KL {kl.mean:+.4f} ± {kl.error:.4f}"
+            )
+
+
+def beside(values: list[float], others: list[float]) -> Estimate:
+    """Mean of the differences; its error takes windows, not tokens, as drawn by themselves."""
+    by_window = (torch.tensor(some).view(-1, WINDOW).mean(1) for some in (values, others))
+    return paired_difference(*by_window)
 
 
 def print_row(row: dict) -> None:

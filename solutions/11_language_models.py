@@ -1013,6 +1013,7 @@ if has_smollm2:
 
 # %% tags=["nbval-ignore-output"]
 PLACE = 100  # of the other token
+HOW = "exact, the others rounded", "rounded, the others exact"
 
 
 def losses_with(weight: torch.Tensor, other: torch.Tensor, place: int = 0) -> torch.Tensor:
@@ -1038,7 +1039,7 @@ if has_smollm2:
         rise[label] = paired_difference(losses_with(weight, weight), exact_losses)
     for place, who in ((0, "first token"), (PLACE, f"token at place {PLACE}")):
         for_it = losses_with(bad, exact, place), losses_with(exact, bad, place)
-        for losses, how in zip(for_it, ("exact, the others rounded", "rounded, the others exact")):
+        for losses, how in zip(for_it, HOW, strict=True):
             rise[f"GPTQ, {who} {how}"] = paired_difference(losses, exact_losses)
     print("SmolLM2, only `value` of block 18 rounded: rise of the loss, in 1/1000 nats")
     for label, found in rise.items():
@@ -1053,7 +1054,7 @@ if has_smollm2:
     assert on_first.mean() > 0.55 and (on_first > 0.97).sum() == 2
     assert lengths[:, 1:].mean() > 4 * lengths[:, 0].mean()
     assert rise["GPTQ"].mean > 0.02 and rise["GPTQ"].mean > 2.5 * rise["GPTQ"].error
-    mended, alone = (rise[f"GPTQ, first token {how}"].mean for how in ("exact, the others rounded", "rounded, the others exact"))  # fmt: skip
+    mended, alone = (rise[f"GPTQ, first token {how}"].mean for how in HOW)
     assert abs(mended) < 0.004 and rise["nearest"].mean < 0.005
     assert abs(alone / rise["GPTQ"].mean - 1) < 0.2
     assert PLACE != 100 or abs(list(rise.values())[-1].mean) < 0.002

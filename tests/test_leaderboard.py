@@ -50,7 +50,11 @@ def test_a_row_is_measured_from_its_file(name, tiny, monkeypatch):
         dense_logits = [logits for logits, _ in leaderboard.logits_of(model, tokens)]
         row = leaderboard.make_row(name, model, dense_logits, tokenizer, tokens)
         mean = token_losses(model, tokens, 64).mean().item()
-    assert len(row["losses"]) == 128 and row["kl"][0] >= 0 and 0 <= row["flips"][0] <= 1
+    assert (
+        len(row["losses"]) == len(row["divergences"]) == 128
+        and row["kl"][0] >= 0
+        and 0 <= row["flips"][0] <= 1
+    )
     assert row["perplexity"] > 0.8 * math.exp(mean)
     assert 0.8e6 < row["bytes"] < 4.1e6
 
@@ -99,9 +103,16 @@ def test_what_one_model_reads_for_another_is_what_it_would_read_itself(tiny, mon
         torch.testing.assert_close(found, losses.flatten(), rtol=1e-4, atol=1e-4)
 
 
+def test_beside_another_row_windows_are_what_is_drawn(monkeypatch):
+    monkeypatch.setattr(leaderboard, "WINDOW", 2)
+    found = leaderboard.beside([1.0, 3.0, 6.0, 6.0], [0.0, 0.0, 1.0, 1.0])  # windows: 2 and 5 more
+    assert found.mean == pytest.approx(3.5) and found.error == pytest.approx(1.5)
+
+
 def test_rows_of_the_stored_table_are_rows_that_can_be_made():
     assert stored("STORED").keys() <= leaderboard.ROWS.keys()
-    assert {f"{name}, 4 bits" for name in stored("STORED_FIRST")} <= leaderboard.ROWS.keys()
+    assert stored("STORED_FIRST").keys() <= leaderboard.ROWS.keys()
+    assert stored("STORED_BESIDE").keys() <= leaderboard.ROWS.keys()
 
 
 @pytest.mark.slow
