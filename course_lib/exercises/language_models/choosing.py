@@ -3,6 +3,8 @@
 Axes: O outputs, I inputs, N tokens, C columns of a block.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -26,15 +28,16 @@ def wanda_mask(weight: Tensor, inputs: Tensor, density: float) -> Tensor:
     return torch.zeros_like(score, dtype=torch.bool).scatter(1, kept, True)
 
 
+def _layer(draw: Draw, outputs: int, inputs: int, tokens: int) -> tuple[Tensor, Tensor]:
+    """Some channels are large, some are large for a few tokens only, some have a mean."""
+    x = draw.normal(tokens, inputs) * (1 + 9 * draw.uniform(inputs).square())
+    x *= draw.uniform(tokens, inputs) < 0.1 + 0.9 * draw.uniform(inputs)
+    return draw.normal(outputs, inputs), x + draw.normal(inputs) * draw.integers(0, 2, inputs)
+
+
 def _layers_and_inputs(seed: int) -> list[Case]:
     draw = Draw(seed)
-
-    def layer(outputs: int, inputs: int, tokens: int) -> tuple[Tensor, Tensor]:
-        """Some channels are large, some are large for a few tokens only, some have a mean."""
-        x = draw.normal(tokens, inputs) * (1 + 9 * draw.uniform(inputs).square())
-        x *= draw.uniform(tokens, inputs) < 0.1 + 0.9 * draw.uniform(inputs)
-        return draw.normal(outputs, inputs), x + draw.normal(inputs) * draw.integers(0, 2, inputs)
-
+    layer = partial(_layer, draw)
     quiet_row, x = layer(5, 12, 9)
     quiet_row *= torch.tensor([1e-9, 1.0, 1e9, 1.0, 1e-4])[:, None]
     dead, dead_x = layer(4, 10, 8)

@@ -4,6 +4,7 @@ Axes: N tokens, V vocabulary.
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -145,21 +146,22 @@ def flips(logits: Tensor, dense_logits: Tensor) -> Tensor:
     return changed.double().mean()
 
 
+def _choosing(draw: Draw, tokens: int, vocabulary: int, changed: int) -> tuple[Tensor, Tensor]:
+    """`changed` of the tokens, anywhere, have another first choice; the rest is noise.
+
+    The first choices have logits of 7 to 9, no other is near.
+    """
+    dense, logits = draw.normal(2, tokens, vocabulary)
+    first = draw.integers(0, vocabulary, tokens, 1)
+    moved = draw.order(tokens)[:, None] < changed
+    step = draw.integers(1, max(vocabulary, 2), tokens, 1)
+    other = torch.where(moved, (first + step) % vocabulary, first)
+    return logits.scatter(1, other, 7.0 + draw.number(0, 2)), dense.scatter(1, first, 9.0)
+
+
 def _choices(seed: int) -> list[Case]:
     draw = Draw(seed)
-
-    def pair(tokens: int, vocabulary: int, changed: int) -> tuple[Tensor, Tensor]:
-        """`changed` of the tokens, anywhere, have another first choice; the rest is noise.
-
-        The first choices have logits of 7 to 9, no other is near.
-        """
-        dense, logits = draw.normal(2, tokens, vocabulary)
-        first = draw.integers(0, vocabulary, tokens, 1)
-        moved = draw.order(tokens)[:, None] < changed
-        step = draw.integers(1, max(vocabulary, 2), tokens, 1)
-        other = torch.where(moved, (first + step) % vocabulary, first)
-        return logits.scatter(1, other, 7.0 + draw.number(0, 2)), dense.scatter(1, first, 9.0)
-
+    pair = partial(_choosing, draw)
     tied, losers = 5 * draw.uniform(5, 24), torch.tensor([[8], [8], [17], [8], [8]])[draw.order(5)]
     tied[:, [8, 17]] = 9.0
     broken = (

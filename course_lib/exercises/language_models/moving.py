@@ -3,6 +3,9 @@
 Axes: O outputs, I inputs.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -24,23 +27,38 @@ def fold_scale(
     return (norm_weight / scale).to(norm_weight.dtype), folded
 
 
+def _norm_and_layers(
+    draw: Draw, inputs: int, *outputs: int, dtype: torch.dtype = torch.float32
+) -> tuple:
+    """Scales of 13 binary digits: with half precision's 11 a float32 product is exact."""
+    scale = (1 + draw.integers(1, 4096, inputs) / 4096) * 2.0 ** draw.integers(-2, 3, inputs)
+    weights = [draw.normal(count, inputs).to(dtype) for count in outputs]
+    norm = (0.5 + draw.uniform(inputs)) * (1 - 2 * draw.integers(0, 2, inputs))
+    norm[0] = -norm[0].abs()
+    return norm.to(dtype), weights, scale
+
+
+def _in_other_dtypes(layers: Callable[..., tuple]) -> dict[str, tuple]:
+    """Tensors whose dtypes differ, and numbers that only float64 can hold on the way."""
+    norm, (first, second), scale = layers(4, 3, 5)
+    double_norm, (double,), double_scale = layers(3, 2, dtype=torch.float64)
+    half_norm, halves, half_scale = layers(5, 4, dtype=torch.float16)
+    return {
+        "a norm in float32, layers in bfloat16": (norm, [first.bfloat16()], scale),
+        "a dtype for each": (norm.bfloat16(), [first, second.half()], scale),
+        "float64": (1e-60 * double_norm, [1e-90 * double], 1e60 * double_scale.double()),
+        "float32, scales in float64": (1e25 * norm, [1e-25 * first], 1e45 * scale.double()),
+        "float16, scales in float64": (half_norm, halves, half_scale.double()),
+    }
+
+
 def _readers(seed: int) -> list[Case]:
     draw = Draw(seed)
-
-    def layers(inputs: int, *outputs: int, dtype: torch.dtype = torch.float32) -> tuple:
-        """Scales of 13 binary digits: with half precision's 11 a float32 product is exact."""
-        scale = (1 + draw.integers(1, 4096, inputs) / 4096) * 2.0 ** draw.integers(-2, 3, inputs)
-        weights = [draw.normal(count, inputs).to(dtype) for count in outputs]
-        norm = (0.5 + draw.uniform(inputs)) * (1 - 2 * draw.integers(0, 2, inputs))
-        norm[0] = -norm[0].abs()
-        return norm.to(dtype), weights, scale
-
+    layers = partial(_norm_and_layers, draw)
     norm, weights, _ = layers(4, 3, 2)
     wide = torch.tensor([1e-9, 1.0, 1e9, 30.0])[draw.order(4)]
     zeros = layers(4, 3)
     zeros[0][1], zeros[1][0][:, 2] = 0.0, -0.0
-    double, single = layers(3, 2, 4, dtype=torch.float64), layers(4, 3, 2)
-    half, mixed, apart = layers(5, 4, dtype=torch.float16), layers(5, 4), layers(4, 3, 5)
     labelled = {
         "one layer": layers(4, 3),
         "query, key and value": layers(6, 6, 2, 2),
@@ -51,28 +69,7 @@ def _readers(seed: int) -> list[Case]:
         "one input": layers(1, 3, 1),
         "float16, scales in float32": layers(5, 4, 3, dtype=torch.float16),
         "bfloat16, scales in float32": layers(6, 5, dtype=torch.bfloat16),
-        "a norm in float32, layers in bfloat16": (
-            mixed[0],
-            [mixed[1][0].to(torch.bfloat16)],
-            mixed[2],
-        ),
-        "a dtype for each": (
-            apart[0].to(torch.bfloat16),
-            [apart[1][0], apart[1][1].half()],
-            apart[2],
-        ),
-        "float64": (
-            1e-60 * double[0],
-            [1e-90 * weight for weight in double[1]],
-            1e60 * double[2].double(),
-        ),
-        "float32, scales in float64": (
-            1e25 * single[0],
-            [1e-25 * weight for weight in single[1]],
-            1e45 * single[2].double(),
-        ),
-        "float16, scales in float64": (*half[:2], half[2].double()),
-    }
+    } | _in_other_dtypes(layers)
     return labelled_cases(("norm_weight", "weights", "scale"), labelled)
 
 

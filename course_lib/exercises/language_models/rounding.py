@@ -3,6 +3,8 @@
 Axes: O outputs, I inputs.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -27,28 +29,35 @@ def gptq_column(weight: Tensor, factor: Tensor, column: int, scale: Tensor, bits
     return torch.cat([weight[:, :column], rounded, later], dim=1)
 
 
+def _one_step(
+    draw: Draw,
+    outputs: int,
+    inputs: int,
+    column: int,
+    bits: int = 4,
+    beyond: int = 0,
+    power: int = 0,
+) -> tuple:
+    """Multiples of powers of two, so that the step is exact in float32, in any order.
+
+    Every weight is at most 3/8 of a step from a level; codes reach `beyond` the largest, those
+    of the column both ways.
+    """
+    largest, scale = 2 ** (bits - 1) - 1 + beyond, 2.0 ** draw.integers(-2, 3, outputs, 1)
+    codes = draw.integers(-largest, largest + 1, outputs, inputs)
+    if beyond:
+        codes[:2, column] = torch.tensor([-largest, largest])
+    codes = codes + draw.integers(-3, 4, outputs, inputs) / 8
+    factor = (draw.integers(1, 8, inputs, inputs) / 4).triu(1)
+    factor += torch.diag(2.0 ** (power + draw.integers(-1, 2, inputs)))
+    signs = 1.0 - 2 * draw.integers(0, 2, inputs, inputs)
+    signs.fill_diagonal_(1)
+    return codes * scale, factor * signs, column, scale, bits
+
+
 def _columns(seed: int) -> list[Case]:
     draw = Draw(seed)
-
-    def layer(
-        outputs: int, inputs: int, column: int, bits: int = 4, beyond: int = 0, power: int = 0
-    ) -> tuple:
-        """Multiples of powers of two, so that the step is exact in float32, in any order.
-
-        Every weight is at most 3/8 of a step from a level; codes reach `beyond` the largest, those
-        of the column both ways.
-        """
-        largest, scale = 2 ** (bits - 1) - 1 + beyond, 2.0 ** draw.integers(-2, 3, outputs, 1)
-        codes = draw.integers(-largest, largest + 1, outputs, inputs)
-        if beyond:
-            codes[:2, column] = torch.tensor([-largest, largest])
-        codes = codes + draw.integers(-3, 4, outputs, inputs) / 8
-        factor = (draw.integers(1, 8, inputs, inputs) / 4).triu(1)
-        factor += torch.diag(2.0 ** (power + draw.integers(-1, 2, inputs)))
-        signs = 1.0 - 2 * draw.integers(0, 2, inputs, inputs)
-        signs.fill_diagonal_(1)
-        return codes * scale, factor * signs, column, scale, bits
-
+    layer = partial(_one_step, draw)
     sizes = 2.0 ** torch.tensor([[-30.0], [0], [30], [-10]])
     weight, factor, column, scale, bits = layer(4, 6, 2)
     weight[:, column, None] = scale * (draw.number(3, 7) + 0.25)
