@@ -94,7 +94,7 @@ MEAN_KL = Exercise(
         "−∞ − (−∞) is NaN, and 0 · NaN, too. Replace the terms whose ln p is −∞: "
         "terms.where(p > −torch.inf, 0.0).",
     ),
-    properties=(Property("KL is never below zero", lambda inputs, value: value >= -1e-13),),
+    properties=(Property("KL is a number, 0 or more", lambda inputs, value: value >= -1e-13),),
     misconceptions=(
         Misconception(
             "the other way round",

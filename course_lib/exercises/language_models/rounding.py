@@ -268,22 +268,18 @@ def _inverse_factor(hessian: Tensor) -> Tensor:
     return torch.linalg.cholesky(torch.linalg.inv(hessian.double()), upper=True)
 
 
-def _gptq_with(rows_of=_inverse_factor, lowest: int = 0, by_size: bool = False):
-    """GPTQ that spreads errors by other rows, has more codes, or takes large inputs first."""
+def _gptq_with(rows_of=_inverse_factor, lowest: int = 0, to_code=torch.round):
+    """GPTQ that spreads errors by other rows, has more codes, or finds them otherwise."""
 
     def wrong(weight, hessian, scale, bits):
         largest, weight = 2 ** (bits - 1) - 1, weight.double()
-        order = torch.arange(len(hessian), device=hessian.device)
-        if by_size:
-            order = hessian.diagonal().argsort(descending=True)
-        weight, rows = weight[:, order], rows_of(hessian[order][:, order])
         codes = torch.empty_like(weight, dtype=torch.int8)
-        for j, row in enumerate(rows):
+        for j, row in enumerate(rows_of(hessian)):
             old = weight[:, j, None].clone()
-            code = (old / scale).round().clamp(-largest - lowest, largest)
+            code = to_code(old / scale).clamp(-largest - lowest, largest)
             weight[:, j:] -= (old - code * scale) / row[j] * row[j:]
             codes[:, j, None] = code.to(torch.int8)
-        return codes[:, order.argsort()]
+        return codes
 
     return wrong
 
@@ -315,7 +311,8 @@ GPTQ = Exercise(
             "each weight to the nearest level",
             _gptq_with(lambda hessian: torch.eye(len(hessian)).to(hessian)),
             "every weight was rounded by itself. The error of each column has to be spread over "
-            "the later ones before their turn comes.",
+            "the later ones before their turn comes. (Without upper=True torch.linalg.cholesky "
+            "gives a lower triangle: right of the diagonal its rows are empty; nobody is told.)",
         ),
         Misconception(
             "factor of the Hessian itself",
@@ -338,10 +335,10 @@ GPTQ = Exercise(
             "more than the others have. Here H is sound: add nothing.",
         ),
         Misconception(
-            "large inputs first",
-            _gptq_with(by_size=True),
-            "you took the columns by falling diagonal. That is act-order, and often better; here "
-            "the columns go from first to last.",
+            "cut off instead of rounded",
+            _gptq_with(to_code=torch.trunc),
+            "you cut the digits behind the point off, as .to(torch.int8) does. Take the nearest "
+            "level: round() first.",
         ),
         Misconception(
             "one code too many",
