@@ -716,6 +716,7 @@ for bits in (3, 2):
     assert rounding["AWQ", bits] > rounding[gptq, bits] + 0.004
     assert rounding["AWQ", bits] > rounding[best, bits] + 0.01
 assert all(left_over[label, bits] < 1 for label in (gptq, by_power, best) for bits in (4, 3, 2))
+assert max(rounding[label, 4] for label in methods) < dense_bits + 0.0155
 assert nearest_bits[4] + 0.1 < gptq_twin < on_twins["4 bits, nearest"][1] - 0.35
 assert held_out_bits(both) < nearest_bits[4] + 0.003
 
@@ -902,10 +903,10 @@ predict(
 )
 
 # %% [markdown]
-# It does **not beat rounding**. How bad it is depends on the processor: sums in another order flip a code here
-# and there, and thirty blocks make of it what they like. Window by window it is clearer: the loss is above
-# rounding's in seven of eight, by 0.047 ± 0.010 nats on average. A mystery. On the clean witness GPTQ had the loss of
-# rounding halved, here it loses. Before you read on, name your suspects. Here are four.
+# It does **not beat rounding**. How bad it is depends on the processor, 30.7 on one and 31.6 on another (what
+# adds up in another order rounds otherwise here and there). Window by window it is clearer: the loss is above
+# rounding's in seven of eight, by 0.047 ± 0.010 nats on average. A mystery: on the clean
+# witness GPTQ gained at every number of bits. Before you read on, name your suspects. Here are four.
 #
 # 1. The program is wrong. (On one Hessian its codes equal those of the paper's algorithm, written down plainly
 #    a second time; a test says so.)
@@ -1198,7 +1199,7 @@ assert 0.35 < math.log(bad[0] / bad[1]) / math.log(bad[0] / 22.79) < 0.45
 #
 # What does the **one number** bring, counting the first token 64 times? In the order of the columns 30.7 becomes
 # 28.7, with act-order 28.3 becomes 27.0, and the KL of 0.21 becomes 0.15. (The rest of the way from rounding's
-# 30.2 is act-order.) SIXTYFOUR To hand over the first token's keys and values does as much: 25.7 with act-order,
+# 30.2 is act-order.) To hand over the first token's keys and values does as much: 25.7 with act-order,
 # against 25.9. A difference of two or three tenths between such numbers is noise.
 #
 # **What is shown, and what is not.** Shown: in one layer the loss that GPTQ adds goes through the first token,
@@ -1216,7 +1217,7 @@ assert 0.35 < math.log(bad[0] / bad[1]) / math.log(bad[0] / 22.79) < 0.45
 # codes (chapter 05). **W8A8** means 8 bits for weights and activations, **W4A4** means 4. The inputs' scale
 # is either fixed beforehand, one number for a layer (**static**), or found for each token as it comes (**per
 # token**). What flows in SmolLM2 you saw. No rounded layer reads the stream itself, a norm stands between; but `down`
-# makes such numbers and reads them first, up to DOWNMAX in block 11. What will one scale for all tokens do to that, with
+# makes such numbers and reads them first, thousands in block 11. What will one scale for all tokens do to that, with
 # 255 levels? You will be asked.
 #
 # Massive inputs, mild weights: let them share the trouble. **SmoothQuant** (Xiao et al., 2023) folds a
@@ -1351,7 +1352,7 @@ alone, repaired, rotation, together = (
     for rest in ("", ", GPTQ", ", rotated", ", rotated, GPTQ")
 )
 assert off < 1e-4 and both_sides["W8A8, per token"][0] < 0.01
-assert both_sides["W8A8, static, SmoothQuant"][0] < 0.75 * both_sides["W8A8, static"][0] < 0.02
+assert both_sides["W8A8, static, SmoothQuant"][0] < 0.85 * both_sides["W8A8, static"][0] < 0.02
 assert alone - 0.045 < repaired < alone - 0.015 and rotation < 0.75 * alone
 assert together < min(both_sides["W4A4, rotated"]) - 0.015 and together < 0.62 * alone
 assert abs((alone - together) / (2 * alone - repaired - rotation) - 1) < 0.25
@@ -1402,7 +1403,7 @@ predict(
 # kind, 46.7 beside 30.2.
 #
 # On SmolLM2 the same ladder has steep steps. One scale for all tokens, set by the massive activations,
-# takes even 8 bits to 61.4. DOWNTEXT SmoothQuant gets three quarters of the way back, 32.6. A scale for each token
+# takes even 8 bits to 61.4. SmoothQuant gets three quarters of the way back, 32.6. A scale for each token
 # does it all, 24.5, and needs no text: the first token then ruins no scale but its own. With 4 bits on both
 # sides the model is gone; rotated it has 170.3, and with GPTQ on top 57.7.
 #
@@ -1620,7 +1621,8 @@ Picture(
 # the embedding is turned one way and the head another, so the file holds both.
 #
 # How sure is that? The ± of the long table takes tokens for independent. Window by window it is up to twice as
-# large. SUREMORE
+# large.
+#
 # And the ranges of least squared error of *weights*, chapter 05's search, which helped TinyLM at 3 bits and 2, make
 # SmolLM2 worse at 4: 32.2 instead of 30.2. They take it off its old grid.
 #
