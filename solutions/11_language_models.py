@@ -1167,7 +1167,7 @@ if has_smollm2:
 #
 # Then let it count. Weigh the first token 64 times in $G$; nothing else changes. (In the walk: `weights`,
 # one number for each place of a window.) The blue points of the figure are that candidate: 507 stays where it was,
-# and two other columns take up what it took. **Guess:** what becomes of the first token, and of the whole model?
+# and two other columns move further instead. **Guess:** what becomes of the first token, and of the whole model?
 
 # %% tags=["collapsed", "nbval-ignore-output"]
 # What became of them: the layer, the layers before it, and the whole of SmolLM2 (stored)
