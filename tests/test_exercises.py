@@ -2,11 +2,11 @@
 
 import inspect
 import tomllib
-from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from judging import cases_of, verdict_on
 from mutants import mutants
 
 from course_lib.exercises.engine.catalogue import all_exercises
@@ -25,16 +25,6 @@ each_misconception = pytest.mark.parametrize(
     [(e, m) for e in EXERCISES for m in e.misconceptions],
     ids=lambda x: x.name.replace(" ", "-"),
 )
-
-
-@cache
-def cases_of(exercise, seed):
-    return exercise.cases(seed)
-
-
-def verdict_on(exercise, function, seed=0):
-    cases = cases_of(exercise, seed)
-    return judge(exercise, cases, run(function, cases, exercise.seconds))
 
 
 def takes_floats(exercise) -> bool:
