@@ -15,7 +15,8 @@ Axes: B batch, T tokens, S tokens seen so far (cache included), D model width, H
 G key-value heads, E head width, F hidden width of the MLP, V vocabulary.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +86,28 @@ class LlamaConfig:
         """The shape of each block."""
         groups = (self.heads // self.kv_heads,) * self.kv_heads
         return self.blocks or (BlockShape(groups, self.mlp_width),) * self.layers
+
+    def with_shapes(self, shapes: Sequence[BlockShape]) -> "LlamaConfig":
+        """The config of a model of these blocks: without `blocks` where three numbers say it all.
+
+        >>> config = LlamaConfig(9, width=8, layers=2, heads=2, kv_heads=1, mlp_width=4, context=4)
+        >>> config.with_shapes([BlockShape((1,), 4)])
+        ... # doctest: +NORMALIZE_WHITESPACE
+        LlamaConfig(vocabulary=9, width=8, layers=1, heads=1, kv_heads=1, mlp_width=4, context=4,
+                    rope_base=10000.0, norm_epsilon=1e-05, tied=True, each_head=4, blocks=())
+        """
+        heads = max((sum(shape.groups) for shape in shapes), default=self.heads)
+        alike = len({(shape.mlp_width, *shape.groups) for shape in shapes}) <= 1
+        even = all(len(set(shape.groups)) == 1 for shape in shapes)
+        return replace(
+            self,
+            layers=len(shapes),
+            heads=heads,
+            kv_heads=max((len(shape.groups) for shape in shapes), default=self.kv_heads),
+            mlp_width=max((shape.mlp_width for shape in shapes), default=self.mlp_width),
+            each_head=None if heads * self.head_width == self.width else self.head_width,
+            blocks=() if alike and even else tuple(shapes),
+        )
 
 
 class RMSNorm(nn.Module):
