@@ -99,12 +99,21 @@ def without_layers(model: Llama, off: Tensor) -> Llama:
     >>> len(without_layers(Llama(config), torch.tensor([False, True, False])).blocks)
     2
     """
+    return copy.deepcopy(view_without_layers(model, off))
+
+
+def view_without_layers(model: Llama, off: Tensor) -> Llama:
+    """The model without some layers, sharing its weights: to measure with, not to change.
+
+    Args, Raises: as for `without_layers`.
+    """
     check_mask("off", off, (len(model.blocks),))
-    model = copy.deepcopy(model)
     stay = [number for number, gone in enumerate(off.tolist()) if not gone]
-    model.blocks = nn.ModuleList(model.blocks[number] for number in stay)
-    model.config = model.config.with_shapes([model.config.shapes[number] for number in stay])
-    return model
+    view = copy.copy(model)
+    view._modules = dict(model._modules)  # a shallow copy has the model's own dictionary
+    view.blocks = nn.ModuleList(model.blocks[number] for number in stay)
+    view.config = model.config.with_shapes([model.config.shapes[number] for number in stay])
+    return view
 
 
 def check_mask(name: str, mask: Tensor, shape: tuple[int, ...]) -> None:
