@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from course_lib.models.llama import Block, Llama
 from course_lib.models.parts import record_inputs, walk_blocks
+from course_lib.pruning.chain import Mend, keep_inputs, keep_outputs
 from course_lib.pruning.repair import check_keep, refit
-from course_lib.pruning.units import Mend, keep_inputs, keep_outputs
 
 
 @torch.no_grad()

@@ -55,7 +55,8 @@ def shrink_chain(
         keep: layer's name -> True for the outputs that stay, (O,) bool. The last layer's outputs
             are the answer: they stay.
         examples: what the model takes. With them the next layer is mended, on what it is given once
-            the layers before were shrunk; without, nothing makes up for what went.
+            the layers before were shrunk; without, nothing makes up for what went. Where it has
+            no bias and BatchNorm follows, the running mean takes what the bias would have got.
         mend: `repair.fold_mean` or `repair.refit`.
 
     Returns:
@@ -80,7 +81,7 @@ def shrink_chain(
         for number in range(at, following):
             if isinstance(small[number], Weighted | BatchNorm):
                 small[number] = keep_outputs(small[number], mask)
-        small[following] = keep_inputs(small[following], mask, given, mend)
+        _shrink_inputs(small, following, mask, given, mend)
     return small.train(model.training)
 
 
@@ -156,6 +157,21 @@ def with_weight(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Mod
     else:
         made.out_channels, made.in_channels = weight.shape[:2]
     return made
+
+
+def _shrink_inputs(
+    chain: nn.Sequential, at: int, keep: Tensor, given: Tensor | None, mend: Mend
+) -> None:
+    """In place. A layer without a bias that BatchNorm follows has one there: minus its mean."""
+    layer, norm = chain[at], chain[at + 1] if at + 1 < len(chain) else None
+    elsewhere = layer.bias is None and getattr(norm, "running_mean", None) is not None
+    if elsewhere:
+        layer = with_weight(layer, layer.weight, norm.running_mean.new_zeros(len(layer.weight)))
+    layer = keep_inputs(layer, keep, given, mend)
+    if elsewhere:
+        norm.running_mean -= layer.bias
+        layer = with_weight(layer, layer.weight, None)
+    chain[at] = layer
 
 
 def _smaller_batch_norm(layer: nn.Module, keep: Tensor) -> nn.Module:
