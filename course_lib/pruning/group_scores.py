@@ -4,8 +4,8 @@
     norm product    ‖gate_p‖ ‖up_p‖ ‖down_p‖                             no data
     Taylor          |Σ g w| over what the part sends on                  gradients
     contribution    mean ‖W_p x_p‖, in `models.layers`                   inputs of the last matrix
-    repair error    the squared error that is left once the others       their second moments
-                    were refitted
+    output error    mean ‖W_p x_p‖²: of the output, without the part     their second moments
+    repair error    of the output, once the others were refitted         their second moments
 
 The norm changes when a unit's `up` is doubled and its `down` halved, which changes nothing else.
 The product does not, nor do those that use data.
@@ -28,7 +28,7 @@ from course_lib.models.llama import Llama
 from course_lib.models.parts import AT_ONCE, record_inputs
 from course_lib.pruning.inverse_hessian import damped_inverse, layer_hessian
 from course_lib.pruning.repair import DAMPING
-from course_lib.pruning.scores import taylor, wide
+from course_lib.pruning.scores import wide
 
 
 def group_norm(parts: Sequence[Tensor]) -> Tensor:
@@ -83,10 +83,33 @@ def group_taylor(weight: Tensor, gradient: Tensor) -> Tensor:
     >>> group_taylor(torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0, -3.0]]))
     tensor([1.])
     """
-    taylor(weight[:0], gradient[:0])  # what it refuses
+    if weight.shape != gradient.shape:
+        raise ValueError(
+            f"gradient must have the weight's shape {tuple(weight.shape)}; "
+            f"got {tuple(gradient.shape)}"
+        )
     check_finite(weight, "weight")
     check_finite(gradient, "gradient")
     return (wide(weight) * wide(gradient)).flatten(1).sum(dim=1).abs()
+
+
+@without_autocast
+@torch.no_grad()
+def output_errors(weight: Tensor, hessian: Tensor, parts: int) -> Tensor:
+    """The squared error of W x when one part goes, mean ‖W_p x_p‖² = ½ trace(W_p H_pp W_pᵀ): (P,).
+
+    Its root is a contribution in which large values count more.
+
+    Args, Raises: as for `repair_errors`.
+
+    >>> output_errors(torch.tensor([[1.0, 2.0]]), torch.tensor([[4.0, 2.0], [2.0, 2.0]]), parts=2)
+    tensor([2., 4.])
+    """
+    _check_parts(weight, hessian, parts)
+    own = _own_blocks(hessian.double(), parts)  # (P, E, E)
+    columns = weight.double().T.unflatten(0, (parts, -1))  # (I, O) -> (P, E, O)
+    errors = (columns * (own @ columns)).sum(dim=(1, 2)) / 2
+    return errors.to(wide(weight[:0]).dtype)
 
 
 @without_autocast
@@ -112,15 +135,8 @@ def repair_errors(weight: Tensor, hessian: Tensor, parts: int, damping: float = 
     >>> repair_errors(torch.tensor([[1.0, 2.0]]), hessian, parts=2, damping=0.0)
     tensor([1., 2.])
     """
-    if weight.dim() != 2 or hessian.shape != (weight.shape[-1],) * 2 or weight.shape[1] % parts:
-        raise ValueError(
-            "weight must have shape (O, I), hessian (I, I), and parts divide I; "
-            f"got {tuple(weight.shape)}, {tuple(hessian.shape)} and {parts}"
-        )
-    check_finite(weight, "weight")
-    inverse = damped_inverse(hessian.double(), damping)
-    blocks = inverse.unflatten(0, (parts, -1)).unflatten(2, (parts, -1))  # -> (P, E, P, E)
-    own = blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (E, E, P) -> (P, E, E)
+    _check_parts(weight, hessian, parts)
+    own = _own_blocks(damped_inverse(hessian.double(), damping), parts)  # (P, E, E)
     columns = weight.double().T.unflatten(0, (parts, -1))  # (I, O) -> (P, E, O)
     errors = (columns * torch.linalg.solve(own, columns)).sum(dim=(1, 2)) / 2
     return errors.to(wide(weight[:0]).dtype)
@@ -134,26 +150,28 @@ def mlp_scores(model: Llama, inputs: Tensor, targets: Tensor) -> dict[str, list[
         inputs, targets: windows of calibration text and the tokens that follow, (B, T).
 
     Returns:
-        "norm", "norm product", "Taylor", "contribution" and "repair error".
+        "norm", "norm product", "Taylor", "contribution", "output error" and "repair error".
 
     >>> from course_lib.models.pretrained import tiny
     >>> tokens = torch.arange(9)[None]
     >>> {name: tuple(s[3].shape) for name, s in mlp_scores(tiny()[0], tokens, tokens).items()}
     ... # doctest: +NORMALIZE_WHITESPACE
     {'norm': (512,), 'norm product': (512,), 'Taylor': (512,), 'contribution': (512,),
-     'repair error': (512,)}
+     'output error': (512,), 'repair error': (512,)}
     """
     mlps = [block.mlp for block in model.blocks]
     parts = [[mlp.gate.weight, mlp.up.weight, mlp.down.weight.T] for mlp in mlps]
     given = record_inputs(model, inputs, [mlp.down for mlp in mlps])
-    lasts = list(zip((mlp.down.weight.detach() for mlp in mlps), given, strict=True))
+    lasts = [mlp.down.weight.detach() for mlp in mlps]
+    hessians = [layer_hessian(x) for x in given]
     gradients = _gradients_of_down(model, inputs, targets)
     return {
         "norm": [group_norm(some) for some in parts],
         "norm product": [norm_product(some) for some in parts],
-        "Taylor": [group_taylor(w.T, g.T) for (w, _), g in zip(lasts, gradients, strict=True)],
-        "contribution": [contributions(x, w, w.shape[1]) for w, x in lasts],
-        "repair error": [repair_errors(w, layer_hessian(x), w.shape[1]) for w, x in lasts],
+        "Taylor": [group_taylor(w.T, g.T) for w, g in zip(lasts, gradients, strict=True)],
+        "contribution": [contributions(x, w, len(w.T)) for w, x in zip(lasts, given, strict=True)],
+        "output error": [output_errors(w, h, len(h)) for w, h in zip(lasts, hessians, strict=True)],
+        "repair error": [repair_errors(w, h, len(h)) for w, h in zip(lasts, hessians, strict=True)],
     }
 
 
@@ -167,6 +185,22 @@ def _gradients_of_down(model: Llama, inputs: Tensor, targets: Tensor) -> list[Te
             loss = F.cross_entropy(logits, following.flatten(), reduction="sum")
             (loss / targets.numel()).backward()
     return [weight.grad for weight in weights]
+
+
+def _own_blocks(matrix: Tensor, parts: int) -> Tensor:
+    """The P blocks on the diagonal of a matrix: (I, I) -> (P, E, E)."""
+    blocks = matrix.unflatten(0, (parts, -1)).unflatten(2, (parts, -1))  # (I, I) -> (P, E, P, E)
+    return blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (E, E, P) -> (P, E, E)
+
+
+def _check_parts(weight: Tensor, hessian: Tensor, parts: int) -> None:
+    if weight.dim() != 2 or hessian.shape != (weight.shape[-1],) * 2 or weight.shape[1] % parts:
+        raise ValueError(
+            "weight must have shape (O, I), hessian (I, I), and parts divide I; "
+            f"got {tuple(weight.shape)}, {tuple(hessian.shape)} and {parts}"
+        )
+    check_finite(weight, "weight")
+    check_finite(hessian, "hessian")
 
 
 def _norms(parts: Sequence[Tensor]) -> list[Tensor]:
