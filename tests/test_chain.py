@@ -13,8 +13,9 @@ from course_lib.measure.quality import accuracy
 from course_lib.measure.size import count_parameters, size
 from course_lib.models.digits_cnn import DigitsCNN
 from course_lib.models.digits_mlp import DigitsMLP, train_digits
-from course_lib.pruning.chain import keep_inputs, keep_outputs, shrink_chain
+from course_lib.pruning.chain import shrink_chain
 from course_lib.pruning.repair import refit
+from course_lib.pruning.smaller import keep_inputs, keep_outputs
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from course_lib.models.layers import layer_influence, view_without_layers, without_layers
-from course_lib.models.llama import BlockShape, Llama, LlamaConfig
+from course_lib.models.llama import Llama
+from course_lib.models.llama_config import BlockShape, LlamaConfig
 from course_lib.pruning.depth import greedy_order, influence_order, layers_off, run_losses
 
 CONFIG = LlamaConfig(

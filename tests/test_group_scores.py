@@ -17,7 +17,7 @@ from course_lib.pruning.group_scores import (
     repair_errors,
 )
 from course_lib.pruning.inverse_hessian import layer_hessian
-from course_lib.pruning.repair import refit_columns
+from course_lib.pruning.refit import refit_columns
 
 CONFIG = LlamaConfig(
     vocabulary=17, width=12, layers=2, heads=2, kv_heads=1, mlp_width=10, context=8

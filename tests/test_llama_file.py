@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from course_lib.models.llama import BlockShape, Llama, LlamaConfig
+from course_lib.models.llama import Llama
+from course_lib.models.llama_config import BlockShape, LlamaConfig
 from course_lib.models.llama_file import config_from_json, load_llama, save_llama
 
 CONFIG = LlamaConfig(

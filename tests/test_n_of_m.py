@@ -13,7 +13,7 @@ from course_lib.models.llama import Llama, LlamaConfig
 from course_lib.models.parts import linear_weights
 from course_lib.pruning.inverse_hessian import layer_hessian
 from course_lib.pruning.n_of_m import n_of_m, n_of_m_decoder
-from course_lib.pruning.repair import refit_rows
+from course_lib.pruning.refit import refit_rows
 
 CONFIG = LlamaConfig(
     vocabulary=17, width=16, layers=2, heads=4, kv_heads=2, mlp_width=24, context=8

@@ -5,9 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_lib.pruning import repair
+from course_lib.pruning import refit as module
 from course_lib.pruning.inverse_hessian import layer_hessian
-from course_lib.pruning.repair import cut, fold_mean, refit, refit_columns, refit_rows
+from course_lib.pruning.refit import refit_columns, refit_rows
+from course_lib.pruning.repair import cut, fold_mean, refit
 
 float64 = torch.float64
 
@@ -78,7 +79,7 @@ def test_rows_a_few_at_a_time(monkeypatch):
     weight, _, x, _ = problem(1, I=8, O=9)
     mask = torch.rand(9, 8).argsort(dim=1) < 4
     whole = refit_rows(weight, layer_hessian(x), mask)
-    monkeypatch.setattr(repair, "AT_ONCE", 2 * 4**2)
+    monkeypatch.setattr(module, "AT_ONCE", 2 * 4**2)
     torch.testing.assert_close(refit_rows(weight, layer_hessian(x), mask), whole)
 
 

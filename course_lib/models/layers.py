@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from course_lib.models.llama import Llama
 from course_lib.models.parts import record_inputs
+from course_lib.models.selection import check_mask
 
 
 def layer_influence(model: Llama, tokens: Tensor) -> Tensor:
@@ -114,11 +115,3 @@ def view_without_layers(model: Llama, off: Tensor) -> Llama:
     view.blocks = nn.ModuleList(model.blocks[number] for number in stay)
     view.config = model.config.with_shapes([model.config.shapes[number] for number in stay])
     return view
-
-
-def check_mask(name: str, mask: Tensor, shape: tuple[int, ...]) -> None:
-    """Raise a ValueError unless a mask is bool and has this shape."""
-    if mask.dtype != torch.bool or mask.shape != shape:
-        raise ValueError(
-            f"{name} must be bool of shape {shape}; got {mask.dtype} of shape {tuple(mask.shape)}"
-        )

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from course_lib.models.llama import BlockShape, Llama, LlamaConfig
+from course_lib.models.llama import Llama
+from course_lib.models.llama_config import BlockShape, LlamaConfig
 
 
 def config_to_json(config: LlamaConfig) -> str:

@@ -27,8 +27,9 @@ from torch import Tensor, nn
 
 from course_lib.models.llama import Block, Llama
 from course_lib.models.parts import record_inputs, walk_blocks
-from course_lib.pruning.chain import Mend, keep_inputs, keep_outputs
-from course_lib.pruning.repair import check_keep, refit
+from course_lib.models.selection import check_keep
+from course_lib.pruning.repair import refit
+from course_lib.pruning.smaller import Mend, keep_inputs, keep_outputs
 
 
 @torch.no_grad()

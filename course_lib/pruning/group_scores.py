@@ -27,7 +27,7 @@ from course_lib.models.layers import contributions
 from course_lib.models.llama import Llama
 from course_lib.models.parts import AT_ONCE, record_inputs
 from course_lib.pruning.inverse_hessian import damped_inverse, layer_hessian
-from course_lib.pruning.repair import DAMPING
+from course_lib.pruning.refit import DAMPING
 from course_lib.pruning.scores import wide
 
 

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_lib.models.layers import check_mask, without_layers
+from course_lib.models.layers import without_layers
 from course_lib.models.llama import Llama
-from course_lib.models.selection import lowest_mask
+from course_lib.models.selection import check_mask, lowest_mask
 
 __all__ = [
     "loss_without_each",
