@@ -7,6 +7,7 @@ import torch
 from course_lib.language_models.folding import BEFORE, fold_scale, shared_by_heads
 from course_lib.language_models.walk import DOWN, OUTPUT, QKV, STAGES
 from course_lib.models.llama import Llama, LlamaConfig, initialize
+from course_lib.models.llama_config import BlockShape
 from course_lib.models.pretrained import tiny
 
 CONFIG = LlamaConfig(
@@ -88,6 +89,9 @@ def test_query_heads_with_different_scales_cannot_share_a_value_head():
     with pytest.raises(ValueError, match="query heads that share a value head; it differs by up"):
         fold_scale(block, OUTPUT, torch.linspace(1, 2, 24))
     assert all(before[name].equal(weight) for name, weight in block.state_dict().items())
+    uneven = Llama(CONFIG.with_shapes([BlockShape((3, 1), 40)])).blocks[0]
+    with pytest.raises(ValueError, match="equally many query heads; here they serve 3, 1"):
+        fold_scale(uneven, OUTPUT, torch.ones(16))
     every_head_its_own = small(kv_heads=6).blocks[0]
     fold_scale(every_head_its_own, OUTPUT, torch.linspace(1, 2, 24))
 

@@ -21,6 +21,7 @@ from course_lib.measure.yardstick import tiny_calibration
 from course_lib.models.gguf_file import read_gguf
 from course_lib.models.llama import Llama, LlamaConfig, initialize
 from course_lib.models.pretrained import _smollm2_file, read_llama
+from course_lib.pruning.decoder import shrink_heads
 from course_lib.quantization.calibration import minmax_range
 from course_lib.quantization.linear import Format, Grid
 
@@ -219,6 +220,8 @@ def test_bad_input_is_refused(small, tokens_of_352, tiny, tmp_path):
     refused("blocks.0.attention.query is a InputQuantized", model=quantized_inputs(small, 8))
     turn = torch.eye(288), torch.eye(192)
     refused("blocks.0.mlp is a TurnedMLP", model=rotated(small, turn[1], turn[0]))
+    fewer = shrink_heads(small, [torch.arange(small.config.heads) > 0] * small.config.layers)
+    refused("blocks that are alike, with heads of width D / H", model=fewer)
     refused("352 tokens; got 2048", tokenizer=tiny[1])
     other = Tokenizer.from_str(tokens_of_352.to_str())
     other.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -123,6 +123,11 @@ def write_gguf(path: Path, model: Llama, tokenizer: Tokenizer, codes: Mapping[st
 
 
 def _check(model: Llama, tokenizer: Tokenizer, codes: Mapping[str, Codes]) -> None:
+    if model.config.blocks or model.config.each_head is not None:
+        raise ValueError(
+            "model must have blocks that are alike, with heads of width D / H; parts of this one "
+            "were removed"
+        )
     with torch.device("meta"):
         plain = {name: type(module) for name, module in Llama(model.config).named_modules()}
     for name, module in model.named_modules():

@@ -8,6 +8,7 @@ shapes, and what nobody here wrote is refused.
     Scheme         codes, scale, zero_point                    `linear`
     Codes          the same, of codes that are chosen already  `linear`
     Sparse         values and bitmap, gaps or indices          `sparse`
+    TwoOfFour      places, and values or those of a Scheme     `two_of_four`
     torch.dtype    the tensor itself, in that float type
 """
 
@@ -26,10 +27,11 @@ from course_lib.formats.linear import (
     encode_linear,
 )
 from course_lib.formats.sparse import Sparse, decode_sparse, encode_sparse
+from course_lib.formats.two_of_four import TwoOfFour, decode_two_of_four, encode_two_of_four
 from course_lib.models.finite import check_finite
 from course_lib.models.parts import first_names
 
-AnyScheme = Scheme | Codes | Sparse | torch.dtype
+AnyScheme = Scheme | Codes | Sparse | TwoOfFour | torch.dtype
 
 
 class Form(NamedTuple):
@@ -43,10 +45,12 @@ class Form(NamedTuple):
 
 LINEAR = ({"codes", "scale"}, {"codes", "scale", "zero_point"})
 SPARSE = tuple({"values", place} for place in ("bitmap", "gaps", "indices"))
+TWO_OF_FOUR = tuple({*values, "places"} for values in ({"values"}, *LINEAR))
 FORMS = (
     Form(Scheme, encode_linear, decode_linear, LINEAR),
     Form(Codes, encode_codes, decode_linear, LINEAR),
     Form(Sparse, encode_sparse, decode_sparse, SPARSE),
+    Form(TwoOfFour, encode_two_of_four, decode_two_of_four, TWO_OF_FOUR),
 )
 
 

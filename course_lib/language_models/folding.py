@@ -106,8 +106,14 @@ def shared_by_heads(
 
 
 def _heads(block: Block, values: Tensor) -> Tensor:
-    """(D,) -> (G, H/G, E)."""
-    return values.view(block.attention.kv_heads, -1, block.attention.head_width)
+    """(H·E,) -> (G, H/G, E)."""
+    attention = block.attention
+    if len(set(attention.groups)) > 1:
+        raise ValueError(
+            "every key-value head must serve equally many query heads; here they serve "
+            f"{', '.join(map(str, attention.groups))}"
+        )
+    return values.view(attention.kv_heads, -1, attention.head_width)
 
 
 def _of_value_heads(block: Block, scale: Tensor) -> Tensor:

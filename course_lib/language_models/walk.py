@@ -99,7 +99,7 @@ def treat_blocks(
     blocks = range(model.config.layers) if blocks is None else blocks
     _check(model, tokens, blocks, states)
     config, places = model.config, torch.arange(tokens.shape[1], device=tokens.device)
-    tables = rotary_tables(places, config.width // config.heads, config.rope_base)
+    tables = rotary_tables(places, config.head_width, config.rope_base)
     states = model.embedding(tokens) if states is None else states.clone()  # (B, T, D)
     for number in tqdm(blocks, desc="blocks", disable=not progress):
         _treat_block(number, model.blocks[number], states, tables, treat, weights)

@@ -17,6 +17,15 @@ import torch
 from torch import Tensor
 
 from course_lib.models.finite import check_finite
+from course_lib.models.n_of_m import check_n_of_m, check_scores, largest_of_few, n_of_m_mask
+
+__all__ = [
+    "check_n_of_m",
+    "largest_of_few",
+    "n_of_m_mask",
+    "row_mask",
+    "wanda_score",
+]
 
 
 def wanda_score(weight: Tensor, gram: Tensor) -> Tensor:
@@ -57,7 +66,7 @@ def row_mask(score: Tensor, density: float) -> Tensor:
     >>> row_mask(torch.tensor([[3.0, 1.0, 2.0, 4.0], [1.0, 1.0, 1.0, 0.0]]), 0.5).tolist()
     [[True, False, False, True], [True, True, False, False]]
     """
-    _check(score)
+    check_scores(score)
     if not 0 <= density <= 1:
         raise ValueError(f"density must be from 0 to 1; got {density}")
     inputs = score.shape[1]
@@ -82,56 +91,3 @@ def _kth_largest(score: Tensor, k: int) -> Tensor:
         rows = np.partition(score.detach().numpy(), place, axis=1)
         return torch.from_numpy(rows)[:, place : place + 1]
     return score.kthvalue(place + 1, dim=1, keepdim=True).values
-
-
-def n_of_m_mask(score: Tensor, n: int, m: int) -> Tensor:
-    """True at the n largest of every m neighbours in a row; of equal ones the first stay.
-
-    Args:
-        score: (O, I), where m divides I.
-        n, m: 0 ≤ n ≤ m; 2 and 4 is what sparse tensor cores can multiply.
-
-    Raises:
-        ValueError: n out of range, m does not divide I; score as for `row_mask`.
-
-    >>> n_of_m_mask(torch.tensor([[3.0, 1.0, 2.0, 4.0, 1.0, 0.0, 1.0, 1.0]]), 2, 4).int().tolist()
-    [[1, 0, 0, 1, 1, 0, 1, 0]]
-    """
-    _check(score)
-    check_n_of_m(score.shape[1], n, m)
-    groups = score.unflatten(1, (-1, m))  # (O, I) -> (O, I/m, m)
-    return largest_of_few(groups, n).view(score.shape)  # (O, I/m, m) -> (O, I)
-
-
-def largest_of_few(scores: Tensor, n: int, dim: int = -1) -> Tensor:
-    """True at the n largest along a short axis; of equal ones the first. Unchecked.
-
-    An entry stays if fewer than n others come before it: those that are larger, and the equal ones
-    on its left. For 4 entries this is far faster than to sort them.
-
-    >>> largest_of_few(torch.tensor([1.0, 3.0, 3.0, 2.0]), 2)
-    tensor([False,  True,  True, False])
-    """
-    entries = scores.unbind(dim)
-    masks = []
-    for j, entry in enumerate(entries):
-        before = torch.zeros_like(entry, dtype=torch.uint8 if len(entries) < 256 else torch.int32)
-        for i, other in enumerate(entries):
-            if i != j:
-                before += other >= entry if i < j else other > entry
-        masks.append(before < n)
-    return torch.stack(masks, dim)
-
-
-def check_n_of_m(inputs: int, n: int, m: int) -> None:
-    """Raise a ValueError unless 0 ≤ n ≤ m and m divides the inputs."""
-    if not 0 <= n <= m or m < 1:
-        raise ValueError(f"n of m must have 0 ≤ n ≤ m and m ≥ 1; got {n} of {m}")
-    if inputs % m:
-        raise ValueError(f"m must divide the {inputs} inputs of an output; got {m}")
-
-
-def _check(score: Tensor) -> None:
-    if score.dim() != 2:
-        raise ValueError(f"score must have shape (O, I); got {tuple(score.shape)}")
-    check_finite(score, "score")

@@ -12,41 +12,14 @@ and padding. No lesson needs them.
 Source: Touvron et al., 2023, "LLaMA: Open and Efficient Foundation Language Models".
 
 Axes: B batch, T tokens, S tokens seen so far (cache included), D model width, H query heads,
-G key-value heads (G divides H), E head width (D / H), F hidden width of the MLP, V vocabulary.
+G key-value heads, E head width, F hidden width of the MLP, V vocabulary.
 """
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class LlamaConfig:
-    """The numbers that define a model's shape.
-
-    tied: whether the head is the embedding; else it is a linear layer of its own.
-    """
-
-    vocabulary: int
-    width: int
-    layers: int
-    heads: int
-    kv_heads: int
-    mlp_width: int
-    context: int
-    rope_base: float = 10_000.0
-    norm_epsilon: float = 1e-5
-    tied: bool = True
-
-    def __post_init__(self):
-        if self.width % self.heads or (self.width // self.heads) % 2:
-            raise ValueError(
-                f"width must be an even multiple of heads; got {self.width} and {self.heads}"
-            )
-        if self.heads % self.kv_heads:
-            raise ValueError(f"kv_heads must divide heads; got {self.kv_heads} and {self.heads}")
+from course_lib.models.llama_config import LlamaConfig
 
 
 class RMSNorm(nn.Module):
@@ -89,25 +62,28 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Causal attention in which H query heads share G key-value heads.
 
+    A key-value head serves the query heads of its group, which stand side by side.
+
     Source: Ainslie et al., 2023, "GQA: Training Generalized Multi-Query Transformer Models".
     """
 
-    def __init__(self, config: LlamaConfig):
+    def __init__(self, config: LlamaConfig, number: int = 0):
         super().__init__()
-        self.heads, self.kv_heads = config.heads, config.kv_heads
-        self.head_width = config.width // config.heads
-        kv_width = config.kv_heads * self.head_width
-        self.query = nn.Linear(config.width, config.width, bias=False)
+        self.groups = config.shapes[number].groups
+        self.heads, self.kv_heads = sum(self.groups), len(self.groups)
+        self.head_width = config.head_width
+        heads_width, kv_width = self.heads * self.head_width, self.kv_heads * self.head_width
+        self.query = nn.Linear(config.width, heads_width, bias=False)
         self.key = nn.Linear(config.width, kv_width, bias=False)
         self.value = nn.Linear(config.width, kv_width, bias=False)
-        self.output = nn.Linear(config.width, config.width, bias=False)
+        self.output = nn.Linear(heads_width, config.width, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: dict | None = None) -> Tensor:
         return self.output(self.mix(x, cos, sin, cache))
 
     def mix(self, x: Tensor, cos: Tensor, sin: Tensor, cache: dict | None = None) -> Tensor:
-        """What `output` is given: the heads' mixtures of values, side by side, (B, T, D)."""
-        B, T, D = x.shape
+        """What `output` is given: the heads' mixtures of values, side by side, (B, T, H·E)."""
+        B, T, _ = x.shape
         q = self.query(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, T, D) -> (B, H, T, E)
         k = self.key(x).view(B, T, self.kv_heads, -1).transpose(1, 2)  # -> (B, G, T, E)
         v = self.value(x).view(B, T, self.kv_heads, -1).transpose(1, 2)  # -> (B, G, T, E)
@@ -119,18 +95,22 @@ class Attention(nn.Module):
         # Query t may look at keys 0 … S − T + t.
         seen = torch.ones(T, k.shape[2], dtype=torch.bool, device=x.device)
         seen = seen.tril(diagonal=k.shape[2] - T)
+        if len(set(self.groups)) > 1:  # PyTorch shares only among groups of equal size
+            served = [g for g, size in enumerate(self.groups) for _ in range(size)]  # H numbers
+            k, v = k[:, served], v[:, served]  # (B, G, S, E) -> (B, H, S, E)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
-        return y.transpose(1, 2).reshape(B, T, D)  # (B, H, T, E) -> (B, T, D)
+        return y.transpose(1, 2).flatten(2)  # (B, H, T, E) -> (B, T, H·E)
 
 
 class MLP(nn.Module):
     """down(silu(gate(x)) · up(x)).  Source: Shazeer, 2020, "GLU Variants Improve Transformer"."""
 
-    def __init__(self, config: LlamaConfig):
+    def __init__(self, config: LlamaConfig, number: int = 0):
         super().__init__()
-        self.gate = nn.Linear(config.width, config.mlp_width, bias=False)
-        self.up = nn.Linear(config.width, config.mlp_width, bias=False)
-        self.down = nn.Linear(config.mlp_width, config.width, bias=False)
+        mlp_width = config.shapes[number].mlp_width
+        self.gate = nn.Linear(config.width, mlp_width, bias=False)
+        self.up = nn.Linear(config.width, mlp_width, bias=False)
+        self.down = nn.Linear(mlp_width, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.products(x))  # (B, T, F) -> (B, T, D)
@@ -143,12 +123,12 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """One layer: attention, then MLP, each on a normalised copy of x and added back to it."""
 
-    def __init__(self, config: LlamaConfig):
+    def __init__(self, config: LlamaConfig, number: int = 0):
         super().__init__()
         self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
-        self.attention = Attention(config)
+        self.attention = Attention(config, number)
         self.mlp_norm = RMSNorm(config.width, config.norm_epsilon)
-        self.mlp = MLP(config)
+        self.mlp = MLP(config, number)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: dict | None = None) -> Tensor:
         x = x + self.attention(self.attention_norm(x), cos, sin, cache)
@@ -168,7 +148,7 @@ class Llama(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocabulary, config.width)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(Block(config, number) for number in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_epsilon)
         if not config.tied:
             self.head = nn.Linear(config.width, config.vocabulary, bias=False)
@@ -188,7 +168,7 @@ class Llama(nn.Module):
         x = self.embedding(tokens)  # (B, T) -> (B, T, D)
         cos, sin = rotary_tables(
             torch.arange(start, stop, device=tokens.device),
-            self.config.width // self.config.heads,
+            self.config.head_width,
             self.config.rope_base,
         )
         for block, layer_cache in zip(self.blocks, cache or [None] * len(self.blocks), strict=True):

@@ -155,7 +155,7 @@ def walk_blocks(model: Llama, tokens: Tensor) -> Iterator[tuple[Block, tuple[Ten
     """
     places = torch.arange(tokens.shape[1], device=tokens.device)
     config = model.config
-    cos, sin = rotary_tables(places, config.width // config.heads, config.rope_base)
+    cos, sin = rotary_tables(places, config.head_width, config.rope_base)
     x = model.embedding(tokens)  # (B, T) -> (B, T, D)
     for block in model.blocks:
         yield block, (x, cos, sin)

