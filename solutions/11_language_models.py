@@ -1167,7 +1167,8 @@ if has_smollm2:
 # number 507 comes late, when the errors of five hundred columns are waiting for somebody to take them. It
 # takes them. For ordinary tokens all cancels. The first token has 507 and not the others: nothing cancels,
 # and it gets the bare error, a whole step on average, four times what rounding does. Take 507 first, and it has
-# nothing to take: the harm is gone, 38 % beside rounding's own 41 %. (Act-order takes strong inputs first, and 507 is among them: half a step.)
+# nothing to take: the harm is gone, 38 % beside rounding's own 41 %. (Act-order takes strong inputs
+# first, and 507 is among them: half a step.)
 #
 # **GPTQ does not make errors small. It makes them cancel, for tokens like those it has seen.** A rare kind of
 # token for which they do not cancel is free game, and if that token matters, the model pays.
@@ -1237,8 +1238,8 @@ assert 0.35 < math.log(bad[0] / bad[1]) / math.log(bad[0] / 22.79) < 0.45
 # 05). **W8A8** means 8 bits for weights and activations, **W4A4** means 4. The inputs' scale is either fixed
 # beforehand, one number for a layer (**static**), or found for each token as it comes (**per token**). What flows in
 # SmolLM2 you saw. No rounded layer reads the stream itself, a norm stands between; but the massive ones are made by
-# `down` of block 11, from inputs of up to 3,157 for the first token, and of about 20 for any other. What will one scale for all tokens do to that, with 255 levels? You
-# will be asked.
+# `down` of block 11, from inputs of up to 3,157 for the first token, and of about 20 for any other. What will
+# one scale for all tokens do to that, with 255 levels? You will be asked.
 #
 # Massive inputs, mild weights: let them share the trouble. **SmoothQuant** (Xiao et al., 2023) folds a
 # scale, exactly as AWQ does, with another aim. Divide input $j$ by
@@ -1528,7 +1529,8 @@ assert STORED["GPTQ, 4 bits"][2] < STORED["nearest, 4 bits"][2] - 0.02
 # *this text*; KL and flips are about *this model*, and KL has by far the smaller error bars.
 #
 # Section 4, once more, by KL: on SmolLM2 plain GPTQ has the higher perplexity, and the lower KL, by 0.038 ± 0.009
-# nats, in all eight windows. Repair did get something. But on TinyLM it nearly halved the KL, and here it takes off a tenth.
+# nats, in all eight windows. Repair did get something. But on TinyLM it nearly halved the KL, and here it takes
+# off a tenth.
 #
 # ### The leaderboard
 #
