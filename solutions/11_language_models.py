@@ -1124,7 +1124,9 @@ if has_smollm2:
     }
     by_order = {label: first_error(order) for label, order in orders.items()}
     by_rounding = errors_apart((exact / row_scale).round() * row_scale, exact, tested)[1]
-    print("error of the first token:", ", ".join(f"{k} {v:.0%}" for k, v in by_order.items()), end="")
+    print(
+        "error of the first token:", ", ".join(f"{k} {v:.0%}" for k, v in by_order.items()), end=""
+    )
     print(f"; rounding alone {by_rounding:.0%}")
 
 # %% tags=["collapsed", "nbval-ignore-output"]
