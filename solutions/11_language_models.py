@@ -1526,7 +1526,8 @@ assert STORED["GPTQ, 4 bits"][2] < STORED["nearest, 4 bits"][2] - 0.02
 # By the loss nobody can tell the two apart: the difference is below twice its standard error. By KL, rounding is
 # almost twice as far from the dense model, and it has changed every eighth answer, GPTQ every tenth. Most changed
 # answers were wrong before and after; of the others more were spoiled than mended. (Rounding's 103 against 57 is no
-# accident; GPTQ's 64 against 45 might be one: a fair coin is as far off in one case of twelve.) AWQ's loss is
+# accident; GPTQ's 64 against 45 might be one: a fair coin is as far off in one case of twelve, and on two threads, whose sums
+# end in other digits, it came to 67 against 54.) AWQ's loss is
 # even above rounding's (by 0.008 ± 0.006 nats, paired), and its KL below. Which would you ship? The loss is about
 # *this text*; KL and flips are about *this model*, and KL has by far the smaller error bars.
 #
