@@ -73,7 +73,7 @@ def release(chapter: str, folder: Path, seed: int | None = None) -> list[Path]:
         seed: of the unseen cases with which a grader checks; None for none.
 
     Raises:
-        LookupError: there is no such chapter.
+        LookupError: there is no such chapter, or this is the edition for students.
         ValueError: the seed is not from 1 to 2**31 − 1.
         FileExistsError: a file of another content is there; nothing was written.
     """
@@ -96,7 +96,9 @@ def handout(chapter: str, seed: int | None = None) -> dict[str, bytes]:
     """The files of a released chapter: path in the folder -> contents. See `release`."""
     if seed is not None and not 1 <= seed < 2**31:
         raise ValueError(f"a seed is from 1 to 2147483647; 0 is the notebooks' own. This is {seed}")
-    lesson = read_lesson(find_source(chapter))
+    if (path := find_source(chapter)).suffix != ".py":
+        raise LookupError("this edition has no lessons' sources; release from the whole course")
+    lesson = read_lesson(path)
     name, notebook = lesson.path.stem, f"{lesson.path.stem}.ipynb"
     pages = {page: reader_page(text, [lesson.path]) for page, text in read_pages(SOLUTIONS).items()}
     beside = {page: text.encode() for page, text in pages.items()}
