@@ -21,7 +21,7 @@ def start(arguments: argparse.Namespace) -> int:
     except ImportError:
         return _complain(CLASSROOM)
     except OSError as error:
-        return _complain(f"{arguments.folder} cannot be written: {error.strerror}")
+        return _complain(error)
     if there:
         print(f"there already, and left alone: {', '.join(there)}")
     print(f"The course is in {arguments.folder}. Next: go there, then jupyter lab")
@@ -58,7 +58,7 @@ def check(arguments: argparse.Namespace) -> int:
             results += missing_checks(results, notebook)
         else:
             results = check_answers(notebook, **options)
-    except (LookupError, NotANotebook) as error:
+    except (LookupError, NotANotebook, OSError) as error:
         return _complain(error)
     print(as_json(results) if arguments.json else table(results))
     return int(not all(result.passed for result in results))
@@ -74,10 +74,8 @@ def grade(arguments: argparse.Namespace) -> int:
         summary = grade_folder(arguments.submissions, arguments.out, Wishes(**wishes))
     except ImportError:
         return _complain("--scheduler needs Dask's distributed. To get it: make lab")
-    except (LookupError, ValueError, WeakSandbox) as error:
+    except (LookupError, ValueError, OSError, WeakSandbox) as error:
         return _complain(error)
-    except OSError as error:
-        return _complain(f"{error.filename or arguments.out}: {error.strerror or error}")
     except KeyboardInterrupt:
         return _complain("stopped; the same command goes on from here")
     print(summary)
@@ -130,7 +128,8 @@ def preflight(arguments: argparse.Namespace) -> int:
         from course_lib.classroom.files import find_notebook
         from course_lib.classroom.submissions.preflight import preflight as look_through
 
-        found = [look_through(find_notebook(name)) for name in arguments.notebooks]
+        paths = [find_notebook(name) for name in arguments.notebooks]
+        found = [look_through(path) for path in paths]
     except ImportError:
         return _complain(CLASSROOM)
     except (LookupError, OSError) as error:
@@ -196,6 +195,8 @@ def export(arguments: argparse.Namespace) -> int:
 
 
 def _complain(reason: object) -> int:
+    if isinstance(reason, OSError) and reason.filename:
+        reason = f"{reason.filename} cannot be read or written: {reason.strerror}"
     print(reason, file=sys.stderr)
     return 2
 

@@ -208,6 +208,8 @@ def test_the_exit_status_is_0_only_if_all_pass(options, does_it, tmp_path, monke
         assert main(["check", str(path), "--json", *options]) == status
     assert main(["check", "99", *options]) == 2
     assert "there is no lesson 99" in capsys.readouterr().err
+    assert main(["check", "nowhere/my.ipynb", *options]) == 2
+    assert "there is no notebook nowhere/my.ipynb" in capsys.readouterr().err
 
 
 @either_path

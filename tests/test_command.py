@@ -63,6 +63,7 @@ def test_a_folder_of_submissions_becomes_a_folder_of_grades(folder, tmp_path, wi
     out = tmp_path / "grades"
     summary = grade_folder(folder, out, STRONG)
     assert (summary.graded, summary.lost, summary.unread) == (3, {}, {"MALFORMED": 1})
+    assert "of these 1 MALFORMED: the notebook could not be read" in str(summary)
     grades = {grade.student: grade for grade in read_grades(out).values()}
     assert {name: grade.points for name, grade in grades.items()} == {"ada": 1, "=bob": 0, "eve": 0}
     assert {(one.chapter, one.possible, one.tier) for one in grades.values()} == {
@@ -150,13 +151,20 @@ def test_the_chapter_is_that_of_most_notebooks(folder, tmp_path):
         chapter_of(folder)
     write_submission(folder / "z" / "03_pruning.ipynb")
     assert chapter_of(folder) == "03_pruning"
+    canvas = tmp_path / "canvas"
+    write_submission(canvas / "lovelaceada_LATE_1_2_05_linear_quantization-1.ipynb")
+    assert chapter_of(canvas) == CHAPTER
     (tmp_path / "empty").mkdir()
     with pytest.raises(LookupError, match="no notebook of the course"):
         chapter_of(tmp_path / "empty")
 
 
 REFUSED = {
-    "no folder": (["nowhere", "--out", "out"], "there is no nowhere"),
+    "no folder": (["nowhere", "--out", "out"], "nowhere is not there. Expected is a folder"),
+    "all in one zip": (["all.zip", "--out", "out"], "all.zip is a file; unpack"),
+    "nothing": (["nothing", "--out", "out", "--chapter", "05"], "nothing holds no submission"),
+    "a file in the way": (["submissions", "--out", "all.zip"], "all.zip cannot be read or written"),
+    "fewer than no jobs": (["submissions", "--out", "out", "--jobs", "-3"], "1 or more, or 0"),
     "the grades among the submissions": (["submissions", "--out", "submissions/out"], "lies among"),
     "no such chapter": (["submissions", "--out", "out", "--chapter", "99"], "no lesson 99"),
     "another chapter's grades": (["submissions", "--out", "old"], "holds grades of 03_pruning"),
@@ -170,6 +178,10 @@ REFUSED = {
 @pytest.mark.parametrize(("words", "told"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_done_is_said(words, told, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(executor, "best_tier", lambda: "bubblewrap")
+    (tmp_path / "all.zip").touch()
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "nothing" / "grades.csv").touch()
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "settings.json").write_text('{"chapter": "03_pruning", "seed": 1}')
     if "old" in words:
@@ -220,6 +232,7 @@ def test_the_table_holds_all_grades_of_the_folder(folder, tmp_path, without_sand
     out = tmp_path / "grades"
     grade_folder(folder, out, STRONG)
     write_submission(tmp_path / "late" / "zoe.ipynb", to_uint8=RIGHT)
-    assert grade_folder(tmp_path / "late", out, Wishes(chapter="05")).graded == 1
+    late = grade_folder(tmp_path / "late", out, Wishes(chapter="05"))
+    assert late.graded == 1 and "not handed in this time, kept: ada" in str(late)
     with (out / "grades.csv").open(encoding="utf-8-sig", newline="") as file:
         assert {row["student"] for row in csv.DictReader(file)} == {"'=bob", "ada", "eve", "zoe"}

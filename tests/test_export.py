@@ -315,8 +315,10 @@ def test_on_the_command_line(tmp_path, capsys):
         "3.00,,75", "3.00,9,75"
     ).encode()
     assert file.read_bytes() == CANVAS.encode(), "the lecturer's own file stays as it was"
-    assert main(["export", str(tmp_path / "out"), "--moodle", str(file), "--column", "x"]) == 2
+    assert main(["export", str(tmp_path / "out"), "--canvas", str(file), "--column", "x"]) == 2
     assert "no columns are called x" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "out"), "--moodle", str(file)]) == 2
+    assert "no column is for points, as moodle writes one" in capsys.readouterr().err
     assert main(["export", str(tmp_path), "--canvas", str(file)]) == 2
     assert "holds no STUDENT/grade.json" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "out"), "--canvas", str(tmp_path / "none.csv")]) == 2

@@ -102,7 +102,7 @@ def test_start_overwrites_nothing_and_names_what_it_left_alone(tmp_path, capsys)
 def test_start_says_where_it_cannot_write(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way", "utf-8")
     assert main(["start", str(tmp_path / "file")]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+    assert "cannot be read or written" in capsys.readouterr().err
 
 
 def test_an_installed_package_brings_the_notebooks_that_a_checkout_makes(monkeypatch):

@@ -155,7 +155,7 @@ def names(lines: list[str]) -> Names:
 def test_equal_releases_are_equal_bytes_and_another_is_refused(released, tmp_path):
     before = {p: p.read_bytes() for p in released.rglob("*") if p.is_file()}
     release(NAME, released, seed=20261126)
-    with pytest.raises(FileExistsError, match="other contents; nothing was written"):
+    with pytest.raises(FileExistsError, match="of another seed, or changed since. Nothing"):
         release(NAME, released, seed=3)
     assert {p: p.read_bytes() for p in released.rglob("*") if p.is_file()} == before
 

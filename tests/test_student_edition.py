@@ -69,3 +69,9 @@ def test_the_book_is_made_of_the_untouched_notebooks(edition):
     assert done.returncode == 0, done.stderr
     page = (edition / "build/site/html" / f"{FIRST}.html").read_text("utf-8")
     assert "NotImplementedError" in page
+
+
+def test_a_release_is_made_of_the_whole_course_only(edition, tmp_path):
+    done = run(edition, "-m", "course_lib.cli", "release", "00", "--to", str(tmp_path / "out"))
+    assert done.returncode == 2 and "release from the whole course" in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -64,12 +64,6 @@ def test_every_layout_gives_the_same_answers(tmp_path):
         assert one.notes == (() if one.student != "single" else ("read from single.ipynb",))
 
 
-def test_one_zip_or_notebook_may_be_given_itself(tmp_path):
-    path = zipped(tmp_path / "ada.zip", **{FILE: notebook()})
-    assert only(path) == only(tmp_path)
-    assert only(path).student == "ada"
-
-
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         list(read_submissions(tmp_path / "nowhere", SET))

@@ -46,7 +46,8 @@ def find_source(name: str, folder: Path = SOLUTIONS) -> Path:
         if stem == path.stem or stem.isdigit() and int(stem) == int(path.stem[:2]):
             return path
     there_are = ", ".join(path.stem for path in lesson_sources(folder))
-    raise LookupError(f"there is no lesson {name}; there are: {there_are}")
+    what = "notebook" if Path(name).suffix or Path(name).exists() else "lesson"
+    raise LookupError(f"there is no {what} {name}; there are: {there_are}")
 
 
 def notebook_to_reset(name: str) -> Path:

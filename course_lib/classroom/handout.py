@@ -47,12 +47,17 @@ For students
   Before they hand in:   course preflight CHAPTER.ipynb
 
 For you alone
-  source/CHAPTER/        nbgrader: run it in this folder, which is the root of its course.
+  submitted/             make it: what comes back, a folder, zip or notebook for each student.
+                         course grade submitted --out ../graded --chapter CHAPTER
+                         course report ../graded
+  CHAPTER.seed.json      the seed: `course grade` finds it here, or is told by --seed N.
+  source/CHAPTER/        nbgrader, for the questions that people grade; run it in this folder.
+                         What comes back lies in submitted/STUDENT/CHAPTER/CHAPTER.ipynb.
                          nbgrader generate_assignment CHAPTER --force
                          nbgrader autograde CHAPTER
+                         jupyter lab     then Nbgrader > Formgrader; see the course's README
                          It holds the solutions. With a seed, its checks try unseen inputs, too;
                          feedback shows these, so take a new seed for the next class.
-  CHAPTER.seed.json      the seed: course grade SUBMISSIONS --seed N
 
 nbgrader runs submissions unprotected: whoever reads course_lib can make it say anything.
 `course grade` runs them in a sandbox and judges outside of it.
@@ -68,14 +73,17 @@ def release(chapter: str, folder: Path, seed: int | None = None) -> list[Path]:
         seed: of the unseen cases with which a grader checks; None for none.
 
     Raises:
-        LookupError: there is no such chapter.
+        LookupError: there is no such chapter, or this is the edition for students.
         ValueError: the seed is not from 1 to 2**31 − 1.
         FileExistsError: a file of another content is there; nothing was written.
     """
     files = {folder / name: data for name, data in handout(chapter, seed).items()}
     other = [path for path, data in files.items() if path.exists() and path.read_bytes() != data]
     if other:
-        raise FileExistsError(f"{other[0]} is there, with other contents; nothing was written")
+        raise FileExistsError(
+            f"{other[0]} is there, with other contents: of another seed, or changed since. "
+            "Nothing was written; delete it, or name another folder"
+        )
     for path, data in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
@@ -88,7 +96,9 @@ def handout(chapter: str, seed: int | None = None) -> dict[str, bytes]:
     """The files of a released chapter: path in the folder -> contents. See `release`."""
     if seed is not None and not 1 <= seed < 2**31:
         raise ValueError(f"a seed is from 1 to 2147483647; 0 is the notebooks' own. This is {seed}")
-    lesson = read_lesson(find_source(chapter))
+    if (path := find_source(chapter)).suffix != ".py":
+        raise LookupError("this edition has no lessons' sources; release from the whole course")
+    lesson = read_lesson(path)
     name, notebook = lesson.path.stem, f"{lesson.path.stem}.ipynb"
     pages = {page: reader_page(text, [lesson.path]) for page, text in read_pages(SOLUTIONS).items()}
     beside = {page: text.encode() for page, text in pages.items()}

@@ -9,7 +9,7 @@ OUT/.graded/                the grades by their hash: what is there is not grade
 import json
 import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
@@ -27,9 +27,11 @@ from course_lib.classroom.grading.grade_files import (
 )
 from course_lib.classroom.grading.gradebook import Terms, grade_all
 from course_lib.classroom.release import assignment
-from course_lib.classroom.submissions.submission import HANDED_IN, read_submissions, student_of
+from course_lib.classroom.reports.grade_pages import IN_WORDS
+from course_lib.classroom.submissions.submission import handed_in, own_stem, read_submissions
 
 SETTINGS = "settings.json"
+STUDENTS = "a folder, zip or notebook for each student"
 MANY = 10_000  # files of a folder that are looked at for its chapter
 
 
@@ -42,10 +44,13 @@ class Summary:
     graded: int = 0
     unread: Counter[str] = field(default_factory=Counter)  # by status
     lost: dict[str, str] = field(default_factory=dict)
+    earlier: list[str] = field(default_factory=list)  # students of an earlier run
 
     def __str__(self) -> str:
         lines = [f"{self.graded} submissions graded in a sandbox of the kind {self.tier}"]
-        lines += [f"of these {count} {status}" for status, count in sorted(self.unread.items())]
+        unread = sorted(self.unread.items())
+        lines += [f"of these {count} {status}: {IN_WORDS[status]}" for status, count in unread]
+        lines += [f"not handed in this time, kept: {name}" for name in self.earlier]
         lines += [f"not graded: {student}: {why}" for student, why in sorted(self.lost.items())]
         lines += ["The same command again grades only these."] if self.lost else []
         return "\n".join([*lines, f"{self.out / 'grades.csv'} holds them all"])
@@ -77,8 +82,11 @@ def grade_folder(folder: Path, out: Path, wishes: Wishes) -> Summary:
         WeakSandbox: this machine has no strong sandbox, and a weak one was not asked for.
         ValueError: `out` lies among the submissions.
     """
-    if not folder.exists():
-        raise LookupError(f"there is no {folder}")
+    if not folder.is_dir():
+        seen = "is a file; unpack what was downloaded" if folder.exists() else "is not there"
+        raise LookupError(f"{folder} {seen}. Expected is a folder: {STUDENTS}")
+    if not (students := handed_in(folder)):
+        raise LookupError(f"{folder} holds no submission. Expected is in it {STUDENTS}")
     if out.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{out} lies among the submissions; name a folder outside of {folder}")
     settings = _settings(folder, out, wishes)
@@ -91,18 +99,11 @@ def grade_folder(folder: Path, out: Path, wishes: Wishes) -> Summary:
         submissions = read_submissions(folder, what)
         grades = grade_all(submissions, terms, out, jobs, call)
         # No bar where it would be written to a file.
-        bar = tqdm(grades, "grading", _count(folder), unit=" submissions", disable=None)
+        bar = tqdm(grades, "grading", len(students), unit=" submissions", disable=None)
         for student, made in bar:
             _record(summary, student, made, wishes)
-    write_csv(out / "grades.csv", _all_grades(summary), what.points)
+    write_csv(out / "grades.csv", _all_grades(summary, students), what.points)
     return summary
-
-
-def _count(folder: Path) -> int:
-    """How many students' work lies in a folder, by the names in it."""
-    paths = list(folder.iterdir()) if folder.is_dir() else [folder]
-    given = [path for path in paths if path.is_dir() or path.suffix.lower() in HANDED_IN]
-    return len({student_of(path.name) for path in given if not path.name.startswith(".")})
 
 
 def _record(summary: Summary, student: str, made: Grade | Exception, wishes: Wishes) -> None:
@@ -117,12 +118,13 @@ def _record(summary: Summary, student: str, made: Grade | Exception, wishes: Wis
         summary.lost[student] = f"{type(made).__name__}: {made}".partition("\n")[0]
 
 
-def _all_grades(summary: Summary) -> Iterator[Grade]:
+def _all_grades(summary: Summary, students: Iterable[str]) -> Iterator[Grade]:
     """All grades in the folder, by student, one after the other; without results where one is lost.
 
     Those of an earlier run are among them, as they are in the class's report.
     """
     paths = {_read(path).student: path for path in summary.out.glob("*/grade.json")}
+    summary.earlier = sorted({*paths} - {*students})
     for student in sorted({*paths, *summary.lost}):
         yield _read(paths[student]) if student in paths else Grade(student, "", ())
 
@@ -176,11 +178,11 @@ def _stems(folder: Path) -> Iterator[str]:
     paths = [*folder.glob("*"), *folder.glob("*/*"), *folder.glob("*/*/*")]
     for path in sorted(paths)[:MANY]:
         if path.suffix == ".ipynb":
-            yield path.stem
+            yield own_stem(path.name)
         elif path.suffix == ".zip" and path.is_file():
             try:
                 with ZipFile(path) as archive:
                     names = archive.namelist()[:MANY]
             except (BadZipFile, OSError, ValueError, NotImplementedError):
                 continue
-            yield from {Path(name).stem for name in names if name.endswith(".ipynb")}
+            yield from {own_stem(Path(name).name) for name in names if name.endswith(".ipynb")}

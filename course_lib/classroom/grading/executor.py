@@ -26,9 +26,11 @@ def executor(jobs: int, address: str, weak_too: bool) -> Iterator[tuple[str, int
     Raises:
         WeakSandbox: there is no other, here or on one of the workers, and it is not allowed.
         LookupError: no scheduler answers there, or it has no worker.
-        ValueError: a worker has another version of the course.
+        ValueError: jobs is negative, or a worker has another version of the course.
         ImportError: there is no `distributed`.
     """
+    if jobs < 0:
+        raise ValueError(f"jobs are 1 or more, or 0 for one a processor; got {jobs}")
     if not address:
         yield _allowed({best_tier()}, weak_too), jobs or _cpus(), graded
         return

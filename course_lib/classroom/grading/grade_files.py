@@ -16,9 +16,7 @@ from course_lib.exercises.engine.judge import NOT_ATTEMPTED, PASSED
 
 COLUMNS = ("student", "exercise", "points", "verdict", "misconception")
 NOT_GRADED = "not graded"
-FORMULA = re.compile(
-    r"'*[=+\-@\t\r\n]"
-)  # what a spreadsheet calculates, with our ' before it or not
+FORMULA = re.compile(r"'*[=+\-@\t\r\n]")  # what a spreadsheet calculates, behind a ' or not
 NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 PLAIN_NAME = re.compile(r"\w[\w@-]*([. ][\w@-]+)*")
 DEVICES = {"con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for i in range(10))}

@@ -6,11 +6,12 @@ own code on the learner's own machine, so nothing shuts it in.
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from course_lib.classroom.check import CellResult, NotANotebook
 from course_lib.classroom.files import lesson_sources
-from course_lib.classroom.grading.grade import Grade, grade
+from course_lib.classroom.grading.grade import Grade, Result, grade
 from course_lib.classroom.grading.grade_files import as_junit, write_whole
 from course_lib.classroom.grading.sandbox import WEAK, Sandbox
 from course_lib.classroom.release import CHECK, assignment, withheld
@@ -49,6 +50,7 @@ def check_answers(
         all_exercises()  # meanwhile: either takes seconds
         with starting.result() as sandbox:
             made = grade(submission, what, SEED, sandbox.run)
+    made = replace(made, results=tuple(_with_notes(one, notes) for one in made.results))
     if junit:
         write_whole(junit, as_junit(made))
     if record:
@@ -69,6 +71,14 @@ def _chapter(notebook: Path, cells: list[Cell]) -> str:
             f"{notebook.name} holds no exercise of the course; --all runs the whole notebook"
         )
     return chapter
+
+
+def _with_notes(result: Result, notes: list[str]) -> Result:
+    """Below the verdict what is odd about the answer's cell: often all that is wrong with it."""
+    own = [note for note in notes if note.startswith(f"{result.exercise}: ")]
+    headline, *lines = result.words.split("\n")
+    own = [f"  {note.partition(': ')[2]}" for note in own]
+    return replace(result, words="\n".join([headline, *own, *lines]))
 
 
 def _record(made: Grade) -> None:

@@ -8,7 +8,6 @@ from course_lib.classroom.grading.grade import Grade
 from course_lib.classroom.reports import class_pictures
 from course_lib.classroom.reports.class_pictures import columns, guess_bars, legend, stack
 from course_lib.classroom.reports.class_report import (
-    GROUPS,
     Group,
     Guessed,
     Tally,
@@ -56,7 +55,7 @@ def class_page(grades: Sequence[Grade]) -> str:
     parts = [f"<h1>{shown(title)}</h1>", _numbers(grades), _unread(grades)]
     if tallies:
         parts += [_say(tallies), _overview(tallies), _points(readable(grades))]
-        parts += map(_section, tallies)
+        parts += [_section(one) for one in tallies if one.groups]
     parts += [_guesses(guessed(grades)), _how(grades)]
     return page(title, class_pictures.STYLE + STYLE, "\n".join(parts))
 
@@ -88,13 +87,22 @@ def _say(tallies: Sequence[Tally]) -> str:
     """What most students got wrong; of a misconception, what the exercise says of it."""
     items = ""
     for exercise, group in worst(tallies):
-        known, link = group.explanation, shown(exercise)
+        known = group.explanation
         items += (
             f"<li><b>{prose(group.name if known else 'A wrong answer without a name')}</b> · "
-            f'<a href="#{link}"><code>{link}</code></a> · {group.count} students<br>'
+            f"{_link(exercise)} · {group.count} students<br>"
             + (prose(group.explanation) if known else _came(group))
         )
     return f"<h2>What to say in the next lecture</h2><ol>{items}</ol>" if items else ""
+
+
+def _code(exercise: str) -> str:
+    return f"<code>{shown(exercise)}</code>"
+
+
+def _link(exercise: str) -> str:
+    """To the section of an exercise."""
+    return f'<a href="#{shown(exercise)}">{_code(exercise)}</a>'
 
 
 def _came(group: Group) -> str:
@@ -103,8 +111,7 @@ def _came(group: Group) -> str:
 
 def _overview(tallies: Sequence[Tally]) -> str:
     rows = "\n".join(
-        f'<tr><td><a href="#{shown(one.exercise)}"><code>{shown(one.exercise)}</code></a>'
-        f"<td>{stack(one)}"
+        f"<tr><td>{_link(one.exercise) if one.groups else _code(one.exercise)}<td>{stack(one)}"
         for one in tallies
     )
     return (
@@ -124,9 +131,8 @@ def _points(read: Sequence[Grade]) -> str:
 def _section(one: Tally) -> str:
     """One exercise: what several students gave, each in full; what one alone gave is folded."""
     name = shown(one.exercise)
-    groups = [(kind, group) for kind in GROUPS for group in getattr(one, kind)]
-    several = "".join(_wrong(*both, one) for both in groups if both[1].count > 1)
-    single = [_wrong(*both, one) for both in groups if both[1].count == 1]
+    several = "".join(_wrong(*both, one) for both in one.groups if both[1].count > 1)
+    single = [_wrong(*both, one) for both in one.groups if both[1].count == 1]
     many = f"{len(single)} answer{'s' * (len(single) > 1)} that no one else gave"
     folded = f"<details><summary>{many}</summary>{''.join(single[:MOST])}</details>"
     return (

@@ -13,6 +13,8 @@ from pathlib import Path
 from course_lib.classroom.grading.grade import Grade, Result, from_json
 from course_lib.classroom.grading.sandbox import BAD_TYPE
 from course_lib.classroom.reports.grade_pages import guesses
+from course_lib.classroom.submissions.answers import NO_PYTHON
+from course_lib.classroom.submissions.parsing import parse
 from course_lib.exercises.engine.catalogue import NoSuchExercise, find
 from course_lib.exercises.engine.judge import FAILED, NOT_ATTEMPTED, PASSED
 
@@ -41,6 +43,11 @@ class Tally:
     known: tuple[Group, ...]  # misconceptions
     unknown: tuple[Group, ...]  # other wrong values, equal ones together
     stopped: tuple[Group, ...]  # answers that gave no value: too slow, crashed, …
+
+    @property
+    def groups(self) -> list[tuple[str, Group]]:
+        """(kind, wrong answers), in the order of the kinds."""
+        return [(kind, group) for kind in GROUPS for group in getattr(self, kind)]
 
     @property
     def share(self) -> float:
@@ -164,18 +171,13 @@ def bare_source(source: str) -> str:
     'def f(x):\\n    return x'
     """
     try:
-        tree = ast.parse(source)
+        tree = parse(source)
         for node in ast.walk(tree):
             if isinstance(body := getattr(node, "body", None), list):
                 kept = [one for one in body if not _is_text(one)]
                 node.body = kept or [ast.Expr(ast.Constant(...))]
         return ast.unparse(tree)
-    except (
-        SyntaxError,
-        ValueError,
-        RecursionError,
-        MemoryError,
-    ):  # it is no Python: shown as it is
+    except NO_PYTHON:  # shown as it is
         return source
 
 

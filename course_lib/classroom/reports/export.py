@@ -120,7 +120,9 @@ def _find_column(headings: Sequence[str], chapter: str, system: str, column: str
         if (column in (title, headings[i]) if column else re.fullmatch(own, _words(title)))
     ]
     if len(fits) != 1:
-        offered = ", ".join(f'"{headings[i]}"' for i in titles) or f"none for points, but: {there}"
+        offered = ", ".join(f'"{headings[i]}"' for i in titles)
+        if not offered:
+            raise NotAGradebook(f"no column is for points, as {system} writes one; it has: {there}")
         raise NotAGradebook(
             f"{len(fits) or 'no'} columns are called {column or chapter}. Its columns: {offered}\n"
             'Say which one: --column "…"'

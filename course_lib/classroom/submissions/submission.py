@@ -50,20 +50,24 @@ def read_submissions(folder: Path, assignment: Assignment) -> Iterator[Submissio
     """One submission a student, sorted by the student's name, read one after the other.
 
     Args:
-        folder: what came back; or one zip or notebook.
+        folder: what came back.
         assignment: what was set.
 
     Raises:
         OSError: there is no such folder. A bad submission raises nothing; it has a status.
     """
-    paths = [folder] if folder.is_file() else [Path(entry.path) for entry in os.scandir(folder)]
+    for student, paths in handed_in(folder).items():
+        found = _submission(student, paths, assignment)
+        yield replace(found, notes=tuple(map(_as_text, found.notes)))
+
+
+def handed_in(folder: Path) -> dict[str, list[Path]]:
+    """Student -> what lies in a folder under that name, both sorted."""
     by_student = defaultdict(list)
-    for path in sorted(paths):
+    for path in sorted(Path(entry.path) for entry in os.scandir(folder)):
         if not path.name.startswith((".", "__MACOSX")) and _is_handed_in(path):
             by_student[student_of(path.name)].append(path)
-    for student in sorted(by_student):
-        found = _submission(student, by_student[student], assignment)
-        yield replace(found, notes=tuple(map(_as_text, found.notes)))
+    return dict(sorted(by_student.items()))
 
 
 def student_of(name: str) -> str:
@@ -81,6 +85,18 @@ def student_of(name: str) -> str:
         return f"{found['name']}_{found['id']}"
     stem, suffix = os.path.splitext(name)
     return stem if suffix.lower() in HANDED_IN and stem else name
+
+
+def own_stem(name: str) -> str:
+    """What a student called a file, without its suffix and what Moodle or Canvas wrote around it.
+
+    >>> own_stem("lovelaceada_12345_67890_05_linear_quantization-1.ipynb")
+    '05_linear_quantization'
+    """
+    stem = os.path.splitext(name)[0]
+    if found := MOODLE.fullmatch(stem) or CANVAS.fullmatch(stem):
+        stem = re.sub(r"-\d+$", "", found["file"] or stem)  # Canvas counts what is handed in again
+    return stem
 
 
 def _as_text(name: str) -> str:
@@ -118,9 +134,7 @@ def _submission(student: str, paths: list[Path], assignment: Assignment) -> Subm
 
 def _unlike(file: File, assignment: Assignment) -> int:
     """0 for the chapter's own name, 1 for one that holds it, 2 for any other."""
-    stem = file.path.stem
-    if found := MOODLE.fullmatch(stem) or CANVAS.fullmatch(stem):
-        stem = re.sub(r"-\d+$", "", found["file"] or stem)  # Canvas counts what is handed in again
+    stem = own_stem(file.path.name)
     return 0 if stem == assignment.chapter else 1 if assignment.chapter in stem else 2
 
 
