@@ -155,7 +155,7 @@ TAUGHT_BY_FEW = Exercise(
         "what the temperature changes.",
     ),
     properties=(
-        Property("five students of the same shapes come back", _are_the_students),
+        Property("five students of the same shapes come back", _are_the_students, form=True),
         Property(
             "the median accuracy on the test images is at least 94 %",
             lambda inputs, value: _median_accuracy(value, _way(inputs)) >= GOAL,

@@ -182,6 +182,7 @@ PRUNE_DIGITS = Exercise(
             "a list of networks with a DigitsMLP's own tensors, 0.weight to 4.bias, dense and "
             "finite (masks of torch.nn.utils.prune: prune.remove makes them zeros)",
             _are_networks,
+            form=True,
         ),
         Property(
             "each network keeps at most 5 % of its weights",
