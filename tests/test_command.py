@@ -223,3 +223,15 @@ def test_the_table_holds_all_grades_of_the_folder(folder, tmp_path, without_sand
     assert grade_folder(tmp_path / "late", out, Wishes(chapter="05")).graded == 1
     with (out / "grades.csv").open(encoding="utf-8-sig", newline="") as file:
         assert {row["student"] for row in csv.DictReader(file)} == {"'=bob", "ada", "eve", "zoe"}
+
+
+@pytest.mark.parametrize("text", ["{}", "[" * 100_000, "", "null"])
+def test_what_is_no_grade_in_the_folder_is_left_out_and_named(
+    text, folder, tmp_path, without_sandbox
+):
+    out = tmp_path / "grades"
+    (out / "old").mkdir(parents=True)
+    (out / "old" / "grade.json").write_text(text, "utf-8")
+    (out / "settings.json").write_text(text, "utf-8")
+    summary = grade_folder(folder, out, STRONG)
+    assert summary.graded == 3 and f"no grade: {out / 'old' / 'grade.json'}" in str(summary)
