@@ -1,5 +1,7 @@
 """Which cells are an answer, and which statements it needs to run alone."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
@@ -7,9 +9,11 @@ from hypothesis import strategies as some
 from course_lib.classroom.files import SOLUTIONS, lesson_sources
 from course_lib.classroom.learner import untouched
 from course_lib.classroom.release import Assignment, assignment
+from course_lib.classroom.submissions import answers
 from course_lib.classroom.submissions.answers import (
     LONGEST,
     blocks,
+    borrowed,
     find_answers,
     is_blank,
     names,
@@ -160,6 +164,13 @@ def test_two_answers_in_one_cell_count_both():
         ("def f(x):\n    %time x\n    return x", "def f(x):\n    pass\n    return x", 1),
         ("x = '''\n%time\n'''\n" + F, "x = '''\n%time\n'''\n" + F, 0),
         ("y = (5\n%x)\n" + F, "y = (5\n%x)\n" + F, 0),
+        ("torch.round?\n?torch.abs\nmath??\n" + F, "\n\n\n" + F, 3),
+        ("here, there = !ls\nt = %timeit -o 1\n" + F, "here, there = None\nt = None\n" + F, 2),
+        ("%%time\r\n" + F.replace("\n", "\r\n"), "\n" + F.replace("\n", "\r\n"), 1),
+        ("    def f(x):\n        return x", F, 0),
+        (">>> def f(x):\n...     return x", F, 0),
+        ("In [3]: def f(x):\n   ...:     return x", F, 0),
+        ("%time 1\n" + " " * 90_000 + "(", "\n" + " " * 90_000 + "(", 1),
     ],
 )
 def test_magics_are_left_out_and_named(source, cleaned, remarks):
@@ -169,11 +180,48 @@ def test_magics_are_left_out_and_named(source, cleaned, remarks):
     assert without_magics(source)[0].count("\n") == source.count("\n")
 
 
-def test_a_helper_in_a_cell_of_the_learners_own_is_named():
+OUTSIDE = "f: uses `{}`, which is defined outside the answer's cell; "
+
+
+def test_a_helper_in_a_cell_of_the_learners_own_is_taken_along_and_named():
     uses = "def f(x):\n    return helper(half(x)) + math.pi + len(x) + nowhere"
-    found, notes = answer(("f", uses), "import os\ndef helper(x):\n    return x")
+    own = "import os\nimport numpy as np, sys\nK = 1\ndef helper(x):\n    return np.abs(x) + K"
+    found, notes = answer(("f", uses), "def helper(x):\n    return 0", own, "K = 2\nprint(K)")
     assert found == uses
-    assert notes == ["f: uses `helper`, which is defined outside the answer's cell; move it in"]
+    assert notes == [OUTSIDE.format("helper") + "taken along"]
+    notebook = cells(("f", uses), "def helper(x):\n    return 0", own, "K = 2\nprint(K)")
+    needed, _ = borrowed(SET, notebook, {"f": uses})
+    assert needed == ("import numpy as np, sys", own.partition("K = 1\n")[2], "K = 2")
+
+
+@pytest.mark.parametrize("line", ["for K in range(3): pass", "with open('x') as K: pass"])
+def test_what_is_bound_by_what_runs_is_named_and_stays_where_it_is(line):
+    uses = "def f(x):\n    return x + K"
+    assert answer(("f", uses), line)[1] == [OUTSIDE.format("K") + "move it in"]
+    assert borrowed(SET, cells(("f", uses), line), {"f": uses})[0] == ()
+
+
+def test_nothing_of_the_lesson_or_of_an_exercise_is_taken_from_a_learners_cell():
+    uses = "def f(x):\n    return half(math.pi) + g(x)"
+    own = "math = 3\ndef half(x): return 0\ndef g(x): return 1"
+    assert borrowed(SET, cells(("f", uses), own), {"f": uses}) == ((), [])
+
+
+def test_many_names_in_many_cells_are_looked_up_once():
+    many = [f"v{number:05}" for number in range(8_000)]
+    uses = f"def f(x):\n    return ({','.join(many)})"
+    notebook = cells(("f", uses), "\n".join(f"{name} = 1" for name in many), *many)
+    begun = time.process_time()
+    needed, notes = borrowed(SET, notebook, {"f": uses})
+    assert len(needed) == len(notes) == len(many) and time.process_time() - begun < 20
+
+
+def test_each_cell_is_parsed_once_for_all_exercises(monkeypatch):
+    parsed, parse = [], answers.parse
+    monkeypatch.setattr(answers, "parse", lambda source: parsed.append(source) or parse(source))
+    many = Assignment("00_toy", {f"f{number}": 1 for number in range(50)}, (), ())
+    find_answers(many, cells("# " + " ".join(many.points)))
+    assert len([source for source in parsed if source]) == 2
 
 
 def test_an_answer_that_is_too_long_is_not_read():

@@ -236,3 +236,15 @@ def test_the_table_holds_all_grades_of_the_folder(folder, tmp_path, without_sand
     assert late.graded == 1 and "not handed in this time, kept: ada" in str(late)
     with (out / "grades.csv").open(encoding="utf-8-sig", newline="") as file:
         assert {row["student"] for row in csv.DictReader(file)} == {"'=bob", "ada", "eve", "zoe"}
+
+
+@pytest.mark.parametrize("text", ["{}", "[" * 100_000, "", "null"])
+def test_what_is_no_grade_in_the_folder_is_left_out_and_named(
+    text, folder, tmp_path, without_sandbox
+):
+    out = tmp_path / "grades"
+    (out / "old").mkdir(parents=True)
+    (out / "old" / "grade.json").write_text(text, "utf-8")
+    (out / "settings.json").write_text(text, "utf-8")
+    summary = grade_folder(folder, out, STRONG)
+    assert summary.graded == 3 and f"no grade: {out / 'old' / 'grade.json'}" in str(summary)

@@ -174,3 +174,13 @@ def test_a_grade_survives_json():
 def test_what_is_no_grade_is_said_to_be_none(text):
     with pytest.raises(ValueError):
         from_json(text)
+
+
+@pytest.mark.parametrize("change", [{"points": "1"}, {"status": ["passed"]}, {"words": None}])
+def test_a_grade_of_other_types_is_none(change):
+    fields = json.loads(as_json(grade(submission(), TOY, SEED, run_here)))
+    fields["results"][0] |= change
+    with pytest.raises(ValueError, match="no grade"):
+        from_json(json.dumps(fields))
+    with pytest.raises(ValueError, match="no grade"):
+        from_json("[" * 100_000)

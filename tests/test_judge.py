@@ -186,3 +186,46 @@ def test_small_inputs_are_shown_and_large_ones_are_not():
 def test_pytorchs_own_not_implemented_is_an_error_and_no_missing_answer():
     verdict = verdict_on(lambda x, by: x.long().softmax(-1))
     assert verdict.status == FAILED and "NotImplementedError" in verdict.details[0][1]
+
+
+def test_after_a_form_that_does_not_hold_nothing_is_asked_of_the_value():
+    asked = []
+
+    def no(inputs, value):
+        asked.append(value)
+        return False
+
+    open_task = Exercise(
+        reference=halve,
+        cases=lambda seed: [Case("one number", {"x": torch.ones(1), "by": 2})],
+        hints=(),
+        compare=False,
+        reached=lambda inputs, value: str(no(inputs, value)),
+        properties=(
+            Property("one number", lambda inputs, value: value.shape == (1,), form=True),
+            Property("never", no),
+        ),
+    )
+    text = words(verdict_on(lambda x, by: torch.ones(2), open_task))
+    assert "must hold one number" in text and "never" not in text and asked == []
+    text = words(verdict_on(lambda x, by: torch.ones(1), open_task))
+    assert "must hold never" in text and "reached   False" in text and len(asked) == 2
+
+
+def test_a_property_is_not_asked_of_a_value_of_another_shape():
+    text = words(verdict_on(lambda x, by: torch.ones(9, 9) if by else halve(x, by)))
+    assert "of shape (9, 9), expected" in text and "must hold" not in text
+
+
+def test_an_open_task_wants_real_numbers():
+    open_task = Exercise(
+        reference=halve,
+        cases=lambda seed: [Case("one number", {"x": torch.ones(1), "by": 2})],
+        hints=(),
+        compare=False,
+        properties=(Property("a small square", lambda i, v: bool((v * v).real.sum() <= 1)),),
+    )
+    assert verdict_on(lambda x, by: x / by, open_task).status == PASSED
+    for wrong in (lambda x, by: 9j * x, lambda x, by: [{"a": 9j * x}]):
+        verdict = verdict_on(wrong, open_task)
+        assert verdict.status == FAILED and ("must hold", "every number is real") in verdict.details

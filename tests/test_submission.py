@@ -189,3 +189,23 @@ def test_reading_is_lazy(tmp_path):
     assert next(submissions).student == "s0"
     shutil.rmtree(tmp_path / "s1")
     assert next(submissions).status == REJECTED, "s1 was not read before it was asked for"
+
+
+def test_a_file_called_as_if_it_were_another_students_is_nobody_elses():
+    name = (
+        "Ada_123_assignsubmission_file_Bob_999_assignsubmission_file_05_linear_quantization.ipynb"
+    )
+    assert student_of(name) == name
+    assert student_of("Bob_999_assignsubmission_file_x.ipynb") == "Bob_999"
+
+
+def test_notes_and_guesses_are_not_endless(tmp_path):
+    guess = {"output_type": "display_data", "metadata": {}}
+    guess |= {"data": {GUESS: {"question": "q", "guess": "1", "measured": "2"}}}
+    made = notebook()
+    cell(made, NAMES[0])["source"] = "%a\n" * 20_000 + "("
+    made["cells"] += [code("") | {"outputs": [guess]}] * 300
+    save(made, tmp_path / "ada" / FILE)
+    found = only(tmp_path)
+    assert len(found.guesses) == 100
+    assert len(found.notes) == 61 and found.notes[-1].endswith("notes more")

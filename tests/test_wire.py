@@ -58,6 +58,15 @@ def test_tensors_that_are_views_arrive_as_they_look():
         assert same_bits(there_and_back(view), plain(view))
 
 
+@pytest.mark.parametrize("name", DTYPES)
+def test_one_number_taken_out_of_many_arrives(name):
+    """Its stride is that of where it was taken from, and yet it counts as contiguous."""
+    grid = torch.zeros(3, 4).to(DTYPES[name])
+    for view in (grid[:1, 2], grid[2:, 3:], grid[:, 1][2:]):
+        alone = torch.zeros(view.shape).to(view.dtype)
+        assert same_bits(there_and_back(view), plain(alone))
+
+
 @pytest.mark.parametrize(
     "value",
     [None, True, False, 0, -1, 2**64, -(10**900), 0.0, -0.0, 1e-323, 0.1, math.inf, -math.inf]

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import course_lib
 from course_lib.classroom.files import SOLUTIONS, UNTOUCHED, find_source
-from course_lib.classroom.submissions.answers import blocks, is_blank
+from course_lib.classroom.submissions.answers import GIVEN, blocks, is_blank
 from course_lib.classroom.submissions.cells import Cell, parse_notebook
 from course_lib.classroom.submissions.parsing import parse
 
 LIBRARY = Path(course_lib.__file__).parent
 ALWAYS = ("device", "models", "data")  # rooms of course_lib that any answer may import
 CHECK = "check_"  # what a check's grade_id begins with
-GIVEN = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
 
 
 @dataclass(frozen=True)

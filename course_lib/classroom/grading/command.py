@@ -45,6 +45,7 @@ class Summary:
     unread: Counter[str] = field(default_factory=Counter)  # by status
     lost: dict[str, str] = field(default_factory=dict)
     earlier: list[str] = field(default_factory=list)  # students of an earlier run
+    odd: list[Path] = field(default_factory=list)  # files of an earlier run that hold no grade
 
     def __str__(self) -> str:
         lines = [f"{self.graded} submissions graded in a sandbox of the kind {self.tier}"]
@@ -52,6 +53,7 @@ class Summary:
         lines += [f"of these {count} {status}: {IN_WORDS[status]}" for status, count in unread]
         lines += [f"not handed in this time, kept: {name}" for name in self.earlier]
         lines += [f"not graded: {student}: {why}" for student, why in sorted(self.lost.items())]
+        lines += [f"left out, for it holds no grade: {path}" for path in self.odd]
         lines += ["The same command again grades only these."] if self.lost else []
         return "\n".join([*lines, f"{self.out / 'grades.csv'} holds them all"])
 
@@ -123,7 +125,12 @@ def _all_grades(summary: Summary, students: Iterable[str]) -> Iterator[Grade]:
 
     Those of an earlier run are among them, as they are in the class's report.
     """
-    paths = {_read(path).student: path for path in summary.out.glob("*/grade.json")}
+    paths = {}
+    for path in sorted(summary.out.glob("*/grade.json")):
+        try:
+            paths[_read(path).student] = path
+        except (OSError, ValueError):
+            summary.odd.append(path)
     summary.earlier = sorted({*paths} - {*students})
     for student in sorted({*paths, *summary.lost}):
         yield _read(paths[student]) if student in paths else Grade(student, "", ())
@@ -154,9 +161,11 @@ def _settings(folder: Path, out: Path, wishes: Wishes) -> dict:
 
 def _read_settings(path: Path) -> dict:
     try:
-        return json.loads(path.read_text("ascii"))
-    except (OSError, ValueError):
+        read = dict(json.loads(path.read_text("ascii")))
+    except (OSError, ValueError, TypeError):
         return {}
+    kinds = {"chapter": str, "seed": int}
+    return {name: read[name] for name, kind in kinds.items() if isinstance(read.get(name), kind)}
 
 
 def chapter_of(folder: Path) -> str:

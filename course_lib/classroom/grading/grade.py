@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from dataclasses import fields as fields_of
 from functools import cache
 
 from course_lib.classroom.grading.sandbox import BAD_TYPE, PROTOCOL_ERROR, Job, Reply, pack_cases
@@ -113,9 +114,19 @@ def from_json(text: str) -> Grade:
         del fields["points"], fields["possible"]
         results = tuple(Result(**one) for one in fields.pop("results"))
         lists = {name: tuple(fields.pop(name)) for name in ("notes", "guesses")}
-        return Grade(results=results, **lists, **fields)
-    except (KeyError, TypeError, AttributeError) as error:
+        made = Grade(results=results, **lists, **fields)
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"this is no grade: {error!r}") from None
+    if not all(map(_is_typed, (made, *made.results))):
+        raise ValueError("this is no grade: a number or a text is something else")
+    return made
+
+
+def _is_typed(one: Grade | Result) -> bool:
+    """Whether its numbers are numbers and its texts are texts."""
+    kinds = {str: str, int: int, float: int | float}
+    wanted = {field.name: kinds[field.type] for field in fields_of(one) if field.type in kinds}
+    return all(isinstance(getattr(one, name), kind) for name, kind in wanted.items())
 
 
 @dataclass(frozen=True)
@@ -152,6 +163,8 @@ def _result(name: str, submission: Submission, assignment: Assignment, seed: int
 
     with _judging:
         made = _set(name, seed)
+    if submission.borrowed:
+        assignment = replace(assignment, given=(*assignment.given, *submission.borrowed))
     sources = blocks(assignment, submission.answers, name)
     reply = run(Job(sources, name, made.packed, PATIENCE * made.exercise.seconds))
     result = _judged(made, reply, assignment.points[name])

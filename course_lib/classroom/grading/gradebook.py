@@ -54,6 +54,7 @@ def key(submission: Submission, terms: Terms) -> str:
     """The hash of all that a submission's grade depends on; not of the student."""
     depends = asdict(terms) | {"version": course_version(), "status": submission.status}
     depends |= {"answers": [submission.answers.get(name) for name in terms.assignment.points]}
+    depends |= {"borrowed": submission.borrowed}
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
 
 

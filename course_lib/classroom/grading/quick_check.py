@@ -15,7 +15,7 @@ from course_lib.classroom.grading.grade import Grade, Result, grade
 from course_lib.classroom.grading.grade_files import as_junit, write_whole
 from course_lib.classroom.grading.sandbox import WEAK, Sandbox
 from course_lib.classroom.release import CHECK, assignment, withheld
-from course_lib.classroom.submissions.answers import find_answers
+from course_lib.classroom.submissions.answers import borrowed, find_answers
 from course_lib.classroom.submissions.cells import Cell, Malformed, parse_notebook
 from course_lib.classroom.submissions.submission import Submission
 from course_lib.exercises.engine.catalogue import all_exercises, by_chapter
@@ -44,7 +44,8 @@ def check_answers(
         raise NotANotebook(f"{notebook} cannot be read: {error}") from None
     what = assignment(_chapter(notebook, cells))
     answers, notes = find_answers(what, cells)
-    submission = Submission(notebook.stem, answers, notes=tuple(notes))
+    needed = borrowed(what, cells, answers)[0]
+    submission = Submission(notebook.stem, answers, notes=tuple(notes), borrowed=needed)
     with ThreadPoolExecutor(1) as pool:
         starting = pool.submit(Sandbox, what.library, WEAK[0], withheld(what))
         all_exercises()  # meanwhile: either takes seconds

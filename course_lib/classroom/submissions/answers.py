@@ -9,9 +9,9 @@ import ast
 import builtins
 import re
 import symtable
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from course_lib.classroom.submissions.cells import Cell
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 LONGEST = 100_000  # characters of an answer
 NO_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)
+LONGEST_MAGIC = 1_000  # characters of a line with one
+MAGIC = re.compile(
+    r"(?:[%!]+\w|!).*|\?{1,2}[\w.*%]+|%{0,2}[\w.*]+\?{1,2}"  # %time x, !ls, ?torch, torch?
+    r"|(?P<name>[\w, .\[\]]+)=\s*(?:%\w|!).*"  # files = !ls
+)
+GIVEN = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
 NOTEBOOKS_OWN = {"get_ipython", "display", "In", "Out"}
 
 
@@ -70,16 +76,34 @@ def find_answers(
         exercise -> source, in the lesson's order, without those that are missing or untouched; and
         notes on all that is not as the lesson had it.
     """
-    found, notes = {}, []
+    found, notes, look = {}, [], cache(_look)
     for exercise in assignment.points:
-        source, remarks = _answer(exercise, cells)
+        source, remarks = _answer(exercise, cells, look)
         if source:
             found[exercise] = source
         notes += [f"{exercise}: {remark}" for remark in remarks]
-    return found, notes + list(_strays(found, cells, assignment.given))
+    return found, notes + borrowed(assignment, cells, found)[1]
 
 
-def _answer(exercise: str, cells: Sequence[Cell]) -> tuple[str, list[str]]:
+@dataclass(frozen=True)
+class _Look:
+    """A cell as Python, remarks on what was left out, and its functions: name -> still blank."""
+
+    source: str
+    remarks: list[str]
+    functions: Mapping[str, bool]
+
+
+def _look(source: str) -> _Look:
+    python, remarks = without_magics(source)
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef
+    nodes = [node for node in _statements(python) or () if isinstance(node, kinds)]
+    return _Look(python, remarks, {node.name: _is_stub(node) for node in nodes})
+
+
+def _answer(
+    exercise: str, cells: Sequence[Cell], look: Callable[[str], _Look]
+) -> tuple[str, list[str]]:
     """One answer's source, empty where there is none, and remarks."""
     own = [cell for cell in cells if cell.grade_id == exercise]
     source, remarks = _joined(exercise, [cell.source for cell in own if cell.kind == "code"])
@@ -88,9 +112,9 @@ def _answer(exercise: str, cells: Sequence[Cell]) -> tuple[str, list[str]]:
     for cell in reversed(cells):
         if cell.kind != "code" or cell.grade_id == exercise or exercise not in cell.source:
             continue
-        other, more = without_magics(cell.source)
-        if _function(exercise, other) and not is_blank(exercise, other):
-            return other, [*remarks, "found in another cell than its own", *more]
+        other = look(cell.source)
+        if other.functions.get(exercise) is False:
+            return other.source, [*remarks, "found in another cell than its own", *other.remarks]
     if source:
         found = names(source)
         if found and exercise in found.bound:  # a lambda, or imported
@@ -107,7 +131,8 @@ def _joined(exercise: str, sources: list[str]) -> tuple[str, list[str]]:
     """The cells of one name as one source, empty where they are untouched."""
     if any(len(source) > LONGEST for source in sources):
         return "", [f"its cell is longer than {LONGEST:,} characters; not read"]
-    cleaned = [without_magics(source) for source in sources]
+    clean = without_magics if len(sources) == 1 else _without_magic_lines  # a half is indented
+    cleaned = [clean(source) for source in sources]
     remarks = [remark for _, some in cleaned for remark in some]
     sources = [source for source, _ in cleaned]
     kept = parts(exercise, sources)
@@ -161,8 +186,10 @@ def is_blank(exercise: str, source: str) -> bool:
     if not statements:
         return statements is not None
     function = _function(exercise, source)
-    if not function:
-        return False
+    return bool(function) and _is_stub(function)
+
+
+def _is_stub(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     body = [node for node in function.body if not _is_text(node)]
     return len(body) == 1 and _is_to_be_written(body[0])
 
@@ -180,41 +207,106 @@ def _is_to_be_written(node: ast.stmt) -> bool:
 
 
 def without_magics(source: str) -> tuple[str, list[str]]:
-    """A cell's source without IPython's `%` and `!` lines, and a remark on each.
+    """A cell's source without what only a notebook understands, and a remark on each such line.
 
-    Lines keep their numbers. A cell that is Python as it stands is left as it is.
+    That are IPython's `%`, `!` and `?`; an indentation of the whole cell and the prompts of a
+    console go without a remark. Lines keep their numbers. A cell that is Python as it stands is
+    left as it is.
 
     >>> without_magics("%time x = 1\\ny = 2")
     ('\\ny = 2', ['left out: %time x = 1'])
     """
+    if _statements(source) is not None or len(source) > LONGEST:
+        return source, []
+    return _without_magic_lines(_without_prompts(source))
+
+
+def _without_magic_lines(source: str) -> tuple[str, list[str]]:
     if _statements(source) is not None:
         return source, []
     lines, remarks = source.split("\n"), []
     for number, line in enumerate(lines):
-        if re.match(r"\s*[%!]+\w", line):
+        text = line.strip()
+        if len(text) <= LONGEST_MAGIC and (found := MAGIC.fullmatch(text)):
             indent = line[: len(line) - len(line.lstrip())]
-            lines[number] = indent + "pass" if indent else ""
-            remarks.append(f"left out: {line.strip()[:60]}")
+            kept = f"{found['name']}= None" if found["name"] else "pass" if indent else ""
+            lines[number] = indent + kept if kept else ""
+            remarks.append(f"left out: {text[:60]}")
     return "\n".join(lines), remarks
 
 
-def _strays(
-    answers: Mapping[str, str], cells: Sequence[Cell], given: tuple[str, ...]
-) -> Iterator[str]:
-    """A note for each name that an answer takes from a cell of the learner's own."""
-    own = {cell.source for cell in cells if cell.kind == "code"} - set(answers.values())
-    answered = {exercise: found for exercise, text in answers.items() if (found := names(text))}
-    known = NOTEBOOKS_OWN.union(*(one.bound for one in (*answered.values(), *_given(given))))
-    for exercise, found in answered.items():
-        for name in sorted(found.free - known):
-            if any(name in text and name in _bound(text) for text in own):
-                place = "which is defined outside the answer's cell; move it in"
-                yield f"{exercise}: uses `{name}`, {place}"
+def _without_prompts(source: str) -> str:
+    """Without the indentation of the first line, and without `>>>`, `...` and `In [1]:`."""
+    from IPython.core import inputtransformer2 as ipython  # half a second, for few cells
+
+    lines = source.splitlines(keepends=True)
+    for clean in (ipython.leading_indent, ipython.classic_prompt, ipython.ipython_prompt):
+        lines = clean(lines)
+    return "".join(lines)
 
 
-def _bound(source: str) -> frozenset[str]:
-    found = names(without_magics(source)[0]) if len(source) <= LONGEST else None
-    return found.bound if found else frozenset()
+def borrowed(
+    assignment: "Assignment", cells: Sequence[Cell], answers: Mapping[str, str]
+) -> tuple[tuple[str, ...], list[str]]:
+    """What answers need of the learner's own cells: imports, functions, classes and constants.
+
+    A name that neither the lesson nor an answer binds is taken from the last such statement that
+    binds it, with what that one needs; in the notebook's order.
+
+    Args:
+        assignment: what is set.
+        cells: the notebook's.
+        answers: exercise -> source, as `find_answers` finds them.
+
+    Returns:
+        the statements, and a note for each name that an answer takes from there, or would have to.
+    """
+    found = {exercise: names(text) or Names(frozenset(), frozenset())
+             for exercise, text in answers.items()}  # fmt: skip
+    known = NOTEBOOKS_OWN.union(
+        assignment.points, *(one.bound for one in (*found.values(), *_given(assignment.given)))
+    )
+    wanted = {name for one in found.values() for name in one.free - known}
+    if not wanted:
+        return (), []
+    others = {cell.source for cell in cells if cell.kind == "code"} - set(answers.values())
+    sources = [c.source for c in cells if c.kind == "code" and c.source in others]
+    sources = [without_magics(source)[0] for source in sources if len(source) <= LONGEST]
+    statements = [one for source in sources for one in _bindings(source)]
+    last = {name: i for i, (bound, _) in enumerate(statements) for name in bound}
+    bound = set().union(*(one.bound for source in sources if (one := names(source))))
+    needed, open_ones = set(), [last[name] for name in wanted & last.keys()]
+    while open_ones:
+        if (number := open_ones.pop()) not in needed:
+            needed.add(number)
+            text = names(statements[number][1])
+            open_ones += [last[n] for n in (text.free - known if text else ()) if n in last]
+    notes = [
+        f"{exercise}: uses `{name}`, which is defined outside the answer's cell; "
+        f"{'taken along' if name in last else 'move it in'}"
+        for exercise, one in found.items()
+        for name in sorted(one.free & wanted & bound)
+    ]
+    return tuple(statements[number][1] for number in sorted(needed)), notes
+
+
+def _bindings(source: str) -> Iterator[tuple[set[str], str]]:
+    """The statements of a cell that an answer may stand on, each with the names that it binds."""
+    lines = source.split("\n")
+    for node in _statements(source) or ():
+        if isinstance(node, GIVEN):
+            first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
+            yield _bound_by(node), "\n".join(lines[first - 1 : node.end_lineno])
+
+
+def _bound_by(node: ast.stmt) -> set[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    parts = (part for target in targets for part in ast.walk(target))
+    return {p.id for p in parts if isinstance(p, ast.Name) and isinstance(p.ctx, ast.Store)}
 
 
 @lru_cache(maxsize=16)

@@ -18,15 +18,17 @@ from pathlib import Path
 from unicodedata import normalize
 
 from course_lib.classroom.release import CHECK, Assignment
-from course_lib.classroom.submissions.answers import find_answers
+from course_lib.classroom.submissions.answers import borrowed, find_answers
 from course_lib.classroom.submissions.archive import File, Rejected, files_in
 from course_lib.classroom.submissions.cells import Malformed, parse_notebook
 
 MALFORMED, REJECTED, MISSING = "MALFORMED", "REJECTED", "MISSING"
 MOST_NOTEBOOKS = 20  # of one student, that are looked into
+MOST_NOTES, MOST_GUESSES = 60, 100  # of one student
 LONGEST_LIST = 200  # characters of a list of files
 HANDED_IN = {".ipynb", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 MOODLE = re.compile(r"(?P<student>.+_\d+)_assignsubmission_(?:file|onlinetext)(?:_(?P<file>.*))?")
+MOODLES_MARK = re.compile(r"_\d+_assignsubmission_(?:file|onlinetext)")
 CANVAS = re.compile(r"(?P<name>[^_]+)(?:_LATE)?_(?P<id>\d+)_\d+_(?P<file>.+)")
 
 
@@ -44,6 +46,7 @@ class Submission:
     status: str = ""
     notes: tuple[str, ...] = ()
     guesses: tuple[Mapping[str, str], ...] = ()
+    borrowed: tuple[str, ...] = ()  # statements of the learner's other cells that answers need
 
 
 def read_submissions(folder: Path, assignment: Assignment) -> Iterator[Submission]:
@@ -58,7 +61,7 @@ def read_submissions(folder: Path, assignment: Assignment) -> Iterator[Submissio
     """
     for student, paths in handed_in(folder).items():
         found = _submission(student, paths, assignment)
-        yield replace(found, notes=tuple(map(_as_text, found.notes)))
+        yield replace(found, notes=_few(tuple(map(_as_text, found.notes))))
 
 
 def handed_in(folder: Path) -> dict[str, list[Path]]:
@@ -70,6 +73,11 @@ def handed_in(folder: Path) -> dict[str, list[Path]]:
     return dict(sorted(by_student.items()))
 
 
+def _few(notes: tuple[str, ...]) -> tuple[str, ...]:
+    more = len(notes) - MOST_NOTES
+    return (*notes[:MOST_NOTES], f"and {more:,} notes more") if more > 0 else notes
+
+
 def student_of(name: str) -> str:
     """The student's name from that of a folder or file.
 
@@ -79,6 +87,8 @@ def student_of(name: str) -> str:
     'lovelaceada_12345'
     """
     name = normalize("NFC", _as_text(name))
+    if len(MOODLES_MARK.findall(name)) > 1:  # a file may be called as if it were another student's
+        return name
     if found := MOODLE.fullmatch(name):
         return found["student"]
     if found := CANVAS.fullmatch(name):
@@ -151,8 +161,9 @@ def _read_first(student: str, notebooks: list[File], assignment: Assignment) -> 
         answers, notes = find_answers(assignment, cells)
         if own:
             notes.insert(0, f"read from {place}")
-        guesses = tuple(cell.guess for cell in cells if cell.guess)
-        found = Submission(student, answers, "", (*broken, *notes), guesses)
+        guesses = tuple(cell.guess for cell in cells if cell.guess)[:MOST_GUESSES]
+        needed = borrowed(assignment, cells, answers)[0]
+        found = Submission(student, answers, "", (*broken, *notes), guesses, needed)
         if answers:
             return found
         known = any(cell.grade_id.removeprefix(CHECK) in assignment.points for cell in cells)

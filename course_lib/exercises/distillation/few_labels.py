@@ -102,7 +102,7 @@ def _reached(inputs: dict, value: list[dict[str, Tensor]]) -> str:
 
 def _are_the_students(inputs: dict, value: list[dict[str, Tensor]]) -> bool:
     shapes = [{k: t.shape for k, t in s.state_dict().items()} for s in inputs["students"]]
-    return [{k: t.shape for k, t in w.items()} for w in value] == shapes
+    return isinstance(value, list) and [{k: t.shape for k, t in w.items()} for w in value] == shapes
 
 
 def _are_five(inputs: dict, value: list[dict[str, Tensor]]) -> bool:
@@ -155,7 +155,7 @@ TAUGHT_BY_FEW = Exercise(
         "what the temperature changes.",
     ),
     properties=(
-        Property("five students of the same shapes come back", _are_the_students),
+        Property("five students of the same shapes come back", _are_the_students, form=True),
         Property(
             "the median accuracy on the test images is at least 94 %",
             lambda inputs, value: _median_accuracy(value, _way(inputs)) >= GOAL,

@@ -3,7 +3,7 @@
 Nothing here sees or calls the learner's function: only what it returned.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,14 @@ import torch
 from course_lib.exercises.engine.run import Outcome, is_stub, run
 from course_lib.exercises.engine.spec import Case, Exercise
 from course_lib.exercises.engine.state import standard_state
-from course_lib.exercises.engine.values import bare, difference, plain, short
+from course_lib.exercises.engine.values import bare, difference, is_real, plain, same_form, short
 
 PASSED, FAILED, NOT_ATTEMPTED = "passed", "failed", "not attempted"
 ROUNDING = 100  # times the tolerance: nearer than this, a difference may be rounding,
 AT_MOST = 1e-3  # but not where the numbers differ by more than this share
 SMALL = 12  # numbers of a tensor that is shown whole
 FEW = 3  # cases of an open task that passed whose values are shown
+REAL = "every number is real"  # asked of an open task's value: squares of others can be negative
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,12 @@ def _problem(exercise: Exercise, case: Case, yours: Outcome, expected: Outcome):
     if yours.altered and not expected.altered:
         return (("altered", f"your function changed its input {yours.altered[0]}; work on a copy"),)
     found = _difference(exercise, yours, expected) if exercise.compare else None
-    broken = [] if expected.error else _broken(exercise, case, yours, unlike=found is not None)
+    asked = not (expected.error or found and not same_form(yours.value, expected.value))
+    broken = _broken(exercise, case, yours, unlike=found is not None) if asked else []
     wrong_gradient = "" if found else _gradient_problem(exercise, yours, expected)
     if not (found or broken or wrong_gradient):
         return ()
-    lines = [*_given(case), _shown(exercise, case, yours)]
+    lines = [*_given(case), _shown(exercise, case, yours, broken)]
     if found:
         lines.append(("expected", short(expected.value)))
         one_number = found == f"{short(yours.value)}, expected {short(expected.value)}"
@@ -114,9 +116,12 @@ def _problem(exercise: Exercise, case: Case, yours: Outcome, expected: Outcome):
     return (*lines, *(("must hold", text) for text in broken))
 
 
-def _shown(exercise: Exercise, case: Case, yours: Outcome) -> tuple[str, str]:
+def _shown(
+    exercise: Exercise, case: Case, yours: Outcome, broken: Sequence[str] = ()
+) -> tuple[str, str]:
     """What an open task reached, else the value."""
-    if exercise.reached:
+    forms = {REAL, *(item.text for item in exercise.properties if item.form)}
+    if exercise.reached and forms.isdisjoint(broken):
         try:
             return "reached", exercise.reached(case.inputs, bare(yours.value))
         except Exception:  # a value of another type or shape: it is shown as it is
@@ -182,6 +187,8 @@ def _broken(exercise: Exercise, case: Case, yours: Outcome, unlike: bool) -> lis
 
     A value so unlike the expected one that a property cannot be asked of it lacks nothing more.
     """
+    if not (exercise.compare or is_real(yours.value)):
+        return [REAL]
     value = bare(yours.value)
     broken = []
     for item in exercise.properties:
@@ -191,6 +198,8 @@ def _broken(exercise: Exercise, case: Case, yours: Outcome, unlike: bool) -> lis
             holds = unlike
         if not holds:
             broken.append(item.text)
+            if item.form:
+                break
     return broken
 
 

@@ -32,10 +32,15 @@ def labelled_cases(names: tuple[str, ...], inputs: dict[str, tuple]) -> list[Cas
 
 @dataclass(frozen=True)
 class Property:
-    """What any right answer has. `holds(inputs, value)` sees one case and its returned value."""
+    """What any right answer has. `holds(inputs, value)` sees one case and its returned value.
+
+    `form`: it is about types and shapes, and all else rests on it. Where it does not hold, no later
+    property is asked, nor what was reached: an odd shape may broadcast to more than fits in memory.
+    """
 
     text: str
     holds: Callable[[dict[str, Any], Any], bool]
+    form: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,8 @@ class Exercise:
 
     `cases(seed)` makes the inputs: notebooks use seed 0, a grader its own. `differentiable` names
     those by which the returned value will be differentiated: then its gradient is judged as well.
-    Where many answers are right, `compare` is False: only the properties decide. Then
-    `reached(inputs, value)` says in one line what was reached and what is asked.
+    Where many answers are right, `compare` is False: only the properties decide, and that every
+    number is real. Then `reached(inputs, value)` says in one line what was reached and is asked.
     """
 
     reference: Callable

@@ -90,6 +90,38 @@ def bare(value: Any) -> Any:
     return value
 
 
+def same_form(yours: Any, expected: Any) -> bool:
+    """Whether two plain values have the same types (but for dtypes), keys, lengths and shapes.
+
+    >>> same_form([1, {"a": 2.5}], [3, {"a": 0.0}]), same_form([1], [1, 2])
+    (True, False)
+    """
+    if type(yours) is not type(expected):
+        return {type(yours), type(expected)} == {int, float}
+    if isinstance(expected, Array):
+        return yours.data.shape == expected.data.shape
+    if isinstance(expected, dict):
+        return yours.keys() == expected.keys() and all(
+            same_form(yours[key], item) for key, item in expected.items()
+        )
+    if isinstance(expected, list):
+        return len(yours) == len(expected) and all(map(same_form, yours, expected))
+    return True
+
+
+def is_real(value: Any) -> bool:
+    """Whether no array in a plain value holds complex numbers.
+
+    >>> is_real([1, plain(torch.zeros(2))]), is_real({"a": plain(torch.zeros(2) * 1j)})
+    (True, False)
+    """
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return all(map(is_real, value))
+    return not (isinstance(value, Array) and value.data.is_complex())
+
+
 def difference(yours: Any, expected: Any, rtol: float = 0.0, atol: float = 0.0) -> str | None:
     """The first difference between two plain values, as a sentence; None where they agree.
 

@@ -261,6 +261,15 @@ def _densities(states) -> list[float]:
     return [float((_weights(state) != 0).double().mean()) for state in states]
 
 
+def _are_networks(inputs, states) -> bool:
+    """As many as were given, each with the tensors of a DigitsMLP."""
+    shapes = [{n: t.shape for n, t in model.state_dict().items()} for model in inputs["models"]]
+    return (
+        isinstance(states, list)
+        and [{n: t.shape for n, t in state.items()} for state in states] == shapes
+    )
+
+
 def _are_copies(inputs, states) -> bool:
     """Each answer resembles its own model more than any other one, and has its shapes."""
     theirs = torch.stack([_weights(model.state_dict()) for model in inputs["models"]])
@@ -308,6 +317,9 @@ SPARSIFY_DIGITS = Exercise(
     ),
     reached=_what_was_reached,
     properties=(
+        Property(
+            "a list of networks, each with a DigitsMLP's own tensors", _are_networks, form=True
+        ),
         Property(
             "each network keeps at most 8 % of its weights",
             lambda inputs, states: max(_densities(states)) <= 0.08,

@@ -361,10 +361,13 @@ BETTER_THAN_MINMAX = Exercise(
         "turned around: a negative scale is a scale, too. Search among both signs.",
     ),
     properties=(
-        Property("codes are whole numbers from −4 to 3, of the weight's shape", _is_a_code),
+        Property(
+            "codes are whole numbers from −4 to 3, of the weight's shape", _is_a_code, form=True
+        ),
         Property(
             "there is one scale for each row, (O, 1)",
             lambda inputs, value: value[1].shape == (len(inputs["weight"]), 1),
+            form=True,
         ),
         Property(
             "mean squared error is at most 38 % of symmetric min–max's",

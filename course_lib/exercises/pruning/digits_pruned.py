@@ -109,6 +109,8 @@ def _largest_density(states: list[dict[str, Tensor]]) -> float:
 
 def _are_networks(inputs: dict, states: list[dict[str, Tensor]]) -> bool:
     """As many as were given, each with the tensors of a DigitsMLP, all of finite numbers."""
+    if not isinstance(states, list):
+        return False
     models = inputs["models"]
     shapes = [{n: t.shape for n, t in model.state_dict().items()} for model in models]
     finite = all(t.isfinite().all() for state in states for t in state.values())
@@ -182,6 +184,7 @@ PRUNE_DIGITS = Exercise(
             "a list of networks with a DigitsMLP's own tensors, 0.weight to 4.bias, dense and "
             "finite (masks of torch.nn.utils.prune: prune.remove makes them zeros)",
             _are_networks,
+            form=True,
         ),
         Property(
             "each network keeps at most 5 % of its weights",

@@ -293,7 +293,7 @@ SPLIT_BUDGET = Exercise(
         "budget, else add up the losses and remember the least. Return torch.tensor(best).",
     ),
     properties=(
-        Property("one choice for each layer, int64 (L,), from 0 to S − 1", _is_a_choice),
+        Property("one choice for each layer, int64 (L,), from 0 to S − 1", _is_a_choice, form=True),
         Property(
             "the weights that stay are within the budget",
             lambda inputs, value: _weights(inputs, value) <= inputs["budget"],

@@ -19,6 +19,25 @@ FILES = {
     "course_lib.models.pretrained": "models/checkpoints",
 }
 PACKAGE = '"""The part of the course that graded answers may use."""\n'
+NOTEBOOKS = "course_lib/exercises/__init__.py"
+STAND_INS = '''"""What a notebook's cells call beside the answers: here it says and does nothing."""
+
+
+def check(function): ...
+
+
+def hint(name): ...
+
+
+def progress(): ...
+
+
+def yours(name):
+    """Your own function, once it is called: a graded answer stands on nobody else's."""
+    import __main__
+
+    return lambda *inputs: getattr(__main__, name)(*inputs)
+'''
 WITHHELD = 'raise NotImplementedError("{name} is an exercise of this chapter: write it yourself")'
 
 
@@ -46,6 +65,7 @@ def build_library(folder: Path, library: Sequence[str], withheld: Collection[str
     for path in [folder / "course_lib", *(folder / "course_lib").rglob("*")]:
         if path.is_dir():
             (path / "__init__.py").write_text(PACKAGE, "utf-8")
+    (folder / NOTEBOOKS).write_text(STAND_INS, "utf-8")
     for name in wanted & FILES.keys():
         shutil.copytree(COURSE / FILES[name], folder / "course_lib" / FILES[name])
 

@@ -99,7 +99,8 @@ def _node(value: Any, blobs: list[bytes]) -> Any:
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    flat = tensor.new_empty(tensor.numel())  # of one number, any stride counts as contiguous
+    return flat.copy_(tensor.reshape(-1)).view(torch.uint8).numpy().tobytes()
 
 
 # ---------------------------------------------------------------------- parent

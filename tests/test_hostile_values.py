@@ -1,0 +1,48 @@
+"""Values that would make the judge itself slow or large: it runs outside of every sandbox."""
+
+import subprocess
+import sys
+
+import pytest
+
+from course_lib.exercises.engine.catalogue import all_exercises
+
+OPEN = [one.name for one in all_exercises().values() if not one.compare]
+GIGABYTES = 1.5  # PyTorch and a chapter's models take half of one
+
+JUDGE = """
+import resource, sys
+import torch
+from course_lib.exercises.engine.catalogue import find
+from course_lib.exercises.engine.judge import PASSED, judge
+from course_lib.exercises.engine.run import Outcome
+from course_lib.exercises.engine.values import plain
+
+tiny = {"0.weight": torch.zeros(1, 64), "0.bias": torch.zeros(1), "2.weight": torch.zeros(10, 1),
+        "2.bias": torch.zeros(10), "4.weight": torch.zeros(10, 1), "4.bias": torch.zeros(10)}
+values = {
+    "many small networks": [tiny] * 300,
+    "numbers that broadcast": [torch.zeros(30_000, 1, 1), torch.ones(1, 1)],
+    "more that broadcast": [torch.zeros(1, 1), torch.zeros(2_000, 1, 1)],
+    "a long vector": torch.zeros(6_000_000, dtype=torch.int64),
+    "a long list": [0] * 1_000_000,
+    "a large number": 10**999,
+    "not a number": [{name: part * float("nan") for name, part in tiny.items()}] * 5,
+}
+exercise = find(sys.argv[1])
+cases = exercise.cases(1)
+for name, value in values.items():
+    verdict = judge(exercise, cases, [Outcome(plain(value))] * len(cases))
+    assert verdict.status != PASSED, name
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert peak < float(sys.argv[2]) * 1e9, (name, peak)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in kilobytes on Linux")
+@pytest.mark.parametrize("name", OPEN)
+def test_no_value_makes_the_judge_large(name):
+    line = [sys.executable, "-c", JUDGE, name, str(GIGABYTES)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
