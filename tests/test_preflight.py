@@ -202,7 +202,7 @@ def test_a_helper_outside_and_a_magic_are_named(tmp_path):
     content["cells"].insert(0, code("def mine(model):\n    return 0"))
     assert texts(preflight(save(content, tmp_path / FILE)), False) == [
         f"{FIRST}: left out: %%time",
-        f"{FIRST}: uses `mine`, which is defined outside the answer's cell; move it in",
+        f"{FIRST}: uses `mine`, which is defined outside the answer's cell; taken along",
     ]
 
 

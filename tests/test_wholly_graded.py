@@ -95,7 +95,7 @@ LIKE_PEOPLE = {
     "a lambda": ["to_uint8 = lambda weight: (weight * 255).round().to(torch.uint8)"],
     "a class": [f"class Q:\n    def __call__(self, weight):\n        {BODY}\nto_uint8 = Q()"],
     "decorators": [f"import functools\n@functools.lru_cache\n@torch.no_grad()\n{F}"],
-    "its check and a hint": [f"hint('to_uint8')\nprogress()\n{F}\ncheck(to_uint8)"],
+    "its check and a hint": [f"hint('to_uint8')\n{F}\ncheck(to_uint8)"],
     "yours": [f"other = yours('quantize_linear')\n{F}"],
     "display": [f"display('hello')\ndef to_uint8(weight):\n    display(weight)\n    {BODY}"],
     "a magic": [f"%%time\n{F}\n%timeit to_uint8(torch.rand(3))"],
