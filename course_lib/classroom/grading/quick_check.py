@@ -44,7 +44,8 @@ def check_answers(
         raise NotANotebook(f"{notebook} cannot be read: {error}") from None
     what = assignment(_chapter(notebook, cells))
     answers, notes = find_answers(what, cells)
-    needed = borrowed(what, cells, answers)[0]
+    needed, of_others = borrowed(what, cells, answers)
+    notes += of_others
     submission = Submission(notebook.stem, answers, notes=tuple(notes), borrowed=needed)
     with ThreadPoolExecutor(1) as pool:
         starting = pool.submit(Sandbox, what.library, WEAK[0], withheld(what))
@@ -76,6 +77,8 @@ def _chapter(notebook: Path, cells: list[Cell]) -> str:
 
 def _with_notes(result: Result, notes: list[str]) -> Result:
     """Below the verdict what is odd about the answer's cell: often all that is wrong with it."""
+    if result.status == PASSED:
+        return result
     own = [note for note in notes if note.startswith(f"{result.exercise}: ")]
     headline, *lines = result.words.split("\n")
     own = [f"  {note.partition(': ')[2]}" for note in own]
