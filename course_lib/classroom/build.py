@@ -32,7 +32,7 @@ from course_lib.classroom.lesson import Lesson, LessonError, read_lessons
 from course_lib.classroom.pages import write_pages
 from course_lib.classroom.student import is_touched, student_notebook
 
-CELL_SECONDS = 300
+CELL_SECONDS = 600
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PNG_DATA = re.compile(r"data:image/png;base64,([\w+/=]+)")
 IMAGE_DATA = re.compile(r"base64,[\w+/=]+")
