@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from course_lib.models.llama import Block, Llama
 from course_lib.models.parts import embed, read_logits
@@ -67,6 +67,18 @@ def run_by_token(model: Llama, tokens: Tensor, rule: Rule) -> ByToken:
         check_mask("what the rule gives", used[-1], tuple(tokens.shape))
         x = torch.where(used[-1].unsqueeze(-1), block(x, cos, sin), x)  # (B, T) -> (B, T, 1)
     return ByToken(read_logits(model, x), torch.stack(used))
+
+
+class RunByToken(nn.Module):
+    """A decoder under a rule, to be measured like any other: tokens to logits."""
+
+    def __init__(self, model: Llama, rule: Rule):
+        super().__init__()
+        self.model, self.config, self.rule = model, model.config, rule
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T) -> (B, T, V)."""
+        return run_by_token(self.model, tokens, self.rule).logits
 
 
 def token_products(model: Llama, used: Tensor, heads: Tensor | int = 1) -> Tensor:
