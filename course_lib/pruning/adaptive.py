@@ -3,8 +3,8 @@
     min Σ_l loss_l(d_l)    s.t.  Σ_l round(d_l F_l) ≤ round(density · Σ_l F_l)
 
 `allocation` has the problem and its exact answer for single weights; here whole hidden units go,
-cut for real and, if wanted, mended. A unit of any layer costs 3 D weights, so that a budget of units
-is one of weights.
+cut for real and, if wanted, mended. A unit of any layer costs 3 D weights, so a budget of units is
+one of weights.
 
 Sources: Han, Pool, Tran, Dally, 2015, "Learning both Weights and Connections for Efficient Neural
 Networks" (sensitivities); Sinha and Zoltners, 1979, "The Multiple-Choice Knapsack Problem".
