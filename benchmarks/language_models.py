@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.language_models
     OMP_NUM_THREADS=1 python -m benchmarks.language_models leaderboard FOLDER      see there
+    OMP_NUM_THREADS=1 python -m benchmarks.language_models gguf FILE               see there
 
 Times are CPU seconds; the sides take turns, the figure is the median of 5. The Gram matrix is
 there already; what is timed is all that comes after it.
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import authors
-from benchmarks.leaderboard import leaderboard
+from benchmarks.leaderboard import gguf_file, leaderboard
 from benchmarks.measuring import cpu_seconds, extra_bytes, in_a_fresh_process, report
 from course_lib.formats.linear import Scheme
 from course_lib.language_models.awq import search_clip
@@ -132,9 +133,11 @@ def walk_table() -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if sys.argv[1:]:
-        if sys.argv[1] != "leaderboard" or len(sys.argv) < 3:
-            sys.exit("python -m benchmarks.language_models [leaderboard FOLDER [ROW …]]")
-        sys.exit(leaderboard(*sys.argv[2:]))
+        if sys.argv[1] == "leaderboard" and sys.argv[2:]:
+            sys.exit(leaderboard(*sys.argv[2:]))
+        if sys.argv[1] == "gguf" and len(sys.argv) == 3:
+            sys.exit(gguf_file(sys.argv[2]))
+        sys.exit("python -m benchmarks.language_models [leaderboard FOLDER [ROW …] | gguf FILE]")
     made = layer()
     for static in (True, False):
         gptq_table(*made, static)

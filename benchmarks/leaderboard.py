@@ -1,16 +1,17 @@
 """SmolLM2 under everything that works after training: the table that 11_language_models quotes.
 
     python -m benchmarks.language_models leaderboard FOLDER     rows that stand there are not redone
+    python -m benchmarks.language_models gguf FILE              one result as llama.cpp runs it
 
 Each row is made from the dense model and 16 windows of 512 tokens of Wikipedia, written as a packed
 file, weighed, loaded again and measured from there, on 4,096 tokens of an article of its own. The
 embedding has 8 bits and a scale for each token throughout, except in the first row. Minutes are CPU
 minutes of one core for the making alone.
 
-The rows of 4 bits also answer whose error it is. The first token of each window is read by the
-dense model and all others by the compressed one ("first token dense"), or the other way round
-("first token compressed"): keys and values of the first are handed over in the cache. The losses
-are those of the places from 9 on.
+The rows of 4 bits, and pruning by magnitude, also answer whose error it is. The first token of each
+window is read by the dense model and all others by the compressed one ("first token dense"), or the
+other way round ("first token compressed"): keys and values of the first are handed over in the
+cache. The losses are those of the places from 9 on.
 
 The weights of SmolLM2 had been rounded before, to Q4_1 in groups of 32.
 """
@@ -29,7 +30,8 @@ from torch import Tensor, nn
 
 from course_lib.data.batches import consecutive_windows
 from course_lib.data.text import bible_chapters
-from course_lib.formats.linear import Format, Scheme
+from course_lib.formats.gguf_model import write_gguf
+from course_lib.formats.linear import Format, Scheme, nearest_codes
 from course_lib.formats.model_file import AnyScheme, every_linear, pack_tensors, unpack_model
 from course_lib.formats.sparse import Sparse
 from course_lib.language_models import recipes
@@ -39,9 +41,14 @@ from course_lib.language_models.smoothquant import input_maxima
 from course_lib.language_models.sparsegpt import sparsegpt
 from course_lib.language_models.walk import Stage, treat_blocks
 from course_lib.language_models.wanda import row_mask
-from course_lib.measure.divergence import estimate, paired_difference
+from course_lib.measure.divergence import Estimate, estimate, paired_difference
 from course_lib.measure.size import size
-from course_lib.measure.yardstick import smollm2_calibration, spread_windows, wikipedia_sample
+from course_lib.measure.yardstick import (
+    smollm2_calibration,
+    smollm2_quality,
+    spread_windows,
+    wikipedia_sample,
+)
 from course_lib.models import pretrained
 from course_lib.models.llama import Llama
 from course_lib.models.parts import linear_weights
@@ -226,7 +233,7 @@ def logits_of(model: nn.Module, tokens: Tensor) -> Iterator[tuple[Tensor, Tensor
 
 
 def measured(model: Llama, dense_logits: list[Tensor], tokens: Tensor) -> dict:
-    """Perplexity, KL and flips, means and standard errors; and the loss of each token."""
+    """Perplexity, KL and flips, means and standard errors; the loss and the KL of each token."""
     losses, kl, flipped = [], [], []
     for (logits, targets), dense in zip(logits_of(model, tokens), dense_logits, strict=True):
         losses.append(F.cross_entropy(logits, targets, reduction="none"))
@@ -238,7 +245,8 @@ def measured(model: Llama, dense_logits: list[Tensor], tokens: Tensor) -> dict:
     for name, values in {"kl": torch.cat(kl), "flips": torch.cat(flipped).float()}.items():
         found = estimate(values)
         row[name] = [found.mean, found.error]
-    return row | {"losses": [round(x, 4) for x in losses.tolist()]}
+    by_token = {"losses": losses, "divergences": torch.cat(kl)}
+    return row | {name: [round(x, 4) for x in values.tolist()] for name, values in by_token.items()}
 
 
 def whose_error(model: Llama, dense: Llama, tokens: Tensor, name: str) -> dict[str, float]:
@@ -260,7 +268,7 @@ def make_row(
     row = {"name": name, "bytes": size(packed).bytes, "minutes": minutes}
     loaded = unpack_model(packed, model)
     row |= measured(loaded, dense_logits, tokens)
-    if name.endswith("4 bits"):
+    if name.endswith("4 bits") or name == "magnitude, 50 %":
         late = torch.tensor(row["losses"]).view(-1, WINDOW)[:, COUNTED:]  # (N,) -> (B, T)
         row["whose error"] = {"compressed": late.mean().item()}
         row["whose error"] |= whose_error(loaded, dense, tokens, name)
@@ -284,11 +292,22 @@ def leaderboard(folder: str, *names: str) -> None:
             print_row(json.loads(path.read_text("utf-8")))
     rows = {row["name"]: row for row in map(json.loads, (p.read_text() for p in place.glob("*")))}
     if "nearest, 4 bits" in rows:
-        print("\nloss beside nearest, 4 bits, in per cent of perplexity")
-        base = torch.tensor(rows["nearest, 4 bits"]["losses"])
+        print(
+            "\nbeside nearest, 4 bits, nats a token; the errors are those of the mean over windows"
+        )
+        base = rows["nearest, 4 bits"]
         for name, row in rows.items():
-            gain = paired_difference(torch.tensor(row["losses"]), base)
-            print(f"{name:48} {100 * math.expm1(gain.mean):+8.1f} ± {100 * gain.error:.1f}")
+            loss, kl = (beside(row[key], base[key]) for key in ("losses", "divergences"))
+            print(
+                f"{name:48} loss {loss.mean:+.4f} ± {loss.error:.4f}, "
+                f"KL {kl.mean:+.4f} ± {kl.error:.4f}"
+            )
+
+
+def beside(values: list[float], others: list[float]) -> Estimate:
+    """Mean of the differences; its error takes windows, not tokens, as drawn by themselves."""
+    by_window = (torch.tensor(some).view(-1, WINDOW).mean(1) for some in (values, others))
+    return paired_difference(*by_window)
 
 
 def print_row(row: dict) -> None:
@@ -301,3 +320,24 @@ def print_row(row: dict) -> None:
     )
     for name, loss in row.get("whose error", {}).items():
         print(f"    {name:30} perplexity {math.exp(loss):8.2f}", flush=True)
+
+
+@torch.no_grad()
+def gguf_file(path: str) -> None:
+    """GPTQ's SmolLM2 as blocks of Q4_0, the embedding as Q8_0: written, weighed, read, measured.
+
+    The package's own file is of Q4_1: half a bit more for each weight of the blocks.
+    """
+    dense, tokenizer = pretrained.smollm2()
+    calibration = smollm2_calibration(tokenizer)
+    scheme, weights = Scheme(Format(4, symmetric=True), 32), first_counts(calibration)
+    model, codes = recipes.gptq_model(dense, calibration, scheme, True, weights=weights)
+    embedding = Scheme(Format(8, symmetric=True), 32)
+    codes["embedding.weight"] = nearest_codes(model.embedding.weight, embedding)
+    write_gguf(Path(path), model, tokenizer, codes)
+    loaded, _ = pretrained.read_llama(Path(path))
+    found = [smollm2_quality(some, tokenizer).perplexity for some in (dense, loaded)]
+    print(
+        f"{path}: {Path(path).stat().st_size / 1e6:.1f} MB, perplexity {found[1]:.2f} "
+        f"(dense {found[0]:.2f})\n    llama-cli -m {path}"
+    )

@@ -62,7 +62,7 @@ def lay_out(pages: Path) -> None:
 
 
 def for_reading(notebook: NotebookNode) -> NotebookNode:
-    """A solved notebook as a page: tasks as learners see them; solutions, good answers and side work folded."""
+    """A solved notebook as a page: tasks as learners see them; answers and side work folded."""
     notebook = deepcopy(notebook)
     tasks, _ = ClearSolutions().preprocess(deepcopy(notebook), {})
     cells = []

@@ -1,4 +1,4 @@
-"""The `course` command: start, data, doctor, check, progress, reset and build."""
+"""The `course` command: for learners, for whoever teaches, for authors."""
 
 import argparse
 import codecs
@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 CLASSROOM = "This needs jupytext and nbgrader. To get them: make lab"
+GRADES = "the folder that `course grade` filled"
 # For a console that has not the signs of the course.
 PLAIN = str.maketrans("✔✘○█░·…→×−–—“”‘’", "+xo#.-.>*---\"\"''")
 
@@ -44,18 +45,43 @@ def doctor(_: argparse.Namespace) -> int:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """run a notebook with nbval and say how each exercise stands"""
+    """run the answers of a notebook and say how each exercise stands"""
     from course_lib.classroom.check import NotANotebook, as_json, missing_checks, run_nbval, table
     from course_lib.classroom.files import find_notebook, is_solved
+    from course_lib.classroom.grading.quick_check import check_answers
 
     try:
         notebook = find_notebook(arguments.notebook)
-        results = run_nbval([notebook], junit=arguments.junit, record=not is_solved(notebook))
-        results += missing_checks(results, notebook)
+        options = {"junit": arguments.junit, "record": not is_solved(notebook)}
+        if arguments.all:
+            results = run_nbval([notebook], **options)
+            results += missing_checks(results, notebook)
+        else:
+            results = check_answers(notebook, **options)
     except (LookupError, NotANotebook) as error:
         return _complain(error)
     print(as_json(results) if arguments.json else table(results))
     return int(not all(result.passed for result in results))
+
+
+def grade(arguments: argparse.Namespace) -> int:
+    """grade a folder of submissions in sandboxes; a second run grades only what changed"""
+    from course_lib.classroom.grading.command import Wishes, grade_folder
+    from course_lib.classroom.grading.executor import WeakSandbox
+
+    wishes = {name: vars(arguments)[name] for name in Wishes.__dataclass_fields__}
+    try:
+        summary = grade_folder(arguments.submissions, arguments.out, Wishes(**wishes))
+    except ImportError:
+        return _complain("--scheduler needs Dask's distributed. To get it: make lab")
+    except (LookupError, ValueError, WeakSandbox) as error:
+        return _complain(error)
+    except OSError as error:
+        return _complain(f"{error.filename or arguments.out}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        return _complain("stopped; the same command goes on from here")
+    print(summary)
+    return int(bool(summary.lost))
 
 
 def progress(_: argparse.Namespace) -> int:
@@ -84,6 +110,38 @@ def reset(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def release(arguments: argparse.Namespace) -> int:
+    """write a chapter to hand out: a folder, a zip, and nbgrader's source"""
+    try:
+        from course_lib.classroom.handout import release as hand_out
+
+        files = hand_out(arguments.chapter, arguments.to, arguments.seed)
+    except ImportError:
+        return _complain(CLASSROOM)
+    except (LookupError, ValueError, OSError) as error:
+        return _complain(error)
+    print(f"{len(files)} files are in {arguments.to}; README.txt says which is for whom.")
+    return 0
+
+
+def preflight(arguments: argparse.Namespace) -> int:
+    """say what would cost notebooks points, and mend what can be mended"""
+    try:
+        from course_lib.classroom.files import find_notebook
+        from course_lib.classroom.submissions.preflight import preflight as look_through
+
+        found = [look_through(find_notebook(name)) for name in arguments.notebooks]
+    except ImportError:
+        return _complain(CLASSROOM)
+    except (LookupError, OSError) as error:
+        return _complain(error)
+    for name, findings in zip(arguments.notebooks, found, strict=True):
+        print(f"{name}: {'' if findings else 'all is well'}")
+        for one in findings:
+            print(f"  {'mended' if one.mended else 'look'}: {one.text}")
+    return int(not all(one.mended for findings in found for one in findings))
+
+
 def build(arguments: argparse.Namespace) -> int:
     """derive the notebooks of every lesson whose source changed, and run the solved ones"""
     from course_lib.places import is_checkout
@@ -102,6 +160,41 @@ def build(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def report(arguments: argparse.Namespace) -> int:
+    """show what a class got wrong, hardest first: class.html beside the grades"""
+    from course_lib.classroom.reports.class_page import class_page
+    from course_lib.classroom.reports.class_report import read_grades
+
+    page = arguments.folder / "class.html"
+    try:
+        page.write_text(class_page(read_grades(arguments.folder)), "utf-8")
+    except (LookupError, ValueError, OSError) as error:
+        return _complain(error)
+    print(page)
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """write points into the gradebook file that Canvas or Moodle exported, all else as it was"""
+    from course_lib.classroom.reports.class_report import read_grades
+    from course_lib.classroom.reports.csv_cells import NotACsvFile
+    from course_lib.classroom.reports.export import fill, summary
+
+    system = "canvas" if arguments.canvas else "moodle"
+    file = arguments.canvas or arguments.moodle
+    new = file.with_name(f"{file.stem}_filled{file.suffix}")
+    try:
+        grades = read_grades(arguments.folder)
+        filled = fill(file.read_bytes(), grades, system, arguments.column)
+        new.write_bytes(filled.data)
+    except NotACsvFile as error:
+        return _complain(f"{file}: {error}")
+    except (LookupError, ValueError, OSError) as error:
+        return _complain(error)
+    print(summary(filled, grades), new, sep="\n")
+    return 0
+
+
 def _complain(reason: object) -> int:
     print(reason, file=sys.stderr)
     return 2
@@ -111,6 +204,27 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
     """What to print for characters that the console cannot encode."""
     text = error.object[error.start : error.end].translate(PLAIN)
     return "".join(c if c.isascii() else "?" for c in text), error.end
+
+
+def _grade_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("submissions", type=Path, help="a folder of folders, zips or notebooks, one a student")
+    add("--out", type=Path, required=True, help="the folder for reports and grades.csv")
+    add("--chapter", default="", help="a number, as in 05; else the notebooks' names tell it")
+    add("--seed", type=int, help="of the cases; else one is drawn and kept in OUT")
+    add("--jobs", type=int, default=0, help="submissions graded at a time; else one a processor")
+    add("--scheduler", default="", metavar="ADDRESS", help="of a Dask cluster, as in tcp://…")
+    add("--gradescope", action="store_true", help="write Gradescope's results.json as well")
+    add("--junit", action="store_true", help="write JUnit XML as well")
+    add("--allow-weak-sandbox", action="store_true", dest="weak_too", help="see the README")
+
+
+def _export_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", type=Path, help=GRADES)
+    systems = command.add_mutually_exclusive_group(required=True)
+    systems.add_argument("--canvas", type=Path, metavar="FILE", help="a gradebook of Canvas, CSV")
+    systems.add_argument("--moodle", type=Path, metavar="FILE", help="one of Moodle, CSV")
+    command.add_argument("--column", default="", help="its heading, if none names the chapter")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -134,8 +248,17 @@ def main(words: list[str] | None = None) -> int:
     checking.add_argument("notebook", help="a path or a number, as in 00")
     checking.add_argument("--json", action="store_true", help="print JSON instead of a table")
     checking.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML as well")
+    checking.add_argument("--all", action="store_true", help="run the whole notebook, under nbval")
+    _grade_options(add(grade))
+    add(report).add_argument("folder", type=Path, help=GRADES)
+    _export_options(add(export))
     add(progress)
     add(reset).add_argument("notebook", help="a number, as in 00")
+    releasing = add(release)
+    releasing.add_argument("chapter", help="a number, as in 05")
+    releasing.add_argument("--to", type=Path, required=True, metavar="DIR", help="where it goes")
+    releasing.add_argument("--seed", type=int, help="check with unseen inputs of this seed, too")
+    add(preflight).add_argument("notebooks", nargs="+", metavar="notebook", help="a path or number")
     add(build).add_argument("--force", action="store_true", help="run every lesson again")
     arguments = parser.parse_args(words)
     return arguments.function(arguments)

@@ -20,7 +20,7 @@ def journal_file() -> Path:
 
 
 def append(entry: dict[str, object]) -> None:
-    """Add an entry with its time. A folder that cannot be written costs the entry, not the lesson."""
+    """Add an entry with its time. A folder that cannot be written costs the entry, no more."""
     if _is_graders():
         return
     line = {**entry, "time": datetime.now(UTC).isoformat(timespec="seconds")}

@@ -357,16 +357,25 @@ texts = {"Bible": held_out_sample(), "Wikipedia": wikipedia_sample()}
 lengths = {"Bible": 256, "Wikipedia": 512}  # tokens that a model sees at once; TinyLM: 256 at most
 
 results = {}
-for text_name, text in texts.items():
+
+
+def measure(text_name: str) -> None:
+    """Into `results`: the bits per byte of each model, of guessing and of `xz` on one text."""
+    text = texts[text_name]
     for name, (model, tokenizer) in models.items():
-        found = quality(
-            model, tokenizer, text, length=min(lengths[text_name], model.config.context)
-        )
+        length = min(lengths[text_name], model.config.context)
+        found = quality(model, tokenizer, text, length=length)
         results[text_name, name] = found.bits_per_byte
         if name == "TinyLM":
             bits_of_a_guess = math.log2(tiny.config.vocabulary)
             results[text_name, "guessing"] = bits_of_a_guess * found.tokens / found.bytes
     results[text_name, "xz"] = 8 * len(lzma.compress(text.encode())) / len(text.encode())
+
+
+measure("Bible")
+
+# %%
+measure("Wikipedia")
 
 print("bits per byte" + "".join(f"{text_name:>12}" for text_name in texts))
 for name in (*models, "xz", "guessing"):

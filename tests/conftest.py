@@ -3,12 +3,12 @@ import torch
 from hypothesis import settings
 from jupyterlab import SCREENSHOTS, lab_server
 
+from course_lib import journal
 from course_lib.classroom.files import lesson_sources
 from course_lib.classroom.learner import write
 from course_lib.classroom.lesson import read_lessons
 from course_lib.classroom.pages import write_pages
 from course_lib.classroom.student import student_notebook
-from course_lib import journal
 from course_lib.models import pretrained
 
 settings.register_profile("course", deadline=None)  # a busy machine is no reason to fail

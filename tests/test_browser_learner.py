@@ -3,7 +3,6 @@
 import re
 
 import nbformat
-
 from jupyterlab import IN_A_BROWSER, SCREENSHOTS, Lab, browser_page, lab_server
 
 from course_lib.classroom.files import lesson_sources

@@ -145,6 +145,22 @@ def test_a_channel_that_batch_norm_holds_constant(data):
             assert difference.max() < 1e-14
 
 
+@pytest.mark.parametrize(
+    "how",
+    [{"stride": 2}, {"dilation": 2}, {"padding": (0, 2)}, {"stride": 2, "padding": 1}],
+    ids=str,
+)
+def test_a_repaired_convolution_keeps_its_mean_over_the_places_that_it_has(data, how):
+    x = data.train_images[:40].double().view(-1, 1, 8, 8)
+    model = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 3, **how)).double()
+    for mend in ({}, {"mend": refit}):
+        small = shrink_chain(model, {"0": torch.arange(6) < 3}, x, **mend)
+        assert small[2].weight.shape == (5, 3, 3, 3)
+        means = small(x).mean(dim=(0, 2, 3)), model(x).mean(dim=(0, 2, 3))
+        torch.testing.assert_close(*means)
+        assert not torch.allclose(small(x), model(x), rtol=0.01)
+
+
 def test_the_order_of_units_is_nothing(data):
     torch.manual_seed(1)
     model = DigitsMLP().double()

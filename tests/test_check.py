@@ -1,4 +1,4 @@
-"""`course check`: nbval's results as a table, and no waiting for a kernel that is lost."""
+"""`course check --all`: nbval's results as a table, no waiting for a kernel that is lost."""
 
 import json
 import sys
@@ -182,15 +182,11 @@ def test_verdict_and_diagnosis(text, verdict, diagnosis):
     assert (result.verdict, result.diagnosis) == (verdict, diagnosis)
 
 
-def test_the_exit_status_is_0_only_if_all_pass(tmp_path, monkeypatch, capsys):
-    path = write_notebook(tmp_path, "print(1)")
-    for passed, status in ((True, 0), (False, 1)):
-        one = CellResult(str(path), 0, "f", "check(f)", passed, "✘ f · 4 of 6 cases")
-        monkeypatch.setattr("course_lib.classroom.check.run_nbval", lambda *_, **__: [one])  # noqa: B023
-        assert main(["check", str(path)]) == status
-        assert main(["check", str(path), "--json"]) == status
-    assert main(["check", "99"]) == 2
-    assert "there is no lesson 99" in capsys.readouterr().err
+PATHS = {  # the options of `course check` -> what does it
+    (): "course_lib.classroom.grading.quick_check.check_answers",
+    ("--all",): "course_lib.classroom.check.run_nbval",
+}
+either_path = pytest.mark.parametrize(("options", "does_it"), PATHS.items())
 
 
 @pytest.mark.parametrize("command", [["reset", "00"], ["build"]])
@@ -202,17 +198,30 @@ def test_what_needs_the_classroom_extra_says_so(command, monkeypatch, capsys):
     assert "make lab" in capsys.readouterr().err
 
 
-def test_the_model_answers_are_nobodys_progress(tmp_path, monkeypatch):
+@either_path
+def test_the_exit_status_is_0_only_if_all_pass(options, does_it, tmp_path, monkeypatch, capsys):
+    path = write_notebook(tmp_path, "print(1)")
+    for passed, status in ((True, 0), (False, 1)):
+        one = CellResult(str(path), 0, "f", "check(f)", passed, "✘ f · 4 of 6 cases")
+        monkeypatch.setattr(does_it, lambda *_, **__: [one])  # noqa: B023
+        assert main(["check", str(path), *options]) == status
+        assert main(["check", str(path), "--json", *options]) == status
+    assert main(["check", "99", *options]) == 2
+    assert "there is no lesson 99" in capsys.readouterr().err
+
+
+@either_path
+def test_the_model_answers_are_nobodys_progress(options, does_it, tmp_path, monkeypatch):
     seen = {}
 
-    def run(notebooks, **options):
+    def run(notebook, **options):
         seen.update(options)
-        return []
+        return [CellResult("a.ipynb", 0, "f", "check(f)", True, "")]
 
-    monkeypatch.setattr("course_lib.classroom.check.run_nbval", run)
-    main(["check", str(SOLUTIONS / "00_start_here.ipynb")])
+    monkeypatch.setattr(does_it, run)
+    main(["check", str(SOLUTIONS / "00_start_here.ipynb"), *options])
     assert seen["record"] is False
-    main(["check", str(write_notebook(tmp_path, "1"))])
+    main(["check", str(write_notebook(tmp_path, "1")), *options])
     assert seen["record"] is True
 
 

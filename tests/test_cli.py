@@ -73,7 +73,7 @@ def test_a_path_may_hold_what_pytest_reads_otherwise(tmp_path):
 
 def test_a_conftest_beside_the_notebook_is_not_run(wrong, tmp_path):
     (tmp_path / "conftest.py").write_text("raise SystemExit(7)", "utf-8")
-    assert course("check", "wrong.ipynb", folder=tmp_path).returncode == 1
+    assert course("check", "wrong.ipynb", "--all", folder=tmp_path).returncode == 1
 
 
 def test_data_is_what_the_lock_pins_with_its_hashes(monkeypatch):

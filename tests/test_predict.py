@@ -32,7 +32,9 @@ def widget(committed=lambda guess, keep: None):
 def asked(monkeypatch):
     """The widgets that were made."""
     widgets, make = [], module._widget
-    monkeypatch.setattr(module, "_widget", lambda *given: widgets.append(make(*given)) or widgets[-1])
+    monkeypatch.setattr(
+        module, "_widget", lambda *given: widgets.append(make(*given)) or widgets[-1]
+    )
     return widgets
 
 

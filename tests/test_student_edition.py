@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from student_edition import TOP, student_edition
 
-from course_lib.classroom.files import ROOT, lesson_sources
+from course_lib.classroom.files import lesson_sources
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 FIRST = lesson_sources()[0].stem

@@ -115,6 +115,19 @@ def test_a_scale_that_treat_folds_away_leaves_the_model_the_same(model, tokens):
     torch.testing.assert_close(treat_blocks(model, tokens, nothing), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_scale_of_another_float_type_leaves_the_states_in_theirs(model, tokens, dtype):
+    model = model.to(dtype)
+    seen = []
+
+    def scale(stage):
+        seen.append(stage.moments.gram.dtype)
+        return torch.full((len(stage.moments.gram),), 2.0, dtype=torch.float32)
+
+    assert treat_blocks(model, tokens, scale).dtype == dtype
+    assert set(seen) == {torch.promote_types(dtype, torch.float32)}
+
+
 def test_places_of_a_window_may_count_more(model, tokens):
     """A first token that counts twice: as if each window's first token were there twice."""
     weights = torch.ones(9).index_fill(0, torch.tensor(0), 2.0)

@@ -1,4 +1,4 @@
-"""`make student`: the course without model answers, dist/student-edition.zip, from what is committed.
+"""`make student`: the course without model answers, as dist/student-edition.zip, from the commit.
 
 It is a checkout without `solutions` and without `tests`. A folder `untouched` holds the notebooks
 as a learner first opens them, so that `course start`, `course reset` and `make site` work. The
@@ -37,7 +37,7 @@ def student_edition(target: Path, root: Path = ROOT) -> None:
 
 
 def _places(name: PurePosixPath) -> list[str]:
-    """Where a committed file lies in the edition: nowhere, in its place, or in `untouched` as well."""
+    """Where a file lies in the edition: nowhere, in its place, or in `untouched` as well."""
     room, last = name.parts[0], name.name
     if room == "solutions" and name.suffix == ".md":
         return [f"untouched/{last}"]

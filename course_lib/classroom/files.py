@@ -6,7 +6,7 @@ from course_lib.places import course_root, is_checkout
 
 ROOT = course_root()
 SOLUTIONS, NOTEBOOKS = ROOT / "solutions", ROOT / "notebooks"
-# What `course start` and `course reset` give where there are no solutions: see tools/student_edition.py.
+# What `course start` and `course reset` give where there are no solutions.
 UNTOUCHED = ROOT / "untouched" if is_checkout() else NOTEBOOKS
 LESSON = "[0-9][0-9]_*"
 PAGES = ("GLOSSARY.md", "SOURCES.md", "BIBLIOGRAPHY.md")  # beside the lessons' notebooks

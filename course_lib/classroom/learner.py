@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from course_lib.classroom.files import NOTEBOOKS, PAGES, UNTOUCHED, lesson_sources
+from course_lib.classroom.files import NOTEBOOKS, PAGES, lesson_sources
 from course_lib.places import is_checkout
 
 
@@ -22,8 +22,10 @@ def untouched(source: Path) -> NotebookNode:
     Raises:
         ImportError: this is a checkout without jupytext or nbgrader.
     """
-    if source.suffix == ".ipynb" or not is_checkout():
-        return nbformat.read(UNTOUCHED / f"{source.stem}.ipynb", as_version=4)
+    if source.suffix == ".ipynb":
+        return nbformat.read(source, as_version=4)
+    if not is_checkout():
+        return nbformat.read(NOTEBOOKS / f"{source.stem}.ipynb", as_version=4)
     from course_lib.classroom.lesson import read_lesson
     from course_lib.classroom.student import student_notebook
 

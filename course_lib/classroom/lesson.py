@@ -3,8 +3,8 @@
 An answer cell begins with `# %% exercise="name"` and defines the function `name`, its solution
 between `### BEGIN SOLUTION` and `### END SOLUTION`. A later cell `# %% check="name" points=2` calls
 `check(name)`. Both become nbgrader's metadata, so its tools can clear, lock and grade them.
-So does a question that people grade: a cell of prose, `# %% [markdown] question="name" points=2`, its
-good answer between `<!-- BEGIN SOLUTION -->` and `<!-- END SOLUTION -->`.
+So does a question that people grade: prose, `# %% [markdown] question="name" points=2`, its good
+answer between `<!-- BEGIN SOLUTION -->` and `<!-- END SOLUTION -->`.
 A lesson with checks imports what a verdict names: `check` and `hint`.
 
 A cell with `tags=["collapsed"]` imports, draws or asserts. Its code opens folded, and its first

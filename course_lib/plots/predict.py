@@ -1,8 +1,8 @@
 """Predict, then reveal: a reader commits to a guess before the measurement shows.
 
 Where widgets do not run (a saved notebook, a printed page), question, choices and measurement stand
-there as plain text, and the picture with them. A committed guess goes into the reader's journal and,
-if the reader says so, into the notebook: beside the text, as an entry of the type GUESS.
+there as plain text, and the picture with them. A committed guess goes into the reader's journal
+and, if the reader says so, into the notebook: beside the text, as an entry of the type GUESS.
 """
 
 from collections.abc import Callable, Sequence
@@ -81,7 +81,8 @@ def _widget(entry: dict, picture: str, committed: Callable[[str, bool], None]) -
         guess.disabled = keep.disabled = commit.disabled = True
         measured = escape(entry["measured"])
         answer.value = (
-            f"<p>You guessed <b>{escape(guess.value)}</b>. Measured: <b>{measured}</b>.</p>" + picture
+            f"<p>You guessed <b>{escape(guess.value)}</b>. Measured: <b>{measured}</b>.</p>"
+            + picture
         )
         committed(guess.value, keep.value)
 

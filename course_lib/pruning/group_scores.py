@@ -145,6 +145,8 @@ def repair_errors(weight: Tensor, hessian: Tensor, parts: int, damping: float = 
 def mlp_scores(model: Llama, inputs: Tensor, targets: Tensor) -> dict[str, list[Tensor]]:
     """Every score of every hidden unit of a decoder's MLPs: by its name, (F,) for each of L layers.
 
+    What every `down` is given is held at once: 4 L B T F bytes in float32.
+
     Args:
         model: is left as it is.
         inputs, targets: windows of calibration text and the tokens that follow, (B, T).

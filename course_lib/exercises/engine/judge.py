@@ -3,6 +3,7 @@
 Nothing here sees or calls the learner's function: only what it returned.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,9 +40,16 @@ class Verdict:
 
 @standard_state()
 def judge(
-    exercise: Exercise, cases: list[Case], outcomes: list[Outcome], device: str = "cpu"
+    exercise: Exercise,
+    cases: list[Case],
+    outcomes: list[Outcome],
+    device: str = "cpu",
+    run: Callable[..., list[Outcome]] = run,
 ) -> Verdict:
     """The verdict on the outcomes of a function's calls.
+
+    `run` calls the reference and the known wrong answers. Who judges many answers by the same cases
+    may give one that remembers.
 
     >>> double = Exercise(lambda x: 2 * x, lambda seed: [Case("three", {"x": 3})], hints=())
     >>> judge(double, double.cases(), run(lambda x: x + x, double.cases())).status
@@ -50,7 +58,7 @@ def judge(
     total = len(cases)
     if all(map(is_stub, outcomes)):
         return Verdict(exercise.name, NOT_ATTEMPTED, 0, total)
-    expected = _expected(exercise, cases, outcomes, device)
+    expected = _expected(exercise, cases, outcomes, device, run)
     problems = [_problem(exercise, *three) for three in zip(cases, outcomes, expected, strict=True)]
     failing = [i for i, problem in enumerate(problems) if problem]
     if not failing:
@@ -58,7 +66,7 @@ def judge(
         reached = tuple(_shown(exercise, *both) for both in few)
         return Verdict(exercise.name, PASSED, total, total, details=reached)
     first = failing[0]
-    known = _misconception(exercise, cases, outcomes, expected, device)
+    known = _misconception(exercise, cases, outcomes, expected, device, run)
     return Verdict(
         exercise.name,
         FAILED,
@@ -71,7 +79,7 @@ def judge(
     )
 
 
-def _expected(exercise: Exercise, cases: list[Case], outcomes: list[Outcome], device: str):
+def _expected(exercise: Exercise, cases: list[Case], outcomes: list[Outcome], device: str, run):
     """What the reference gives. An open task is judged without it, unless a call went wrong."""
     if exercise.compare or any(outcome.error or outcome.altered for outcome in outcomes):
         return run(exercise.reference, cases, exercise.seconds, device)
@@ -186,7 +194,7 @@ def _broken(exercise: Exercise, case: Case, yours: Outcome, unlike: bool) -> lis
     return broken
 
 
-def _misconception(exercise: Exercise, cases, outcomes, expected, device):
+def _misconception(exercise: Exercise, cases, outcomes, expected, device, run):
     """The known wrong answer that gives the very same outcome on every case, if there is one."""
     for known in exercise.misconceptions:
         same = run(known.function, cases, exercise.seconds, device)

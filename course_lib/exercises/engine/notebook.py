@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 from course_lib.device import best_device
 from course_lib.exercises.engine.catalogue import by_chapter, find
-from course_lib.exercises.engine.judge import PASSED, judge
+from course_lib.exercises.engine.judge import PASSED, Verdict, judge
 from course_lib.exercises.engine.progress import latest, record
 from course_lib.exercises.engine.run import run
 from course_lib.exercises.engine.show import coloured, progress_table, words
+from course_lib.exercises.engine.spec import Exercise
 
 _passed: dict[str, Callable] = {}  # the learner's functions that passed in this kernel
 _hints_given: dict[str, int] = {}
@@ -38,10 +39,7 @@ def check(function: Callable) -> None:
     if function is exercise.reference:
         text = f"✘ {name} · not yours\n  That is the reference. Write the function yourself."
         return _show_error(CheckFailed(text, text))
-    device = best_device().type
-    cases = exercise.cases()
-    outcomes = _outcomes(function, cases, exercise.seconds, device)
-    verdict = judge(exercise, cases, outcomes, device)
+    verdict = _verdict(exercise, function, seed=0)
     record(verdict)
     if verdict.status == PASSED:
         _passed[name] = function
@@ -49,6 +47,29 @@ def check(function: Callable) -> None:
     else:
         _passed.pop(name, None)
         _show_error(CheckFailed(words(verdict), coloured(verdict)))
+
+
+def check_unseen(function: Callable, seed: int) -> None:
+    """A grader's second check, with other inputs; it prints nothing and records nothing.
+
+    Args:
+        function: an answer that `check` sees, too.
+        seed: what a grader's inputs are drawn from; a notebook's own are drawn from 0.
+
+    Raises:
+        CheckFailed: the answer is wrong or missing (outside a notebook).
+    """
+    exercise = find(getattr(function, "__name__", repr(function)))
+    verdict = _verdict(exercise, function, seed)
+    if verdict.status != PASSED:
+        _show_error(CheckFailed(words(verdict), coloured(verdict)))
+
+
+def _verdict(exercise: Exercise, function: Callable, seed: int) -> Verdict:
+    device = best_device().type
+    cases = exercise.cases(seed)
+    outcomes = _outcomes(function, cases, exercise.seconds, device)
+    return judge(exercise, cases, outcomes, device)
 
 
 def _outcomes(function: Callable, cases: list, seconds: float, device: str) -> list:

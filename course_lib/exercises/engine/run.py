@@ -6,7 +6,7 @@ import linecache
 import signal
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from functools import cache
@@ -73,7 +73,7 @@ def _call(function: Callable, case: Case, seconds: float, device: str) -> Outcom
     try:
         with redirect_stderr(io.StringIO()), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            with _time_limit(seconds):
+            with time_limit(seconds):
                 returned = function(*inputs.values())
                 value, gradients = plain(returned), _gradients(returned, leaves)
     except TimeLimit:
@@ -131,7 +131,7 @@ def to_device(value: Any, device: str) -> Any:
 
 
 @contextmanager
-def _time_limit(seconds: float):
+def time_limit(seconds: float) -> Iterator[None]:
     """Raise TimeLimit after `seconds`, again and again; only the main thread can be stopped so."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
         yield

@@ -6,6 +6,7 @@ Whatever else comes back is only named, never asked.
 """
 
 import dataclasses
+import itertools
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 DEEPEST = 20  # lists within lists
+LINE = 80  # characters of a value that is shown
 
 
 @dataclass(frozen=True)
@@ -179,12 +181,13 @@ def short(value: Any) -> str:
         shape = f"  shape {tuple(value.data.shape)}" if value.data.dim() != 1 else ""
         return f"[{numbers}{more}]{shape}"
     if isinstance(value, list):
-        text = "[" + ", ".join(short(item) for item in value) + "]"
+        text = "[" + ", ".join(short(item) for item in value[:LINE]) + "]"
     elif isinstance(value, dict):
-        text = "{" + ", ".join(f"{k}: {short(v)}" for k, v in value.items()) + "}"
+        few = itertools.islice(value.items(), LINE)
+        text = "{" + ", ".join(f"{k}: {short(v)}" for k, v in few) + "}"
     else:
         text = _number(value)
-    return text if len(text) <= 80 else text[:79] + "…"
+    return text if len(text) <= LINE else text[: LINE - 1] + "…"
 
 
 def _number(x: Any) -> str:

@@ -1,7 +1,9 @@
-"""Exercises of 11_language_models: weights weighed by what flows into them.
+"""Exercises of 11_language_models: which weights stay.
 
 Axes: O outputs, I inputs, N tokens, C columns of a block.
 """
+
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,15 +28,16 @@ def wanda_mask(weight: Tensor, inputs: Tensor, density: float) -> Tensor:
     return torch.zeros_like(score, dtype=torch.bool).scatter(1, kept, True)
 
 
+def _layer(draw: Draw, outputs: int, inputs: int, tokens: int) -> tuple[Tensor, Tensor]:
+    """Some channels are large, some are large for a few tokens only, some have a mean."""
+    x = draw.normal(tokens, inputs) * (1 + 9 * draw.uniform(inputs).square())
+    x *= draw.uniform(tokens, inputs) < 0.1 + 0.9 * draw.uniform(inputs)
+    return draw.normal(outputs, inputs), x + draw.normal(inputs) * draw.integers(0, 2, inputs)
+
+
 def _layers_and_inputs(seed: int) -> list[Case]:
     draw = Draw(seed)
-
-    def layer(outputs: int, inputs: int, tokens: int) -> tuple[Tensor, Tensor]:
-        """Some channels are large, some are large for a few tokens only, some have a mean."""
-        x = draw.normal(tokens, inputs) * (1 + 9 * draw.uniform(inputs).square())
-        x *= draw.uniform(tokens, inputs) < 0.1 + 0.9 * draw.uniform(inputs)
-        return draw.normal(outputs, inputs), x + draw.normal(inputs) * draw.integers(0, 2, inputs)
-
+    layer = partial(_layer, draw)
     quiet_row, x = layer(5, 12, 9)
     quiet_row *= torch.tensor([1e-9, 1.0, 1e9, 1.0, 1e-4])[:, None]
     dead, dead_x = layer(4, 10, 8)
@@ -44,14 +47,18 @@ def _layers_and_inputs(seed: int) -> list[Case]:
     far = (1e4 + 4e4 * draw.uniform(40, 20).square()) * (0.1 + 0.9 * draw.uniform(20))
     small, small_x = layer(4, 12, 9)
     large, large_x = layer(4, 12, 9)
-    fine = _nearly_equal(draw)
+    uneven, uneven_x = layer(4, 12, 9)
+    sizes = 10 ** (12 * draw.uniform(12) - 6)
     labelled = {
         "two rows": (*layer(2, 4, 3), 0.5),
         "large weights, large inputs": (*layer(6, 12, 30), 0.5),
         "rows of very different size": (quiet_row, x, 0.3),
         "most stay": (*layer(3, 9, 5), 0.7),
+        "half a weight: round(4.5) is 4": (*layer(3, 9, 5), 0.5),
+        "as many outputs and tokens as inputs": (*layer(6, 6, 6), 0.5),
         "one token": (*layer(4, 9, 1), 0.3),
         "inputs that are always zero": (dead, dead_x, 0.6),
+        "nothing flows in": (draw.normal(3, 7), torch.zeros(4, 7), 0.4),
         "equal scores": (signs, equal.repeat(1, 10)[:, draw.order(40)], 3 / 8),
         "weights of zero": (torch.tensor([[-0.0, 0.0, 2.0, -0.0, 0.0]]), draw.normal(3, 5), 0.6),
         "all stay": (*layer(3, 4, 5), 1.0),
@@ -59,16 +66,31 @@ def _layers_and_inputs(seed: int) -> list[Case]:
         "one input": (draw.normal(3, 1), draw.normal(4, 1), 1.0),
         "very small inputs": (small, 1e-9 * small_x, 0.25),
         "very large inputs": (large, 1e9 * large_x, 0.75),
+        "inputs of very different size": (uneven / sizes, uneven_x * sizes, 0.5),
         "float16, lengths that do not fit": (draw.normal(4, 20).half(), far.half(), 0.5),
-        "float64, nearly equal scores": (*fine, 0.5),
+        "float16, nearly equal scores": (*_nearly_equal_in_half(draw), 0.5),
+        "float64, nearly equal scores": (*_nearly_equal(draw), 0.5),
     }
     return labelled_cases(("weight", "inputs", "density"), labelled)
 
 
 def _nearly_equal(draw: Draw) -> tuple[Tensor, Tensor]:
-    """In float64, scores that differ by one part in 10⁹: float32 is too coarse for them."""
-    order = torch.stack([draw.order(12) for _ in range(3)])
-    return (1 + 1e-9 * order.double()), torch.ones(2, 12, dtype=torch.float64)
+    """In float64, scores that differ by one part in 10⁹: float32 is too coarse for them.
+
+    The weights make the small differences, the lengths of the inputs the larger ones.
+    """
+    weights = torch.stack([draw.order(12) for _ in range(3)]) / 12
+    return 1 + 1e-9 * weights.double(), 1 + 1e-9 * draw.order(12).double().expand(2, 12)
+
+
+def _nearly_equal_in_half(draw: Draw) -> tuple[Tensor, Tensor]:
+    """In float16, weights of ± 1; the lengths, root(64² + (k/4)²), are too close for float16.
+
+    They grow from left to right, so that those taken for equal stay in the wrong order.
+    """
+    signs = 1.0 - 2 * draw.integers(0, 2, 3, 12)
+    inputs = torch.stack([torch.full((12,), 64.0), torch.arange(12) / 4])
+    return signs.half(), inputs.half()
 
 
 def _top_of_rows(score: Tensor, density: float) -> Tensor:
@@ -148,122 +170,6 @@ WANDA_MASK = Exercise(
     ),
 )
 
-# ------------------------------------------------------------------------ second_moments
-
-
-def second_moments(batches: list[Tensor]) -> Tensor:
-    """The mean of x xᵀ over all rows x of all batches, (I, I), in float32; in float64 if they are.
-
-    Batches are (n, I), all of one dtype; n may differ and be 0, not everywhere. Half precision is
-    made float32 before anything is multiplied.
-    """
-    wide = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in batches]
-    total = sum(x.T @ x for x in wide)  # (I, n) (n, I) -> (I, I)
-    return total.div(sum(map(len, wide)))
-
-
-def _batches(seed: int) -> list[Case]:
-    draw = Draw(seed)
-
-    def batch(inputs: int, *tokens: int) -> list[Tensor]:
-        """Whole numbers, so that float32 sums are exact; each channel has a sign of its own."""
-        signs = 1.0 - 2 * draw.integers(0, 2, inputs)
-        signs[:2] = torch.tensor([1.0, -1.0])[:inputs]
-        return [signs * draw.integers(1, 9, n, inputs) for n in tokens]
-
-    dead = batch(5, 4, 2)
-    for x in dead:
-        x[:, 1:3] = torch.tensor([0.0, -0.0])
-    half = [(100 * x).half() for x in batch(4, 5, 3)]
-    rounded = [(x + 128).to(torch.bfloat16) for x in batch(3, 40, 60)]
-    labelled = {
-        "two batches": (batch(3, 4, 4),),
-        "batches of different size": (batch(4, 1, 7, 2),),
-        "one batch": (batch(5, 6),),
-        "one token": (batch(4, 1),),
-        "an empty batch": (batch(3, 0, 5, 0, 2),),
-        "one input": (batch(1, 3, 4),),
-        "inputs that are always zero": (dead,),
-        "very small": ([2.0**-30 * x for x in batch(4, 3, 5)],),
-        "very large": ([2.0**30 * x for x in batch(4, 3, 5)],),
-        "one batch is far larger": ([2.0 ** (9 * i) * x for i, x in enumerate(batch(3, 4, 2))],),
-        "float16, whose products do not fit": (half,),
-        "bfloat16, many tokens": (rounded,),
-        "float64": ([2.0**100 * x.double() for x in batch(4, 3, 6)],),
-    }
-    return labelled_cases(("batches",), labelled)
-
-
-def _mean_of(batches: list[Tensor], change=lambda x: x) -> Tensor:
-    wide = torch.promote_types(batches[0].dtype, torch.float32)
-    x = change(torch.cat([x.to(wide) for x in batches]))
-    return x.T @ x / len(x)
-
-
-def _mean_of_means(batches):
-    return torch.stack([_mean_of([x]) for x in batches]).mean(dim=0)
-
-
-def _last_batch(batches):
-    return _mean_of([batches[-1]]) * (len(batches[-1]) / sum(map(len, batches)))
-
-
-def _in_half(batches):
-    total = sum(x.T @ x for x in batches)
-    return (total / sum(map(len, batches))).to(torch.promote_types(total.dtype, torch.float32))
-
-
-SECOND_MOMENTS = Exercise(
-    reference=second_moments,
-    cases=_batches,
-    absolute_tolerance=0.0,
-    hints=(
-        "For one batch x (n, I), what is x.T @ x? Its entry (j, k) is the sum over the tokens of "
-        "x_j · x_k.",
-        "Keep two things while you go through the batches: the sum of x.T @ x, and the number of "
-        "tokens. Divide once, at the end.",
-        "wide = torch.promote_types(batches[0].dtype, torch.float32). For each batch x = "
-        "x.to(wide), total = total + x.T @ x, count = count + len(x).",
-    ),
-    misconceptions=(
-        Misconception(
-            "mean of the batches' means",
-            _mean_of_means,
-            "you averaged the batches. Then a token of a small batch counts more than one of a "
-            "large batch, and an empty batch gives NaN. Sum first; divide by the number of tokens.",
-        ),
-        Misconception(
-            "sum instead of mean",
-            lambda batches: _mean_of(batches) * sum(map(len, batches)),
-            "you gave the sum. It grows with the number of tokens; divide by that number.",
-        ),
-        Misconception(
-            "divided by the number of batches",
-            lambda batches: _mean_of(batches) * (sum(map(len, batches)) / len(batches)),
-            "you divided by the number of batches. The mean is over tokens, the rows of all "
-            "batches.",
-        ),
-        Misconception(
-            "the mean was taken off",
-            lambda batches: _mean_of(batches, lambda x: x - x.mean(dim=0)),
-            "that is the covariance: you took the mean of each channel off. The layer is given x "
-            "itself, mean and all, and an error in its weight is multiplied by that.",
-        ),
-        Misconception(
-            "multiplied in half precision",
-            _in_half,
-            "you multiplied in the batches' dtype. In float16, 300 · 300 is infinite; in bfloat16 "
-            "a product keeps three digits. Convert to float32 before you multiply.",
-        ),
-        Misconception(
-            "the last batch alone",
-            _last_batch,
-            "only the last batch is in the sum: the earlier ones were overwritten. Add to the "
-            "total, do not set it.",
-        ),
-    ),
-)
-
 # ------------------------------------------------------------------------ sparsegpt_mask
 
 
@@ -292,13 +198,15 @@ def _blocks(seed: int) -> list[Case]:
     signs = torch.tensor([1.0, -1.0])[draw.integers(0, 2, 5, 8)]
     powers = 2.0 ** draw.integers(-3, 4, 8)
     tiny, tiny_d = block(5, 6)
-    fine = draw.order(15).double().view(3, 5)
+    fine, fine_d = draw.order(15).double().view(3, 5) / 15, draw.order(5).double()
     labelled = {
         "two rows": (*block(2, 3), 0.5),
         "half stays": (*block(4, 8), 0.5),
         "rows of very different size": (loud, some, 0.5),
         "few stay": (*block(6, 5), 0.1),
         "most stay": (*block(3, 7), 0.8),
+        "half a weight: round(4.5) is 4": (*block(3, 3), 0.5),
+        "as many rows as columns": (*block(6, 6), 0.5),
         "equal scores": (signs * powers, powers, 13 / 40),
         "weights of zero": (torch.tensor([[-0.0, 0.0, 3.0], [0.0, -0.0, 0.0]]), some[:3], 0.5),
         "one row": (*block(1, 9), 1 / 3),
@@ -309,7 +217,7 @@ def _blocks(seed: int) -> list[Case]:
         "a very small diagonal": (tiny, 1e-9 * tiny_d, 0.4),
         "a very large diagonal": (tiny, 1e9 * tiny_d, 0.3),
         "very small weights": (1e-9 * tiny, tiny_d, 0.6),
-        "float64, nearly equal scores": (1 + 1e-9 * fine, torch.ones(5).double(), 0.4),
+        "float64, nearly equal scores": (1 + 1e-9 * fine, 1 + 1e-9 * fine_d, 0.4),
     }
     return labelled_cases(("weight", "diagonal", "density"), labelled)
 
@@ -345,7 +253,8 @@ SPARSEGPT_MASK = Exercise(
         Misconception(
             "magnitude alone",
             lambda w, d, density: _top(w.abs(), density),
-            "you left out the diagonal. 1 / U_jj² says how much of the error remains once the "
+            "you left out the diagonal, or divided all columns by one number. 1 / U_jj² says how "
+            "much of the error remains once the "
             "later columns have made up for it: a large U_jj means that they can.",
         ),
         Misconception(

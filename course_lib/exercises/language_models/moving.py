@@ -1,7 +1,10 @@
-"""Exercises of 11_language_models: the difficulty moved elsewhere, the function kept.
+"""Exercises of 11_language_models: the difficulty moved by scales, the function kept.
 
-Axes: O outputs, I inputs, D width of the residual stream.
+Axes: O outputs, I inputs.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,21 +27,38 @@ def fold_scale(
     return (norm_weight / scale).to(norm_weight.dtype), folded
 
 
+def _norm_and_layers(
+    draw: Draw, inputs: int, *outputs: int, dtype: torch.dtype = torch.float32
+) -> tuple:
+    """Scales of 13 binary digits: with half precision's 11 a float32 product is exact."""
+    scale = (1 + draw.integers(1, 4096, inputs) / 4096) * 2.0 ** draw.integers(-2, 3, inputs)
+    weights = [draw.normal(count, inputs).to(dtype) for count in outputs]
+    norm = (0.5 + draw.uniform(inputs)) * (1 - 2 * draw.integers(0, 2, inputs))
+    norm[0] = -norm[0].abs()
+    return norm.to(dtype), weights, scale
+
+
+def _in_other_dtypes(layers: Callable[..., tuple]) -> dict[str, tuple]:
+    """Tensors whose dtypes differ, and numbers that only float64 can hold on the way."""
+    norm, (first, second), scale = layers(4, 3, 5)
+    double_norm, (double,), double_scale = layers(3, 2, dtype=torch.float64)
+    half_norm, halves, half_scale = layers(5, 4, dtype=torch.float16)
+    return {
+        "a norm in float32, layers in bfloat16": (norm, [first.bfloat16()], scale),
+        "a dtype for each": (norm.bfloat16(), [first, second.half()], scale),
+        "float64": (1e-60 * double_norm, [1e-90 * double], 1e60 * double_scale.double()),
+        "float32, scales in float64": (1e25 * norm, [1e-25 * first], 1e45 * scale.double()),
+        "float16, scales in float64": (half_norm, halves, half_scale.double()),
+    }
+
+
 def _readers(seed: int) -> list[Case]:
     draw = Draw(seed)
-
-    def layers(inputs: int, *outputs: int, dtype: torch.dtype = torch.float32) -> tuple:
-        """Scales of 13 binary digits: with half precision's 11 a float32 product is exact."""
-        scale = (1 + draw.integers(1, 4096, inputs) / 4096) * 2.0 ** draw.integers(-2, 3, inputs)
-        weights = [draw.normal(count, inputs).to(dtype) for count in outputs]
-        return (0.5 + draw.uniform(inputs)).to(dtype), weights, scale
-
+    layers = partial(_norm_and_layers, draw)
     norm, weights, _ = layers(4, 3, 2)
     wide = torch.tensor([1e-9, 1.0, 1e9, 30.0])[draw.order(4)]
     zeros = layers(4, 3)
     zeros[0][1], zeros[1][0][:, 2] = 0.0, -0.0
-    double = layers(3, 2, 4, dtype=torch.float64)
-    mixed = layers(5, 4)
     labelled = {
         "one layer": layers(4, 3),
         "query, key and value": layers(6, 6, 2, 2),
@@ -49,13 +69,7 @@ def _readers(seed: int) -> list[Case]:
         "one input": layers(1, 3, 1),
         "float16, scales in float32": layers(5, 4, 3, dtype=torch.float16),
         "bfloat16, scales in float32": layers(6, 5, dtype=torch.bfloat16),
-        "a norm in float32, layers in bfloat16": (
-            mixed[0],
-            [mixed[1][0].to(torch.bfloat16)],
-            mixed[2],
-        ),
-        "float64": (*double[:2], 1e60 * double[2].double()),
-    }
+    } | _in_other_dtypes(layers)
     return labelled_cases(("norm_weight", "weights", "scale"), labelled)
 
 
@@ -139,7 +153,7 @@ def smoothing_scale(activation_max: Tensor, weight: Tensor, alpha: float) -> Ten
     wide = torch.promote_types(weight.dtype, torch.float32)
     inputs, columns = activation_max.to(wide), weight.abs().to(wide).amax(0)  # (O, I) -> (I,)
     scale = inputs**alpha / columns ** (1 - alpha)
-    return scale.where(inputs * columns > 0, 1.0)
+    return scale.where((inputs > 0) & (columns > 0), 1.0)
 
 
 def _channels(seed: int) -> list[Case]:
@@ -154,6 +168,7 @@ def _channels(seed: int) -> list[Case]:
     silent[1], silent[4], unread[:, 3], unread[:, 4] = 0.0, 0.0, -0.0, 0.0
     sizes = torch.tensor([1e-9, 1.0, 1e9, 1e-5, 1e4])
     double = [part.double() for part in layer(3, 4)]
+    brain = [part.to(torch.bfloat16) for part in layer(3, 6)]
     half = (1 + 7 * draw.uniform(5)) * torch.tensor([7e3, 1.0, 0.1, 1e-7, 10.0])
     last, negative = layer(3, 4), layer(3, 4)
     last[1][-1] *= 100
@@ -170,7 +185,8 @@ def _channels(seed: int) -> list[Case]:
         "all weights are negative": (negative[0], -negative[1].abs(), 0.6),
         "one number": (*layer(1, 1), 0.5),
         "float16": (half.half(), (draw.normal(3, 5) * 1e-3).half(), 0.5),
-        "float64": (*double, 0.7),
+        "bfloat16": (*brain, 0.6),
+        "float64": (1e60 * double[0], 1e-60 * double[1], 0.7),
     }
     return labelled_cases(("activation_max", "weight", "alpha"), labelled)
 
@@ -260,140 +276,6 @@ SMOOTHING_SCALE = Exercise(
             _with(_whole_matrix),
             "you used the largest weight of the whole matrix. Each channel has a scale of its own, "
             "from the largest weight of its own column.",
-        ),
-    ),
-)
-
-# --------------------------------------------------------------------------- rotate_pair
-
-
-def rotate_pair(
-    reader: Tensor, norm_weight: Tensor, writer: Tensor, rotation: Tensor
-) -> tuple[Tensor, Tensor]:
-    """(reader, writer) for a residual stream whose tokens, rows x, have become x Q.
-
-    The reader (O, D) was given norm(x) · norm_weight (D,) and is given norm(x Q) from now on: the
-    norm's weights move into it. The writer (D, I) adds W y to the stream. rotation Q (D, D) is
-    orthogonal, in float64. New tensors, each in the dtype of the old one.
-    """
-    folded = reader * norm_weight.double()  # (O, D) · (D,)
-    return (folded @ rotation).to(reader.dtype), (rotation.T @ writer.double()).to(writer.dtype)
-
-
-def _hadamard(draw: Draw, power: int) -> Tensor:
-    """(D, D), D = 4^power, entries ± 2^−power: rows and signs shuffled, exact in every dtype."""
-    H, two = torch.ones(1, 1, dtype=torch.float64), torch.tensor([[1.0, 1.0], [1.0, -1.0]]).double()
-    for _ in range(2 * power):
-        H = torch.kron(H, two)
-    D = len(H)
-    signs = 1 - 2 * draw.integers(0, 2, 2, D).double()
-    return H[draw.order(D)] * signs[0] * signs[1][:, None] / 2**power
-
-
-def _pairs(seed: int) -> list[Case]:
-    draw = Draw(seed)
-
-    def pair(outputs: int, power: int, inputs: int, dtype=torch.float32, size: float = 1) -> tuple:
-        """Whole numbers and norms of quarters: with such a rotation every product is exact."""
-        D = 4**power
-        reader, writer = draw.integers(-9, 10, outputs, D), draw.integers(-9, 10, D, inputs)
-        norm = draw.integers(1, 9, D) / 4
-        made = (size * reader, norm, size * writer)
-        return (*(part.to(dtype) for part in made), _hadamard(draw, power))
-
-    def any_turn(D: int) -> tuple:
-        reader, writer, turn = (draw.normal(n, m).double() for n, m in ((3, D), (D, 4), (D, D)))
-        norm = draw.uniform(D).double() + 0.5
-        return 1e60 * reader, norm, 1e60 * writer, torch.linalg.qr(turn).Q
-
-    plain, narrow = pair(3, 1, 4), pair(2, 1, 3)
-    order = torch.eye(4, dtype=torch.float64).roll(1, dims=0)
-    mixed = (narrow[0].bfloat16(), narrow[1], narrow[2].bfloat16(), narrow[3])
-    labelled = {
-        "a width of 4": pair(3, 1, 2),
-        "a width of 16": pair(5, 2, 6),
-        "square matrices": pair(4, 1, 4),
-        "norm weights of one": (plain[0], torch.ones(4), *plain[2:]),
-        "channels that change places": (*pair(2, 1, 3)[:3], order),
-        "a width of 1": (*pair(3, 0, 2)[:3], torch.tensor([[-1.0]], dtype=torch.float64)),
-        "one output, one input": pair(1, 2, 1),
-        "very small weights": pair(3, 1, 2, size=2.0**-30),
-        "very large weights": pair(3, 1, 2, size=2.0**30),
-        "float16": pair(3, 1, 2, torch.float16),
-        "bfloat16, a norm in float32": mixed,
-        "float64, any rotation": any_turn(5),
-    }
-    return labelled_cases(("reader", "norm_weight", "writer", "rotation"), labelled)
-
-
-def _pair_with(reader_of, writer_of):
-    """Each part made by a function of float64 tensors, in the dtype that it should have."""
-
-    def wrong(reader, norm_weight, writer, rotation):
-        n, q = norm_weight.double(), rotation
-        return (
-            reader_of(reader.double(), n, q).to(reader.dtype),
-            writer_of(writer.double(), n, q).to(writer.dtype),
-        )
-
-    return wrong
-
-
-def _right_reader(reader, norm_weight, rotation):
-    return (reader * norm_weight) @ rotation
-
-
-def _right_writer(writer, norm_weight, rotation):
-    return rotation.T @ writer
-
-
-ROTATE_PAIR = Exercise(
-    reference=rotate_pair,
-    cases=_pairs,
-    absolute_tolerance=0.0,
-    hints=(
-        "The reader is given x Q instead of x. Q Qᵀ = 1, so a row r of the reader keeps its "
-        "product with x if it becomes r Q: (x Q) · (r Q) = x · r.",
-        "‖x Q‖ = ‖x‖: a norm without weights commutes with Q, one with weights does not. So "
-        "multiply the reader's columns by norm_weight first, then turn it.",
-        "The writer adds W y, a column; as a row it becomes (W y)ᵀ Q, which is (Qᵀ W) y. So: "
-        "(reader * norm_weight) @ Q and Q.T @ writer, in float64, converted back.",
-    ),
-    misconceptions=(
-        Misconception(
-            "turned back",
-            _pair_with(lambda r, n, q: (r * n) @ q.T, lambda w, n, q: q @ w),
-            "reader Qᵀ and Q writer fit each other, but they fit a stream x Qᵀ. Ours became x Q, "
-            "and so did the embedding.",
-        ),
-        Misconception(
-            "writer not transposed",
-            _pair_with(_right_reader, lambda w, n, q: q @ w),
-            "the writer was multiplied by Q. What it adds is the column W y; to turn it as the "
-            "row x Q is turned, multiply by Qᵀ from the left.",
-        ),
-        Misconception(
-            "norm forgotten",
-            _pair_with(lambda r, n, q: r @ q, _right_writer),
-            "norm_weight is missing: after the turn the norm has no weights any more, so they have "
-            "to be in the reader.",
-        ),
-        Misconception(
-            "norm after the turn",
-            _pair_with(lambda r, n, q: (r @ q) * n, _right_writer),
-            "you multiplied by norm_weight after turning. Its numbers belong to the old channels, "
-            "and Q has mixed these: fold first, turn then.",
-        ),
-        Misconception(
-            "norm in the writer",
-            _pair_with(lambda r, n, q: r @ q, lambda w, n, q: q.T @ (n[:, None] * w)),
-            "you put norm_weight into the writer. Between the writer and the reader the stream is "
-            "added up and divided by its length: only the reader stands behind the norm.",
-        ),
-        Misconception(
-            "only the reader",
-            _pair_with(_right_reader, lambda w, n, q: w),
-            "the reader was turned, the writer was not: it adds to channels that have moved.",
         ),
     ),
 )

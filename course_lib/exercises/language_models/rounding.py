@@ -3,6 +3,8 @@
 Axes: O outputs, I inputs.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,8 @@ def gptq_column(weight: Tensor, factor: Tensor, column: int, scale: Tensor, bits
     """A new weight (O, I): column w_j rounded to ŵ_j, later columns moved, earlier ones untouched.
 
     ŵ_j = scale · code, the nearest for codes −m … m, m = 2**(bits − 1) − 1, bits ≥ 2; scale (O, 1).
-    Column k > j becomes w_k − (w_j − ŵ_j) · U_jk / U_jj. factor U (I, I) is upper triangular.
+    Column k > j becomes w_k − (w_j − ŵ_j) · U_jk / U_jj. factor U (I, I) is upper triangular. All
+    tensors have one dtype, float32 or float64; reckon in it or wider, answer in it.
     """
     largest = 2 ** (bits - 1) - 1
     old = weight[:, column : column + 1]  # (O, 1)
@@ -26,36 +29,46 @@ def gptq_column(weight: Tensor, factor: Tensor, column: int, scale: Tensor, bits
     return torch.cat([weight[:, :column], rounded, later], dim=1)
 
 
+def _one_step(
+    draw: Draw,
+    outputs: int,
+    inputs: int,
+    column: int,
+    bits: int = 4,
+    beyond: int = 0,
+    power: int = 0,
+) -> tuple:
+    """Multiples of powers of two, so that the step is exact in float32, in any order.
+
+    Every weight is at most 3/8 of a step from a level; codes reach `beyond` the largest, those
+    of the column both ways.
+    """
+    largest, scale = 2 ** (bits - 1) - 1 + beyond, 2.0 ** draw.integers(-2, 3, outputs, 1)
+    codes = draw.integers(-largest, largest + 1, outputs, inputs)
+    if beyond:
+        codes[:2, column] = torch.tensor([-largest, largest])
+    codes = codes + draw.integers(-3, 4, outputs, inputs) / 8
+    factor = (draw.integers(1, 8, inputs, inputs) / 4).triu(1)
+    factor += torch.diag(2.0 ** (power + draw.integers(-1, 2, inputs)))
+    signs = 1.0 - 2 * draw.integers(0, 2, inputs, inputs)
+    signs.fill_diagonal_(1)
+    return codes * scale, factor * signs, column, scale, bits
+
+
 def _columns(seed: int) -> list[Case]:
     draw = Draw(seed)
-
-    def layer(
-        outputs: int, inputs: int, column: int, bits: int = 4, beyond: int = 0, power: int = 0
-    ) -> tuple:
-        """Multiples of powers of two, so that the step is exact in float32, in any order.
-
-        Every weight is at most 3/8 of a step from a level; codes reach `beyond` the largest.
-        """
-        largest, scale = 2 ** (bits - 1) - 1 + beyond, 2.0 ** draw.integers(-2, 3, outputs, 1)
-        codes = draw.integers(-largest, largest + 1, outputs, inputs)
-        codes = codes + draw.integers(-3, 4, outputs, inputs) / 8
-        factor = (draw.integers(1, 8, inputs, inputs) / 4).triu(1)
-        factor += torch.diag(2.0 ** (power + draw.integers(-1, 2, inputs)))
-        signs = 1.0 - 2 * draw.integers(0, 2, inputs, inputs)
-        signs.fill_diagonal_(1)
-        return codes * scale, factor * signs, column, scale, bits
-
+    layer = partial(_one_step, draw)
     sizes = 2.0 ** torch.tensor([[-30.0], [0], [30], [-10]])
     weight, factor, column, scale, bits = layer(4, 6, 2)
     weight[:, column, None] = scale * (draw.number(3, 7) + 0.25)
     exact = layer(3, 5, 1)
     double = layer(3, 5, 2)
-    fine = double[0].double() + 2.0**-40 * draw.integers(1, 9, 3, 5)
+    fine = double[0].double() + 2.0**-30 * draw.integers(1, 9, 3, 5)
     labelled = {
         "the first column": layer(2, 3, 0),
         "a column in the middle": layer(4, 6, draw.number(1, 5)),
         "the last column": layer(3, 4, 3),
-        "weights beyond the grid": layer(6, 5, draw.number(1, 4), bits=3, beyond=4),
+        "weights beyond the grid": layer(6, 5, draw.number(1, 4), bits=3, beyond=6),
         "two bits": layer(4, 5, 2, bits=2, beyond=1),
         "eight bits": layer(3, 5, 1, bits=8),
         "rows of very different size": (weight * sizes, factor, column, scale * sizes, bits),
@@ -95,6 +108,7 @@ def _by_the_inverse(factor: Tensor, j: int) -> Tensor:
 GPTQ_COLUMN = Exercise(
     reference=gptq_column,
     cases=_columns,
+    relative_tolerance=1e-12,  # every step is exact
     absolute_tolerance=0.0,
     hints=(
         "First round: which level is nearest to each weight of the column? code = (w / scale)"
@@ -117,7 +131,8 @@ GPTQ_COLUMN = Exercise(
             "nothing made up for",
             _column_with(lambda u, j: 0 * u[j]),
             "the column was rounded, and nothing else happened. The point of GPTQ is the second "
-            "half: the columns that are still free move, so that the output errs less.",
+            "half: the columns that are still free move, so that the output errs less. (Column j "
+            "of U is 0 below the diagonal. Row j says who moves.)",
         ),
         Misconception(
             "not divided by the diagonal",
@@ -221,6 +236,11 @@ def _layers(seed: int) -> list[Case]:
     def correlated(inputs: int) -> Tensor:
         return _hessian(draw, inputs)
 
+    def all_alike(inputs: int) -> Tensor:
+        """Of tokens in which every channel depends on every other, however far it stands."""
+        x = draw.normal(3 * inputs, inputs) + 2 * draw.normal(3 * inputs, 1)
+        return x.T @ x / len(x)
+
     sizes = torch.tensor([[1e-9], [1.0], [1e9], [1e-4]])
     independent = torch.diag(0.1 + draw.uniform(6))
     exact, scale = _hessian(draw, 8).double(), 0.5 + draw.uniform(4, 1).double()
@@ -228,12 +248,12 @@ def _layers(seed: int) -> list[Case]:
     labelled = {
         "three columns": layer(correlated(3), 2, 4),
         "inputs that depend on each other": layer(correlated(6), 4, 4),
-        "one input is far larger": layer(_hessian(draw, 8, loud=60.0), 5, 4),
+        "one input is far larger": layer(_hessian(draw, 8, loud=60.0), 5, 4, off=0.45),
         "independent inputs": layer(independent, 3, 4),
         "weights beyond the grid": layer(correlated(6), 5, 3, beyond=3),
         "two bits": layer(correlated(7), 4, 2, beyond=1),
         "eight bits": layer(correlated(5), 3, 8),
-        "many columns": layer(correlated(40), 3, 3),
+        "many columns": layer(all_alike(140), 3, 3),
         "rows of very different size": layer(correlated(6), 4, 4, sizes),
         "a very small Hessian": layer(2.0**-60 * correlated(9), 5, 4, off=0.45),
         "a very large Hessian": layer(2.0**60 * correlated(9), 5, 4, off=0.45),
@@ -248,22 +268,18 @@ def _inverse_factor(hessian: Tensor) -> Tensor:
     return torch.linalg.cholesky(torch.linalg.inv(hessian.double()), upper=True)
 
 
-def _gptq_with(rows_of=_inverse_factor, lowest: int = 0, by_size: bool = False):
-    """GPTQ that spreads errors by other rows, has more codes, or takes large inputs first."""
+def _gptq_with(rows_of=_inverse_factor, lowest: int = 0, to_code=torch.round):
+    """GPTQ that spreads errors by other rows, has more codes, or finds them otherwise."""
 
     def wrong(weight, hessian, scale, bits):
         largest, weight = 2 ** (bits - 1) - 1, weight.double()
-        order = torch.arange(len(hessian), device=hessian.device)
-        if by_size:
-            order = hessian.diagonal().argsort(descending=True)
-        weight, rows = weight[:, order], rows_of(hessian[order][:, order])
         codes = torch.empty_like(weight, dtype=torch.int8)
-        for j, row in enumerate(rows):
+        for j, row in enumerate(rows_of(hessian)):
             old = weight[:, j, None].clone()
-            code = (old / scale).round().clamp(-largest - lowest, largest)
+            code = to_code(old / scale).clamp(-largest - lowest, largest)
             weight[:, j:] -= (old - code * scale) / row[j] * row[j:]
             codes[:, j, None] = code.to(torch.int8)
-        return codes[:, order.argsort()]
+        return codes
 
     return wrong
 
@@ -295,7 +311,8 @@ GPTQ = Exercise(
             "each weight to the nearest level",
             _gptq_with(lambda hessian: torch.eye(len(hessian)).to(hessian)),
             "every weight was rounded by itself. The error of each column has to be spread over "
-            "the later ones before their turn comes.",
+            "the later ones before their turn comes. (Without upper=True torch.linalg.cholesky "
+            "gives a lower triangle: right of the diagonal its rows are empty; nobody is told.)",
         ),
         Misconception(
             "factor of the Hessian itself",
@@ -318,10 +335,10 @@ GPTQ = Exercise(
             "more than the others have. Here H is sound: add nothing.",
         ),
         Misconception(
-            "large inputs first",
-            _gptq_with(by_size=True),
-            "you took the columns by falling diagonal. That is act-order, and often better; here "
-            "the columns go from first to last.",
+            "cut off instead of rounded",
+            _gptq_with(to_code=torch.trunc),
+            "you cut the digits behind the point off, as .to(torch.int8) does. Take the nearest "
+            "level: round() first.",
         ),
         Misconception(
             "one code too many",
