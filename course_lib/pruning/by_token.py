@@ -99,9 +99,11 @@ def token_products(model: Llama, used: Tensor, heads: Tensor | int = 1) -> Tenso
     >>> token_products(tiny()[0], used).tolist(), token_products(tiny()[0], used, heads=3).tolist()
     ([[1598592]], [[2385024]])
     """
+    if used.dim() != 3:
+        raise ValueError(f"used must be (L, B, T); got shape {tuple(used.shape)}")
     check_mask("used", used, (len(model.blocks), *used.shape[1:]))
     seen = torch.arange(1, used.shape[2] + 1, device=used.device)  # (T,), the token itself too
-    total = torch.zeros(used.shape[1:], dtype=torch.int64, device=used.device) + seen * 0
+    total = torch.zeros(used.shape[1:], dtype=torch.int64, device=used.device)
     for block, inside in zip(model.blocks, used, strict=True):
         whole, kept = _matrices(block)
         attended = 2 * block.attention.output.in_features * seen
