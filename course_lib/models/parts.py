@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.models.llama import Block, Llama, rotary_tables
@@ -134,6 +135,40 @@ def record_inputs(
     return [seen[module] for module in modules]
 
 
+def embed(model: Llama, tokens: Tensor, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """What the first block is given: x (B, T, D), and the angles' cosines and sines (T, E).
+
+    Args:
+        tokens: (B, T); the first of them stands at place `start` of its text.
+
+    >>> from course_lib.models.pretrained import tiny
+    >>> [tuple(part.shape) for part in embed(tiny()[0], torch.zeros(1, 5).long())]
+    [(1, 5, 192), (5, 32), (5, 32)]
+    """
+    places = torch.arange(start, start + tokens.shape[1], device=tokens.device)
+    cos, sin = rotary_tables(places, model.config.head_width, model.config.rope_base)
+    return model.embedding(tokens), cos, sin  # (B, T) -> (B, T, D)
+
+
+def read_logits(model: Llama, x: Tensor) -> Tensor:
+    """What the last norm and the head make of x, be it from the last block or from an earlier one.
+
+    Args:
+        x: (…, D).
+
+    Returns:
+        (…, V).
+
+    Source: nostalgebraist, 2020, "Interpreting GPT: The Logit Lens".
+
+    >>> from course_lib.models.pretrained import tiny
+    >>> read_logits(tiny()[0], torch.zeros(5, 192)).shape
+    torch.Size([5, 2048])
+    """
+    head = model.embedding if model.config.tied else model.head
+    return F.linear(model.norm(x), head.weight)  # (…, D) -> (…, V)
+
+
 @torch.no_grad()
 def walk_blocks(model: Llama, tokens: Tensor) -> Iterator[tuple[Block, tuple[Tensor, ...]]]:
     """Each block of a decoder with the arguments that reach it, from the first to the last.
@@ -153,10 +188,7 @@ def walk_blocks(model: Llama, tokens: Tensor) -> Iterator[tuple[Block, tuple[Ten
     >>> [tuple(x.shape) for _, (x, _, _) in walk_blocks(model, torch.zeros(1, 5).long())]
     [(1, 5, 192), (1, 5, 192), (1, 5, 192), (1, 5, 192)]
     """
-    places = torch.arange(tokens.shape[1], device=tokens.device)
-    config = model.config
-    cos, sin = rotary_tables(places, config.head_width, config.rope_base)
-    x = model.embedding(tokens)  # (B, T) -> (B, T, D)
+    x, cos, sin = embed(model, tokens)
     for block in model.blocks:
         yield block, (x, cos, sin)
         x = torch.cat([block(some, cos, sin) for some in x.split(AT_ONCE)])
