@@ -44,7 +44,7 @@ def graded(run, chapter: str, notebook: bytes, path) -> dict:
     """Exercise -> its result."""
     what, call = run(chapter)
     (path / f"{chapter}.ipynb").write_bytes(notebook)
-    (submission,) = read_submissions(path / f"{chapter}.ipynb", what)
+    (submission,) = read_submissions(path, what)
     return {one.exercise: one for one in grade(submission, what, SEED, call).results}
 
 
