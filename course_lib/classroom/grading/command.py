@@ -162,7 +162,7 @@ def _settings(folder: Path, out: Path, wishes: Wishes) -> dict:
 def _read_settings(path: Path) -> dict:
     try:
         read = dict(json.loads(path.read_text("ascii")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}
     kinds = {"chapter": str, "seed": int}
     return {name: read[name] for name, kind in kinds.items() if isinstance(read.get(name), kind)}
