@@ -3,7 +3,7 @@
 Rows 1 to 31 and 40, what code does while it runs: test_hostile_code.py. Rows 32 to 39, what is
 handed in: test_hostile_files.py. Rows 35, 40 and 43, what is graded: test_hostile_reports.py. Rows
 41 and 42, what people read: test_hostile_pages.py. A test is called test_hostile_NN_… after its
-row; those without a number came later.
+row; those without a number came later, as did test_hostile_values.py: values that swell a judge.
 """
 
 import re
@@ -15,6 +15,7 @@ ROWS = {
     "test_hostile_files.py": {*range(32, 40)},
     "test_hostile_reports.py": {35, 40, 43},
     "test_hostile_pages.py": {41, 42},
+    "test_hostile_values.py": set(),
 }
 
 
