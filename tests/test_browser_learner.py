@@ -77,9 +77,10 @@ def test_a_dark_theme_stays_readable(lab_folder, tmp_path):
 
 
 def test_a_guess_stands_in_the_saved_notebook_only_if_its_reader_said_so(lab_folder, lab_address):
+    write(lab_folder / "guesses.ipynb", student_notebook(read_lesson(FIRST)))
     with browser_page() as page:
         lab = Lab(page, lab_address)
-        lab.open(f"{FIRST.stem}.ipynb")
+        lab.open("guesses.ipynb")
         lab.run(lab.cell(IMPORTS))
         asks = "\n".join(f'predict("How many {what}?", [2, 4], 4)' for what in ("bits", "bytes"))
         lab.replace(lab.cell("def count_parameters("), asks)
@@ -90,7 +91,7 @@ def test_a_guess_stands_in_the_saved_notebook_only_if_its_reader_said_so(lab_fol
             page.locator("button", has_text="Commit my guess").nth(number).click()
             page.get_by_text("You guessed").nth(number).wait_for()
         lab.save()
-        saved = nbformat.read(lab_folder / f"{FIRST.stem}.ipynb", 4)
+        saved = nbformat.read(lab_folder / "guesses.ipynb", 4)
         shown = [output for cell in saved.cells for output in cell.get("outputs", [])]
         kept = [output.data[GUESS] for output in shown if GUESS in output.get("data", {})]
         guess = {"question": "How many bits?", "choices": ["2", "4"], "guess": "4", "measured": "4"}

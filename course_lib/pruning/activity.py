@@ -15,7 +15,7 @@ class UnitActivity:
 
     Totals, not means of means: the last batch may be smaller than the others.
 
-    Source: Hu, Peng, Tai, Tang, 2016, "Network Trimming: A Data-Driven Neuron Pruning Approach
+    Source: Hu et al., 2016, "Network Trimming: A Data-Driven Neuron Pruning Approach
     towards Efficient Deep Architectures".
 
     >>> activity = UnitActivity()
@@ -81,7 +81,7 @@ def average_zeros(activations: Tensor) -> Tensor:
     Raises:
         ValueError: as for `mean_activation`.
 
-    Source: Hu, Peng, Tai, Tang, 2016, "Network Trimming: A Data-Driven Neuron Pruning Approach
+    Source: Hu et al., 2016, "Network Trimming: A Data-Driven Neuron Pruning Approach
     towards Efficient Deep Architectures".
 
     >>> average_zeros(torch.tensor([[0.0, 3.0], [0.0, 0.0]]))

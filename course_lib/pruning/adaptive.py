@@ -6,7 +6,7 @@
 cut for real and, if wanted, mended. A unit of any layer costs 3 D weights, so a budget of units is
 one of weights.
 
-Sources: Han, Pool, Tran, Dally, 2015, "Learning both Weights and Connections for Efficient Neural
+Sources: Han et al., 2015, "Learning both Weights and Connections for Efficient Neural
 Networks" (sensitivities); Sinha and Zoltners, 1979, "The Multiple-Choice Knapsack Problem".
 
 Axes: B windows, T tokens, L layers, F hidden units of an MLP, S densities.

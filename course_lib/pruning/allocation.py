@@ -76,7 +76,7 @@ def sensitivity(
         ValueError: a score belongs to no weight or is NaN, a density is out of range, or a loss is
             not finite.
 
-    Source: Han, Pool, Tran, Dally, 2015, "Learning both Weights and Connections for Efficient
+    Source: Han et al., 2015, "Learning both Weights and Connections for Efficient
     Neural Networks".
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))

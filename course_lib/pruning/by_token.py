@@ -11,7 +11,7 @@ Here every block runs for all tokens, and what was not wanted is thrown away: th
 loss with. `token_products` counts what a machine needs that leaves out what can be left out, and
 `early_exit.exit_step` leaves it out.
 
-Sources: Elbayad, Gu, Grave, Auli, 2020, "Depth-Adaptive Transformer"; Schuster et al., 2022,
+Sources: Elbayad et al., 2020, "Depth-Adaptive Transformer"; Schuster et al., 2022,
 "Confident Adaptive Language Modeling" (keys and values of tokens that have left).
 
 Axes: B windows, T tokens, D model width, V vocabulary, L layers, H query heads, E head width.

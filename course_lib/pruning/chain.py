@@ -11,8 +11,8 @@ together or not at all:
 
 A mask that zeros them saves nothing. What remains here are plain modules with smaller numbers.
 
-Sources: Li, Kadav, Durdanovic, Samet, Graf, 2017, "Pruning Filters for Efficient ConvNets"; Fang,
-Ma, Song, Mi, Wang, 2023, "DepGraph: Towards Any Structural Pruning" (what must go together).
+Sources: Li et al., 2017, "Pruning Filters for Efficient ConvNets"; Fang et al.,
+2023, "DepGraph: Towards Any Structural Pruning" (what must go together).
 
 Axes: B batch, N rows that a layer multiplies, O outputs, I inputs, K outputs or inputs that stay.
 """

@@ -96,7 +96,7 @@ def hutchinson_diagonal(
         ValueError: probes is less than 1.
 
     Sources: Hutchinson, 1989, "A Stochastic Estimator of the Trace of the Influence Matrix for
-    Laplacian Smoothing Splines"; Bekas, Kokiopoulou, Saad, 2007, "An Estimator for the Diagonal of
+    Laplacian Smoothing Splines"; Bekas et al., 2007, "An Estimator for the Diagonal of
     a Matrix".
 
     >>> weights = {"a": torch.tensor([2.0, 3.0])}

@@ -11,8 +11,8 @@ What goes together, in a block (rows are outputs, columns are inputs):
 The last matrix of a sublayer (down, output) can be mended by `repair`; the model has no biases, so
 `fold_mean` has nothing to fold into. The config says what is left, block by block.
 
-Sources: Michel, Levy, Neubig, 2019, "Are Sixteen Heads Really Better than One?" (heads); Ma, Fang,
-Wang, 2023, "LLM-Pruner: On the Structural Pruning of Large Language Models" (what goes together).
+Sources: Michel et al., 2019, "Are Sixteen Heads Really Better than One?" (heads); Ma et al.,
+2023, "LLM-Pruner: On the Structural Pruning of Large Language Models" (what goes together).
 
 Axes: B windows, T tokens, L layers, D model width, H query heads, G key-value heads, E head width,
 F hidden units of an MLP.

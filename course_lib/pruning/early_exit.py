@@ -8,7 +8,7 @@ and p is its answer. The rule knows nothing of later layers. To ask the head is 
 V · D products, one layer of TinyLM and eight of SmolLM2. So a model asks after few layers, or its
 head is small, or it is sure early: count before you claim.
 
-Sources: Teerapittayanon, McDanel, Kung, 2016, "BranchyNet: Fast Inference via Early Exiting from
+Sources: Teerapittayanon et al., 2016, "BranchyNet: Fast Inference via Early Exiting from
 Deep Neural Networks"; Schuster et al., 2022, "Confident Adaptive Language Modeling".
 
 Axes: B windows, T tokens, D model width, V vocabulary, L layers, G key-value heads, E head width.

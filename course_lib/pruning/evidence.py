@@ -32,7 +32,7 @@ def collect_evidence(
 
     A batch is one example, an image or a window. The mean g² over examples is the diagonal of the
     empirical Fisher matrix: near H where the model's probabilities are those of the data, and a
-    stand-in elsewhere (Kunstner, Balles, Hennig, 2019). If the loss of an example is the mean over
+    stand-in elsewhere (Kunstner et al., 2019). If the loss of an example is the mean over
     T predictions, that of H is about T times as large.
 
     The model is in eval mode meanwhile. Frozen parameters are asked, too; afterwards the flags, and

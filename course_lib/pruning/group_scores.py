@@ -40,8 +40,8 @@ def group_norm(parts: Sequence[Tensor]) -> Tensor:
     Raises:
         ValueError: no tensor, or they differ in P; NaN or infinity.
 
-    Source: Fang, Ma, Song, Mi, Wang, 2023, "DepGraph: Towards Any Structural Pruning"; for the
-    filters of one layer, Li, Kadav, Durdanovic, Samet, Graf, 2017, "Pruning Filters for Efficient
+    Source: Fang et al., 2023, "DepGraph: Towards Any Structural Pruning"; for the
+    filters of one layer, Li et al., 2017, "Pruning Filters for Efficient
     ConvNets".
 
     >>> group_norm([torch.tensor([[3.0], [1.0]]), torch.tensor([[4.0, 0.0], [0.0, 0.0]])])
@@ -77,7 +77,7 @@ def group_taylor(weight: Tensor, gradient: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ; NaN or infinity.
 
-    Source: Molchanov, Tyree, Karras, Aila, Kautz, 2017, "Pruning Convolutional Neural Networks for
+    Source: Molchanov et al., 2017, "Pruning Convolutional Neural Networks for
     Resource Efficient Inference"; summed before the magnitude is taken.
 
     >>> group_taylor(torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0, -3.0]]))
@@ -128,7 +128,7 @@ def repair_errors(weight: Tensor, hessian: Tensor, parts: int, damping: float = 
     Raises:
         ValueError: parts do not divide the inputs; what `damped_inverse` refuses.
 
-    Source: Kurtic, Frantar, Alistarh, 2023, "ZipLM: Inference-Aware Structured Pruning of Language
+    Source: Kurtic et al., 2023, "ZipLM: Inference-Aware Structured Pruning of Language
     Models".
 
     >>> hessian = torch.tensor([[4.0, 2.0], [2.0, 2.0]])

@@ -13,7 +13,7 @@ The chance that a gate is not zero has a closed form, and its sum is the expecte
 
 So L(θ ⊙ z) + λ Σ P(z ≠ 0) can be lowered by gradient descent. After training the noise is left out.
 
-Source: Louizos, Welling, Kingma, 2018, "Learning Sparse Neural Networks through L0 Regularization".
+Source: Louizos et al., 2018, "Learning Sparse Neural Networks through L0 Regularization".
 
 Axes: B batch, O outputs, I inputs.
 """
@@ -43,7 +43,7 @@ def sample_gates(log_alpha: Tensor, uniform: Tensor) -> Tensor:
         log_alpha: log α of each gate, any shape.
         uniform: u of each gate, from `torch.rand_like(log_alpha)`.
 
-    Source: Louizos, Welling, Kingma, 2018, "Learning Sparse Neural Networks through L0
+    Source: Louizos et al., 2018, "Learning Sparse Neural Networks through L0
     Regularization".
 
     >>> sample_gates(torch.zeros(3), torch.tensor([0.01, 0.5, 0.99]))
@@ -55,7 +55,7 @@ def sample_gates(log_alpha: Tensor, uniform: Tensor) -> Tensor:
 def open_probability(log_alpha: Tensor) -> Tensor:
     """P(z ≠ 0) = sigmoid(log α − β log(−γ / ζ)) of each gate; the sum is the expected ‖z‖₀.
 
-    Source: Louizos, Welling, Kingma, 2018, "Learning Sparse Neural Networks through L0
+    Source: Louizos et al., 2018, "Learning Sparse Neural Networks through L0
     Regularization".
 
     >>> open_probability(torch.tensor([-5.0, 0.0, 5.0]))
@@ -67,7 +67,7 @@ def open_probability(log_alpha: Tensor) -> Tensor:
 def fixed_gates(log_alpha: Tensor) -> Tensor:
     """The gates without noise: ẑ = min(1, max(0, sigmoid(log α) · (ζ − γ) + γ)).
 
-    Source: Louizos, Welling, Kingma, 2018, "Learning Sparse Neural Networks through L0
+    Source: Louizos et al., 2018, "Learning Sparse Neural Networks through L0
     Regularization".
 
     >>> fixed_gates(torch.tensor([-5.0, 0.0, 5.0]))
@@ -90,7 +90,7 @@ class L0Linear(nn.Module):
     Raises:
         ValueError: gate is neither, or start is not between 0 and 1.
 
-    Source: Louizos, Welling, Kingma, 2018, "Learning Sparse Neural Networks through L0
+    Source: Louizos et al., 2018, "Learning Sparse Neural Networks through L0
     Regularization".
 
     >>> layer = L0Linear(nn.Linear(4, 3), gate="input")

@@ -31,7 +31,7 @@ def layer_hessian(inputs: Tensor) -> Tensor:
     Raises:
         ValueError: the shape does not fit, or inputs are not finite.
 
-    Source: Frantar, Singh, Alistarh, 2022, "Optimal Brain Compression: A Framework for Accurate
+    Source: Frantar et al., 2022, "Optimal Brain Compression: A Framework for Accurate
     Post-Training Quantization and Pruning".
 
     >>> layer_hessian(torch.tensor([[1.0, 0.0], [1.0, 2.0]]))
@@ -90,7 +90,7 @@ def inverse_factor(hessian: Tensor, damping: float = 0.0) -> Tensor:
         ValueError: H is not symmetric and finite; H + λ 1 is not positive definite, or so nearly
             not that rounding decides.
 
-    Source: Frantar, Ashkboos, Hoefler, Alistarh, 2023, "GPTQ: Accurate Post-Training Quantization
+    Source: Frantar et al., 2023, "GPTQ: Accurate Post-Training Quantization
     for Generative Pre-trained Transformers".
 
     >>> U = inverse_factor(torch.tensor([[2.0, 1.0], [1.0, 1.0]]))

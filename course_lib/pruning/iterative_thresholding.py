@@ -99,7 +99,7 @@ def lasso_path(
 
     Go from large λ to small: θ is zero from λ = 2 ‖Xᵀ y‖_∞ upwards, then features come in.
 
-    Source: Friedman, Hastie, Tibshirani, 2010, "Regularization Paths for Generalized Linear Models
+    Source: Friedman et al., 2010, "Regularization Paths for Generalized Linear Models
     via Coordinate Descent".
 
     >>> lasso_path(torch.eye(2), torch.tensor([2.0, 1.0]), [4.0, 2.0, 0.0])

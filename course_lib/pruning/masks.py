@@ -5,7 +5,7 @@ training goes on: the next gradient, the momentum of earlier ones or an optimize
 would bring them back. `hold_masks` therefore repeats the projection θ ← θ ⊙ m after every step, on
 the weights and on all that the optimizer remembers about them.
 
-Source: Han, Pool, Tran, Dally, 2015, "Learning both Weights and Connections for Efficient Neural
+Source: Han et al., 2015, "Learning both Weights and Connections for Efficient Neural
 Networks".
 """
 
@@ -64,7 +64,7 @@ def magnitude_masks(
         weights: tensors by name, of one floating dtype.
         density, per_layer, Returns and Raises: as for `masks_by_score`, with |w| as the score.
 
-    Source: Han, Pool, Tran, Dally, 2015, "Learning both Weights and Connections for Efficient
+    Source: Han et al., 2015, "Learning both Weights and Connections for Efficient
     Neural Networks".
 
     >>> weights = {"a": torch.tensor([4.0, -3.0]), "b": torch.tensor([1.0, -2.0])}
@@ -129,7 +129,7 @@ def hold_masks(
         weights: the parameters by name, from `prunable_weights`.
         masks: a bool tensor for each of the names, or for some.
 
-    Source: Han, Pool, Tran, Dally, 2015, "Learning both Weights and Connections for Efficient
+    Source: Han et al., 2015, "Learning both Weights and Connections for Efficient
     Neural Networks".
 
     >>> weight = nn.Parameter(torch.tensor([0.0, 2.0]))

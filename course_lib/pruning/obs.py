@@ -15,7 +15,7 @@ H⁻¹ − Σ u uᵀ and its diagonal, O(I · k) work. In one fixed order of the
 same columns u, the rows of `inverse_factor`: so GPTQ and SparseGPT go through a layer.
 
 Sources: Hassibi and Stork, 1992, "Second Order Derivatives for Network Pruning: Optimal Brain
-Surgeon"; row by row for a layer: Frantar, Singh, Alistarh, 2022, "Optimal Brain Compression: A
+Surgeon"; row by row for a layer: Frantar et al., 2022, "Optimal Brain Compression: A
 Framework for Accurate Post-Training Quantization and Pruning".
 
 Axes: N examples, O outputs, I inputs, R rows that are pruned together, K removed weights of a row.
@@ -130,7 +130,7 @@ def obs_prune(weight: Tensor, hessian: Tensor, density: float, damping: float = 
         ValueError: density is out of range, the shapes do not fit, something is not finite, or the
             damped Hessian is not positive definite.
 
-    Source: Frantar, Singh, Alistarh, 2022, "Optimal Brain Compression: A Framework for Accurate
+    Source: Frantar et al., 2022, "Optimal Brain Compression: A Framework for Accurate
     Post-Training Quantization and Pruning" (the same removals; the columns kept instead of H⁻¹).
 
     >>> hessian = torch.tensor([[2.0, 1.0], [1.0, 1.0]])

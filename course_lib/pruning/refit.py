@@ -7,8 +7,8 @@ Of W x the part W_gone x_gone is lost. The weights that stay take over what they
 minimizes mean ‖W_gone x_gone − Δ x_stay‖² + λ ‖Δ‖². λ holds the weights near what they were, so
 nothing moves where nothing was lost.
 
-Sources: He, Zhang, Sun, 2017, "Channel Pruning for Accelerating Very Deep Neural Networks" (least
-squares on the channels that stay); Frantar, Singh, Alistarh, 2022, "Optimal Brain Compression: A
+Sources: He et al., 2017, "Channel Pruning for Accelerating Very Deep Neural Networks" (least
+squares on the channels that stay); Frantar et al., 2022, "Optimal Brain Compression: A
 Framework for Accurate Post-Training Quantization and Pruning" (on single weights).
 
 Axes: O outputs, I inputs, K inputs that stay.

@@ -11,8 +11,8 @@ closed form, from second moments alone. Where there is a bias, G is of x − μ,
 b ← b + W μ − V μ_stay: the mean of the output stays as it was. λ holds V near W, so nothing moves
 where nothing was lost.
 
-Sources: He, Zhang, Sun, 2017, "Channel Pruning for Accelerating Very Deep Neural Networks" (least
-squares on the channels that stay); Frantar, Singh, Alistarh, 2022, "Optimal Brain Compression: A
+Sources: He et al., 2017, "Channel Pruning for Accelerating Very Deep Neural Networks" (least
+squares on the channels that stay); Frantar et al., 2022, "Optimal Brain Compression: A
 Framework for Accurate Post-Training Quantization and Pruning" (for single weights).
 
 Axes: N examples, O outputs, I inputs, K inputs that stay.

@@ -21,7 +21,7 @@ from course_lib.models.finite import is_fake
 def magnitude(weight: Tensor) -> Tensor:
     """|w|, in the weight's dtype.
 
-    Source: Han, Pool, Tran, Dally, 2015, "Learning both Weights and Connections for Efficient
+    Source: Han et al., 2015, "Learning both Weights and Connections for Efficient
     Neural Networks".
 
     >>> magnitude(torch.tensor([0.5, -2.0]))
@@ -62,7 +62,7 @@ def taylor(weight: Tensor, gradient: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ.
 
-    Source: Molchanov, Tyree, Karras, Aila, Kautz, 2017, "Pruning Convolutional Neural Networks for
+    Source: Molchanov et al., 2017, "Pruning Convolutional Neural Networks for
     Resource Efficient Inference" (there for whole feature maps).
 
     >>> taylor(torch.tensor([2.0, -1.0, 0.0]), torch.tensor([0.5, 3.0, 9.0]))
@@ -84,7 +84,7 @@ def snip(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> dict
     Raises:
         ValueError: a gradient is absent or of another shape; the sum is zero, infinite or NaN.
 
-    Source: Lee, Ajanthan, Torr, 2019, "SNIP: Single-Shot Network Pruning Based on Connection
+    Source: Lee et al., 2019, "SNIP: Single-Shot Network Pruning Based on Connection
     Sensitivity".
 
     >>> snip({"a": torch.tensor([2.0, -1.0])}, {"a": torch.tensor([0.5, 3.0])})
@@ -138,7 +138,7 @@ def collect_movement(
     Returns:
         For each name S, zero now; it is changed in place by each `optimizer.step()`.
 
-    Source: Sanh, Wolf, Rush, 2020, "Movement Pruning: Adaptive Sparsity by Fine-Tuning".
+    Source: Sanh et al., 2020, "Movement Pruning: Adaptive Sparsity by Fine-Tuning".
 
     >>> weight = nn.Parameter(torch.tensor([2.0, -1.0]))
     >>> optimizer = torch.optim.SGD([weight], lr=0.5)

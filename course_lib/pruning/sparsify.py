@@ -8,7 +8,7 @@ probability p, and then counts w / p. So the draw ŵ is right on average, and th
 As noise of training it is DropConnect. One coin for each input of a layer, instead of one for each
 weight, is dropout (Srivastava et al., 2014): a column of the weight matrix comes or goes as one.
 
-Source: Wan, Zeiler, Zhang, LeCun, Fergus, 2013, "Regularization of Neural Networks using
+Source: Wan et al., 2013, "Regularization of Neural Networks using
 DropConnect" (there the weights that stay are not divided by p).
 """
 
@@ -36,7 +36,7 @@ def random_sparsify(weight: Tensor, keep: float, uniform: Tensor) -> Tensor:
         ValueError: keep or uniform is out of range; the shapes differ; a weight is NaN or
             infinite, or w / p is, in the weight's dtype.
 
-    Source: Wan, Zeiler, Zhang, LeCun, Fergus, 2013, "Regularization of Neural Networks using
+    Source: Wan et al., 2013, "Regularization of Neural Networks using
     DropConnect".
 
     >>> weight = torch.tensor([1.0, -2.0, 3.0])
