@@ -478,6 +478,9 @@ for label, way in four_ways.items():
 #
 # ### From the surgeon to GPTQ
 #
+# S0 §4.2 asks for the quantized weights that are nearest to the weights. That is a stand-in: what counts is
+# the layer's output. So let weights leave their nearest step on purpose, where it helps the output.
+#
 # Chapter 03's surgeon takes a weight out and lets all others make up for it. Rounding is the same operation
 # with another goal: weight $j$ goes to $\hat w_j$, not to zero. With $H = 2G$, the others do best to move
 # by

@@ -206,6 +206,14 @@ def test_an_answer_is_told_what_it_may_import(sandbox, line):
     assert "is not there; graded answers may use course_lib.data.batches, course_lib" in reply.text
 
 
+def test_what_a_notebook_calls_beside_its_answers_is_there_and_does_nothing(sandbox):
+    source = f"from course_lib.exercises import check, hint, progress, yours\n{RIGHT}"
+    source += "\nhint('f')\ncheck(f)\nprogress()"
+    assert values(send(sandbox, source)) == [4, 6]
+    reference = "from course_lib.exercises import yours\ndef f(x): return yours('to_uint8')(x)"
+    assert send(sandbox, reference).outcomes[0].error == "AttributeError"
+
+
 def test_the_folder_holds_the_modules_and_what_they_import_alone(tmp_path):
     build_library(tmp_path, ["course_lib.data.text"])
     modules = {
@@ -344,8 +352,6 @@ def test_a_sandbox_that_was_ended_starts_again(sandbox):
 
 def test_a_sandbox_ended_in_the_middle_of_a_job(sandbox):
     """It is no fault of the job: it is run once more."""
-    if sandbox.tier == "process":
-        pytest.skip("open: a plain process outlives its parent, and its late message is refused")
     assert values(send(sandbox, RIGHT)) == [4, 6]
     first = sandbox._process.pid
     stop = threading.Timer(1.0, lambda: os.killpg(first, signal.SIGKILL))

@@ -99,8 +99,9 @@ def _node(value: Any, blobs: list[bytes]) -> Any:
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    flat = tensor.new_empty(tensor.numel())  # of one number, any stride counts as contiguous
-    return flat.copy_(tensor.reshape(-1)).view(torch.uint8).numpy().tobytes()
+    # A copy, for of one number any stride counts as contiguous.
+    flat = tensor.reshape(-1).clone(memory_format=torch.contiguous_format)
+    return flat.view(torch.uint8).numpy().tobytes()
 
 
 # ---------------------------------------------------------------------- parent

@@ -103,15 +103,24 @@ class Sandbox:
             "steps": steps,
         }
         longest = allowance(job.seconds) * (steps + 1) + SPARE_SECONDS
-        with _scratch() as task_file, _scratch() as message, _scratch() as printed:
+        with _scratch() as task_file:
             pickle.dump(task, task_file)
             task_file.flush()
-            how = self._served if forks(self.tier) else self._once
-            ended = how(task_file, message, printed, longest)
+            ended, message, printed = self._try(task_file, longest)
             if ended == GONE:  # the sandbox was ended, not the job: once more, in a new one
-                ended = how(task_file, message, printed, longest)
+                ended, message, printed = self._try(task_file, longest)
+        return _reply(ended, message, printed, cases)
+
+    def _try(self, task: IO, longest: float) -> tuple[dict, bytes, str]:
+        """How a job ended, its message and the beginning of what it printed.
+
+        Both files are this try's alone: what an earlier one left may still write into its own.
+        """
+        how = self._served if forks(self.tier) else self._once
+        with _scratch() as message, _scratch() as printed:
+            ended = how(task, message, printed, longest)
             text = _beginning(printed, 4 * PRINTED).decode("utf-8", "replace")[:PRINTED]
-            return _reply(ended, _beginning(message, MOST_BYTES + 1), text, cases)
+            return ended, _beginning(message, MOST_BYTES + 1), text
 
     def _start(self) -> None:
         """Start the child and wait until it is ready."""
