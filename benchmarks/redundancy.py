@@ -27,11 +27,11 @@ from benchmarks.measuring import cpu_seconds
 from course_lib.data.text import bible_chapters
 from course_lib.measure.quality import token_losses
 from course_lib.measure.yardstick import wikipedia_sample
+from course_lib.models.layers import layer_influence, without_layers
 from course_lib.models.pretrained import smollm2
 from course_lib.redundancy.duplicates import first_copies
-from course_lib.redundancy.layers import layer_influence
 from course_lib.redundancy.minhash import near_duplicates
-from course_lib.redundancy.removal import lowest, without_layers
+from course_lib.redundancy.removal import lowest
 from course_lib.redundancy.shingles import shingle_sets, similar_pairs, words
 
 THRESHOLD, HASHES, REPEATS = 0.7, 128, 5

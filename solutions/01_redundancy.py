@@ -34,7 +34,7 @@ from course_lib.exercises import check, hint, progress, yours
 from course_lib.formats.entropy import code_entropy
 from course_lib.measure.quality import token_losses
 from course_lib.measure.yardstick import tiny_quality, wikipedia_sample
-from course_lib.models import pretrained
+from course_lib.models import layers, pretrained
 from course_lib.models.lstm import LSTM, train_briefly
 from course_lib.models.ngram import fit_ngram, token_probabilities
 from course_lib.models.parts import record_inputs
@@ -43,7 +43,7 @@ from course_lib.plots.figure import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, Pic
 from course_lib.plots.predict import predict
 from course_lib.plots.redundancy import draw_heat_map
 from course_lib.plots.watch import watch
-from course_lib.redundancy import layers, minhash, removal, shingles, spectra, units
+from course_lib.redundancy import minhash, removal, shingles, spectra, units
 from course_lib.redundancy.duplicates import first_copies
 
 device = best_device()

@@ -230,6 +230,21 @@ class Lab:
 
 
 @contextmanager
+def local_page(file: Path) -> Iterator[Page]:
+    """A page that lies in a file: it fits a phone, asks for nothing and says nothing."""
+    asked, errors = [], []
+    with browser_page(width=360) as page:
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: errors.append(message.text))
+        page.goto(file.as_uri())
+        for width in (360, 800):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+        yield page
+    assert (asked, errors) == ([file.as_uri()], [])
+
+
+@contextmanager
 def browser_page(width: int = 1280, height: int = 900) -> Iterator[Page]:
     """A page of a fresh headless Chromium."""
     with sync_playwright() as playwright:

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from course_lib.language_models.folding import BEFORE, fold_scale, shared_by_heads
-from course_lib.language_models.walk import DOWN, OUTPUT, QKV, STAGES
 from course_lib.models.llama import Llama, LlamaConfig, initialize
 from course_lib.models.llama_config import BlockShape
+from course_lib.models.parts import DOWN, OUTPUT, QKV, STAGES
 from course_lib.models.pretrained import tiny
 
 CONFIG = LlamaConfig(

@@ -2,14 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib.models.llama import Llama, LlamaConfig
-from course_lib.redundancy.layers import (
+from course_lib.models.layers import (
     contributions,
     head_contributions,
     layer_influence,
-    record_inputs,
     unit_contributions,
 )
+from course_lib.models.llama import Llama, LlamaConfig
+from course_lib.models.parts import record_inputs
 
 CONFIG = LlamaConfig(
     vocabulary=17, width=16, layers=3, heads=4, kv_heads=2, mlp_width=24, context=8

@@ -137,7 +137,8 @@ from course_lib.formats.linear import Scheme, parts_of
 from course_lib.language_models.gptq import gptq
 from course_lib.language_models.moments import Moments, output_error
 from course_lib.language_models.sparsegpt import sparsegpt
-from course_lib.language_models.wanda import n_of_m_mask, row_mask, wanda_score
+from course_lib.language_models.wanda import row_mask, wanda_score
+from course_lib.models.n_of_m import n_of_m_mask
 from course_lib.language_models.walk import treat_blocks
 from course_lib.language_models.rotation import untied
 from course_lib.models.llama import Llama, LlamaConfig

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from course_lib.models.layers import without_layers
 from course_lib.models.llama import Llama, LlamaConfig
 from course_lib.models.parts import record_inputs
 from course_lib.redundancy.removal import (
     loss_without_each,
     lowest,
     without_heads,
-    without_layers,
     without_units,
     without_weights,
 )

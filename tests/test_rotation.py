@@ -14,9 +14,9 @@ from course_lib.language_models.rotation import (
     rotated,
     untied,
 )
-from course_lib.language_models.walk import DOWN, GATE_UP, QKV, treat_blocks
+from course_lib.language_models.walk import treat_blocks
 from course_lib.models.llama import Llama, LlamaConfig, generate, initialize
-from course_lib.models.parts import record_inputs
+from course_lib.models.parts import DOWN, GATE_UP, QKV, record_inputs
 from course_lib.models.pretrained import tiny
 
 CONFIG = LlamaConfig(

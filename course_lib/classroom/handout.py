@@ -23,7 +23,7 @@ from nbformat import NotebookNode
 from course_lib.classroom.files import SOLUTIONS, find_source
 from course_lib.classroom.lesson import EXERCISES, NAMED, Lesson, grade_id, read_lesson
 from course_lib.classroom.pages import read_pages, reader_page
-from course_lib.classroom.release import CHECK
+from course_lib.classroom.release import CHECK, check_seed
 from course_lib.classroom.student import student_notebook
 
 IMPORT = f"from {EXERCISES} import {', '.join(NAMED)}"
@@ -94,8 +94,8 @@ def release(chapter: str, folder: Path, seed: int | None = None) -> list[Path]:
 
 def handout(chapter: str, seed: int | None = None) -> dict[str, bytes]:
     """The files of a released chapter: path in the folder -> contents. See `release`."""
-    if seed is not None and not 1 <= seed < 2**31:
-        raise ValueError(f"a seed is from 1 to 2147483647; 0 is the notebooks' own. This is {seed}")
+    if seed is not None:
+        check_seed(seed)
     if (path := find_source(chapter)).suffix != ".py":
         raise LookupError("this edition has no lessons' sources; release from the whole course")
     lesson = read_lesson(path)

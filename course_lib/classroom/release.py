@@ -10,13 +10,14 @@ from pathlib import Path
 
 import course_lib
 from course_lib.classroom.files import SOLUTIONS, UNTOUCHED, find_source
-from course_lib.classroom.submissions.answers import GIVEN, blocks, is_blank
+from course_lib.classroom.submissions.answers import blocks, given_by, is_blank
 from course_lib.classroom.submissions.cells import Cell, parse_notebook
 from course_lib.classroom.submissions.parsing import parse
 
 LIBRARY = Path(course_lib.__file__).parent
 ALWAYS = ("device", "models", "data")  # rooms of course_lib that any answer may import
 CHECK = "check_"  # what a check's grade_id begins with
+SEEDS = range(1, 2**31)  # of a grader; 0 is the notebooks' own
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,20 @@ def assignment_of(chapter: str, cells: Sequence[Cell]) -> Assignment:
     checks = [c for c in cells if c.nbgrader.get("grade") and c.grade_id.startswith(CHECK)]
     names = {c.grade_id.removeprefix(CHECK): c.nbgrader["points"] for c in checks}
     points = {name: some for name, some in names.items() if name in answers}
-    given = tuple(s for c in cells if c.kind == "code" and not c.nbgrader for s in _given(c.source))
+    others = [c.source for c in cells if c.kind == "code" and not c.nbgrader]
+    given = tuple(some for text in others for _, some in given_by(text))
     bare = Assignment(chapter, points, given, ())
     written = {name: answers[name] for name in points if not is_blank(name, answers[name])}
     used = {source for name in written for source in blocks(bare, written, name)} or given
     return replace(bare, library=tuple(sorted({*_always(), *_imported(used)})))
+
+
+def check_seed(seed: int) -> None:
+    """Raise a ValueError unless it is a grader's seed."""
+    if seed not in SEEDS:
+        raise ValueError(
+            f"a seed is from 1 to {SEEDS[-1]}; 0 is the notebooks' own. This is {seed}"
+        )
 
 
 def _is_answer(cell: Cell) -> bool:
@@ -89,15 +99,6 @@ def withheld(what: Assignment) -> tuple[str, ...]:
     imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
     free = {one.name for node in imports if "course_lib" in node.module for one in node.names}
     return tuple(name for name in what.points if answers and name not in free)
-
-
-def _given(source: str) -> Iterator[str]:
-    """A cell's statements that an answer may stand on, decorators included."""
-    lines = source.split("\n")
-    for node in parse(source).body:
-        if isinstance(node, GIVEN):
-            first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
-            yield "\n".join(lines[first - 1 : node.end_lineno])
 
 
 def _imported(sources: Iterable[str]) -> Iterator[str]:

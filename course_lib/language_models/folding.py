@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.language_models.rotation import TurnedMLP
-from course_lib.language_models.walk import DOWN, GATE_UP, OUTPUT, QKV, STAGES
 from course_lib.models.finite import check_finite
 from course_lib.models.llama import Block
+from course_lib.models.parts import DOWN, GATE_UP, OUTPUT, QKV, STAGES
 
 BEFORE = {
     QKV: "attention_norm",
@@ -43,7 +43,7 @@ def fold_scale(block: Block, names: tuple[str, ...], scale: Tensor) -> None:
 
     Args:
         block: of a decoder.
-        names: of the stage's layers, one of `walk.STAGES`.
+        names: of the stage's layers, one of `parts.STAGES`.
         scale: s, positive, (I,); for `output`, as `shared_by_heads` makes it.
 
     Raises:
@@ -51,7 +51,7 @@ def fold_scale(block: Block, names: tuple[str, ...], scale: Tensor) -> None:
             (I,), not positive or not finite, or differs between query heads that share a value
             head; a weight would leave its float type. Then the block is left as it was.
 
-    >>> from course_lib.language_models.walk import DOWN
+    >>> from course_lib.models.parts import DOWN
     >>> from course_lib.models.pretrained import tiny
     >>> block = tiny()[0].blocks[0]
     >>> x, scale = torch.randn(5, 192), torch.rand(512) + 0.5
@@ -93,7 +93,7 @@ def shared_by_heads(
         block, names: as for `fold_scale`.
         pool: `torch.mean` or `torch.amax`, over the query heads.
 
-    >>> from course_lib.language_models.walk import OUTPUT
+    >>> from course_lib.models.parts import OUTPUT
     >>> from course_lib.models.llama import LlamaConfig
     >>> block = Block(LlamaConfig(9, 8, layers=1, heads=4, kv_heads=2, mlp_width=4, context=4))
     >>> shared_by_heads(torch.arange(8.0), block, OUTPUT, torch.mean)

@@ -22,7 +22,7 @@ from torch import Tensor
 from course_lib.device import without_autocast
 from course_lib.language_models.columns import Levels, check_layer, slices
 from course_lib.language_models.inverse import Factor, damped_factor, repaired, targets
-from course_lib.language_models.wanda import check_n_of_m, largest_of_few
+from course_lib.models.n_of_m import check_n_of_m, largest_of_few
 from course_lib.models.selection import largest_masks
 from course_lib.quantization.linear import Grid
 

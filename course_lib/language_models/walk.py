@@ -22,13 +22,7 @@ from tqdm.auto import tqdm
 
 from course_lib.language_models.moments import Moments
 from course_lib.models.llama import Block, Llama, rotary_tables
-from course_lib.models.parts import AT_ONCE
-
-QKV = ("attention.query", "attention.key", "attention.value")
-OUTPUT = ("attention.output",)
-GATE_UP = ("mlp.gate", "mlp.up")
-DOWN = ("mlp.down",)
-STAGES = (QKV, OUTPUT, GATE_UP, DOWN)
+from course_lib.models.parts import AT_ONCE, DOWN, GATE_UP, OUTPUT, QKV
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +31,7 @@ class Stage:
 
     number: of the block, from 0.
     block: the block itself; what stands before the stage has been treated.
-    names: of the layers in the block, one of STAGES.
+    names: of the layers in the block, one of parts.STAGES.
     moments: of the inputs that the layers will be given.
     """
 

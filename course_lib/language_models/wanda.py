@@ -17,15 +17,7 @@ import torch
 from torch import Tensor
 
 from course_lib.models.finite import check_finite
-from course_lib.models.n_of_m import check_n_of_m, check_scores, largest_of_few, n_of_m_mask
-
-__all__ = [
-    "check_n_of_m",
-    "largest_of_few",
-    "n_of_m_mask",
-    "row_mask",
-    "wanda_score",
-]
+from course_lib.models.n_of_m import check_scores
 
 
 def wanda_score(weight: Tensor, gram: Tensor) -> Tensor:

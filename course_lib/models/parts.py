@@ -16,6 +16,13 @@ from course_lib.models.llama import Block, Llama, rotary_tables
 
 AT_ONCE = 8  # windows that go through a block together
 
+# The linear layers of a block that share an input, in the order in which they run.
+QKV = ("attention.query", "attention.key", "attention.value")
+OUTPUT = ("attention.output",)
+GATE_UP = ("mlp.gate", "mlp.up")
+DOWN = ("mlp.down",)
+STAGES = (QKV, OUTPUT, GATE_UP, DOWN)
+
 
 def linear_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """The weight of each linear layer by name, each once; no biases, no embeddings of its own.

@@ -17,18 +17,10 @@ from torch import Tensor, nn
 
 from course_lib.models.llama import Block, Llama
 from course_lib.models.n_of_m import n_of_m_mask
-from course_lib.models.parts import record_inputs, walk_blocks
+from course_lib.models.parts import STAGES, record_inputs, walk_blocks
 from course_lib.pruning.inverse_hessian import layer_hessian
 from course_lib.pruning.refit import refit_rows
 from course_lib.pruning.scores import magnitude
-
-# Layers of a block that are given the same, in the order in which they run.
-STAGES = (
-    ("attention.query", "attention.key", "attention.value"),
-    ("attention.output",),
-    ("mlp.gate", "mlp.up"),
-    ("mlp.down",),
-)
 
 
 @torch.no_grad()

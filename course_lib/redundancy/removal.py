@@ -18,18 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_lib.models.layers import without_layers
 from course_lib.models.llama import Llama
 from course_lib.models.selection import check_mask, lowest_mask
-
-__all__ = [
-    "loss_without_each",
-    "lowest",
-    "without_heads",
-    "without_layers",
-    "without_units",
-    "without_weights",
-]
 
 
 def lowest(scores: Tensor, share: float) -> Tensor:

@@ -26,7 +26,7 @@ from course_lib.classroom.grading.grade_files import (
     write_whole,
 )
 from course_lib.classroom.grading.gradebook import Terms, grade_all
-from course_lib.classroom.release import assignment
+from course_lib.classroom.release import SEEDS, assignment, check_seed
 from course_lib.classroom.reports.grade_pages import IN_WORDS
 from course_lib.classroom.submissions.submission import handed_in, own_stem, read_submissions
 
@@ -148,14 +148,13 @@ def _settings(folder: Path, out: Path, wishes: Wishes) -> dict:
     if last.get("chapter", chapter) != chapter:
         raise ValueError(f"{out} holds grades of {last['chapter']}; name another folder")
     released = _read_settings(folder.resolve().parent / f"{chapter}.seed.json")  # course release
-    drawn = 1 + secrets.randbelow(2**31 - 1)
+    drawn = secrets.choice(SEEDS)
     seed = next(
         seed
         for seed in (wishes.seed, last.get("seed"), released.get("seed"), drawn)
         if seed is not None
     )
-    if not 1 <= seed < 2**31:
-        raise ValueError(f"a seed is from 1 to 2147483647; 0 is the notebooks' own. This is {seed}")
+    check_seed(seed)
     return {"chapter": chapter, "seed": seed}
 
 

@@ -272,7 +272,7 @@ def borrowed(
     others = {cell.source for cell in cells if cell.kind == "code"} - set(answers.values())
     sources = [c.source for c in cells if c.kind == "code" and c.source in others]
     sources = [without_magics(source)[0] for source in sources if len(source) <= LONGEST]
-    statements = [one for source in sources for one in _bindings(source)]
+    statements = [one for source in sources for one in given_by(source)]
     last = {name: i for i, (bound, _) in enumerate(statements) for name in bound}
     bound = set().union(*(one.bound for source in sources if (one := names(source))))
     needed, open_ones = set(), [last[name] for name in wanted & last.keys()]
@@ -290,8 +290,12 @@ def borrowed(
     return tuple(statements[number][1] for number in sorted(needed)), notes
 
 
-def _bindings(source: str) -> Iterator[tuple[set[str], str]]:
-    """The statements of a cell that an answer may stand on, each with the names that it binds."""
+def given_by(source: str) -> Iterator[tuple[set[str], str]]:
+    """The statements of a cell that an answer may stand on: what each binds, and its source.
+
+    >>> list(given_by("two = 2"))
+    [({'two'}, 'two = 2')]
+    """
     lines = source.split("\n")
     for node in _statements(source) or ():
         if isinstance(node, GIVEN):
