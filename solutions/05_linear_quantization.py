@@ -474,7 +474,7 @@ erased = (on_grid(planted, 4, "tensor") == 0).double().mean().item()
 predict(
     "One scale for the tensor, 4 bits. What share of the layer's weights becomes exactly zero?",
     ["1 in 98,304", "1 in 192", "about half", "nearly all"],
-    f"{erased:.1%}",
+    f"nearly all: {erased:.1%}",
 )
 
 # %% tags=["collapsed"]

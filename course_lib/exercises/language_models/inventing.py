@@ -22,7 +22,7 @@ from course_lib.models.parts import linear_weights
 from course_lib.quantization.calibration import Range, minmax_range, mse_range
 from course_lib.quantization.linear import Format
 
-BITS, LOSS = 3.25, 1.205  # asked for; the section's best reaches 3.13 and 1.211
+BITS, LOSS = 3.25, 1.207  # asked for; the section's best reaches 3.13 and 1.211
 WINDOWS, LENGTH = 64, 256  # of the calibration text
 SENSITIVE = ("attention.value", "blocks.0.mlp.down")  # what loses most for each bit saved
 
@@ -42,7 +42,7 @@ def compress_tiny(model: Llama, tokens: Tensor) -> dict[str, Tensor]:
 
     `pack_model` of `formats.model_file` makes such a file. Its parts of the linear layers, headers
     included, are counted; the embedding stays. The norms may change. tokens (B, T) are a text to
-    calibrate with. Asked for: at most 1.205 bits per byte on held-out text (dense: 1.173).
+    calibrate with. Asked for: at most 1.207 bits per byte on held-out text (dense: 1.173).
     """
     codes = {}
 
@@ -143,7 +143,7 @@ COMPRESS_TINY = Exercise(
             lambda inputs, packed: _bits(inputs, packed) <= BITS,
         ),
         Property(
-            "the model that the file gives back needs at most 1.205 bits per byte",
+            "the model that the file gives back needs at most 1.207 bits per byte",
             lambda inputs, packed: _loss(inputs, packed) <= LOSS,
         ),
     ),
