@@ -11,8 +11,8 @@ With elements of 4 bits (E2M1), MX takes 4 + 8/32 = 4.25 bits a number, NVFP4 4 
              S = E4M3(max |x| / (6 t)) of the block        x̂ = t S · E2M1(x / (t S))
 
 e_max is the exponent of the element's largest number: 2 for E2M1, whose largest is 6 = 1.5 · 2². So
-the largest of an MX block lands between 4 and 8, and what is above 6 is cut to 6: up to a quarter of
-the largest weight is lost. NVFP4's scale is finer, so its largest lands within some per cent of 6.
+the largest of an MX block lands between 4 and 8, and what is above 6 is cut to 6: up to a quarter
+of the largest weight is lost. NVFP4's scale is finer, so its largest is within 6 % of 6.
 
 Axes: R rows, each one block, C numbers in a block.
 
@@ -57,8 +57,8 @@ def encode_mx(rows: Tensor, element: Float = E2M1) -> tuple[Tensor, Tensor]:
     top = math.frexp(element.highest)[1] - 1  # e_max
     exponent = torch.frexp(largest).exponent - 1 - top
     exponent = exponent.where(largest > 0, -E8M0_BIAS).clamp(-E8M0_BIAS, E8M0_BIAS)
-    scaled = torch.ldexp(wide, -exponent).clamp(-element.highest, element.highest)
-    return encode(scaled, element), (exponent[:, 0] + E8M0_BIAS).to(torch.uint8)
+    scaled = torch.ldexp(wide, -exponent)
+    return encode(scaled, element, saturate=True), (exponent[:, 0] + E8M0_BIAS).to(torch.uint8)
 
 
 def decode_mx(codes: Tensor, exponents: Tensor, element: Float = E2M1) -> Tensor:
@@ -101,8 +101,7 @@ def encode_nvfp4(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     largest = wide.abs().amax(dim=1, keepdim=True)
     tiny = torch.finfo(torch.float32).tiny
     tensor_scale = (largest.amax() / (E4M3.highest * E2M1.highest)).clamp(min=tiny)
-    scale = (largest / E2M1.highest / tensor_scale).clamp(max=E4M3.highest)
-    scales = encode(scale, E4M3)
+    scales = encode(largest / E2M1.highest / tensor_scale, E4M3, saturate=True)
     block = decode(scales, E4M3) * tensor_scale
     scaled = torch.where(block > 0, wide / block, 0.0)
     return encode(scaled, E2M1), scales[:, 0], tensor_scale

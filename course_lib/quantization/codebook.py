@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from course_lib.models.finite import check_finite, is_fake
-from course_lib.quantization.rows import blocks, check_rows
+from course_lib.quantization.rows import blocks, check_codes, check_rows
 
 TABLE_PAYS = 2**18  # numbers, above which the table of `_by_table` is worth making
 
@@ -76,8 +76,7 @@ def lookup(codes: Tensor, levels: Tensor, scale: Tensor | None = None) -> Tensor
             "codes must have shape (R, C), and levels (R, k) or (1, k); "
             f"got {tuple(codes.shape)} and {tuple(levels.shape)}"
         )
-    if not is_fake(codes) and codes.numel() and not 0 <= codes.min() <= codes.max() < k:
-        raise ValueError(f"codes must be from 0 to {k - 1}; got up to {codes.max()}")
+    check_codes(codes, k)
     if len(levels) == 1:
         values = levels[0].index_select(0, codes.flatten().to(torch.int32)).view(codes.shape)
     else:

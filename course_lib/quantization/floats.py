@@ -7,16 +7,18 @@ Within one power of two the levels are even; from one to the next their distance
 largest codes mean differs:
 
     "ieee"      e all ones: infinity if m = 0, else NaN; what is too large becomes infinity
-    "nan"       e and m all ones: NaN; no infinity, what is too large becomes NaN
+    "nan"       e and m all ones: NaN; no infinity, and what is too large becomes NaN
     "finite"    a number like the others; what is too large becomes the largest
 
-A code is the number's bits, sign first. Rounding is to the nearest level, and a tie goes to the level
-with an even m; one beyond the largest counts as if the exponents went on.
+Or `encode` saturates: then the largest it becomes in every format.
+
+A code is the number's bits, sign first. Rounding is to the nearest level, and a tie goes to the
+level with an even m; one beyond the largest counts as if the exponents went on.
 
 Axes: any shape.
 
-Source: Micikevicius et al., 2022, "FP8 Formats for Deep Learning", for FP8; Rouhani et al., 2023, "OCP
-Microscaling Formats (MX) Specification, Version 1.0", for FP6 and FP4.
+Source: Micikevicius et al., 2022, "FP8 Formats for Deep Learning", for FP8; Rouhani et al., 2023,
+"OCP Microscaling Formats (MX) Specification, Version 1.0", for FP6 and FP4.
 """
 
 from dataclasses import dataclass
@@ -25,8 +27,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from course_lib.models.finite import check_floats
+from course_lib.models.finite import check_floats, is_fake
+from course_lib.quantization.rows import blocks, check_codes
 
+FLOAT32_BIAS = 127
 TOPS = ("ieee", "nan", "finite")
 
 
@@ -71,6 +75,11 @@ class Float:
         return cells - {"ieee": 2**self.mantissa_bits, "nan": 1, "finite": 0}[self.top] - 1
 
     @property
+    def over_code(self) -> int:
+        """The code of what is too large: infinity, NaN or the largest number."""
+        return self.highest_code + (self.top != "finite")
+
+    @property
     def highest(self) -> float:
         """The largest finite number."""
         return _magnitudes(self)[self.highest_code].item()
@@ -83,16 +92,17 @@ E3M2 = Float(3, 2, bias=3, top="finite")
 E2M1 = Float(2, 1, bias=1, top="finite")
 
 
-def encode(x: Tensor, format: Float) -> Tensor:
+def encode(x: Tensor, format: Float, saturate: bool = False) -> Tensor:
     """The code of the level nearest to each number, ties to even.
 
-    With e the exponent of |x|, at least 1 − bias, and q = round(|x| / 2^(e − M)), the code is
-    sign · 2^(E + M) + (e + bias − 1) · 2ᴹ + q: if q is rounded up to 2^(M + 1), the sum carries over.
+    With e the exponent of |x|, at least 1 − bias, and q = round(|x| / 2^(e − M)), the code without
+    its sign is (e + bias − 1) · 2ᴹ + q: if q is rounded up to 2^(M + 1), the sum carries over.
 
     Args:
-        x: floats of any shape; infinities and NaN too, and their codes are what `format.top` says.
-            A format without NaN has no code for it.
+        x: floats of any shape, taken as float32; infinities and NaN too.
         format: of the codes.
+        saturate: what is too large, infinity too, becomes the largest number, whatever the top is.
+            So PyTorch converts to E4M3, but not to E5M2; ml_dtypes never does.
 
     Returns:
         Codes in the shape of x, uint8.
@@ -105,20 +115,30 @@ def encode(x: Tensor, format: Float) -> Tensor:
     [8, 0, 1, 6, 7]
     """
     check_floats(x, "x")
-    M = format.mantissa_bits
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    missing = wide.isnan()
-    if format.top == "finite" and missing.any():
+    if format.top == "finite" and not is_fake(x) and x.isnan().any():
         raise ValueError(f"x must not be NaN, which {format} has no code for")
-    size = wide.abs().nan_to_num(0.0).clamp(max=2 * format.highest)
-    exponent = torch.frexp(size).exponent.sub_(1).clamp_(min=1 - format.bias)
-    steps = torch.ldexp(size, M - exponent).round_()
-    codes = ((exponent + (format.bias - 1)) << M) + steps.to(torch.int32)
-    beyond = {"ieee": format.highest_code + 1, "nan": 2 ** (format.bits - 1) - 1}
-    over = beyond.get(format.top, format.highest_code)
-    codes = codes.where(codes <= format.highest_code, over)
-    codes = codes.where(~missing, 2 ** (format.bits - 1) - 1 if format.top == "nan" else over + 1)
-    return (codes + (wide.signbit().to(torch.int32) << (format.bits - 1))).to(torch.uint8)
+    codes = torch.empty(x.shape, dtype=torch.uint8, device=x.device)
+    flat, out = x.reshape(1, -1), codes.view(1, -1)
+    for i, j in blocks(flat):
+        out[i, j] = _encode(flat[i, j].float().contiguous(), format, saturate)
+    return codes
+
+
+def _encode(x: Tensor, format: Float, saturate: bool) -> Tensor:
+    """The codes of one block, int32, by the bits of its float32 numbers."""
+    M, lowest = format.mantissa_bits, 1 - format.bias
+    bits = x.view(torch.int32)
+    sign = (bits >> 31) & 1
+    size = x.abs().clamp_(max=2 * format.highest)
+    exponent = ((size.view(torch.int32) >> 23) - FLOAT32_BIAS).clamp_(lowest, FLOAT32_BIAS)
+    factor = ((M + FLOAT32_BIAS - exponent) << 23).view(torch.float32)  # 2^(M − e)
+    codes = (size * factor).round_().to(torch.int32)
+    codes += (exponent - lowest) << M
+    over = format.highest_code if saturate else format.over_code
+    codes.masked_fill_(codes > format.highest_code, over)
+    if format.top != "finite":
+        codes.masked_fill_(x.isnan(), 2 ** (format.bits - 1) - 1)
+    return codes + (sign << (format.bits - 1))
 
 
 def decode(codes: Tensor, format: Float) -> Tensor:
@@ -130,8 +150,7 @@ def decode(codes: Tensor, format: Float) -> Tensor:
     >>> decode(torch.tensor([0, 1, 7, 8 + 2], dtype=torch.uint8), E2M1).tolist()
     [0.0, 0.5, 6.0, -1.0]
     """
-    if codes.numel() and not 0 <= codes.min() <= codes.max() < 2**format.bits:
-        raise ValueError(f"codes must be from 0 to {2**format.bits - 1}; got up to {codes.max()}")
+    check_codes(codes, 2**format.bits)
     table = torch.cat([_magnitudes(format), -_magnitudes(format)]).to(codes.device)
     return table.index_select(0, codes.flatten().to(torch.int32)).view(codes.shape)
 

@@ -1,10 +1,10 @@
-"""Levels for a density instead of numbers: those with the least E (x − x̂)², fitted without a weight.
+"""Levels for a density instead of numbers: those with the least mean squared error.
 
     min over c of ∫ p(x) min over j (x − c_j)² dx
 
-A density p is put on a fine grid of places, each weighing p(x) times the place's width, and then the
-best levels of so many weighted numbers are found exactly (`optimal_kmeans`). So it needs no start,
-and no density for which Lloyd's steps end at the best levels.
+A density p is put on a fine grid of places, each weighing p(x) times the place's width, and then
+the best levels of so many weighted numbers are found exactly (`optimal_kmeans`). So it needs no
+start, and no density for which Lloyd's steps end at the best levels.
 
 The grid is even in u, x = sinh(u): fine where |x| < 1, and wide in the tails.
 

@@ -1,16 +1,16 @@
 """NF4: sixteen levels at quantiles of the normal density, and scales that are quantized in turn.
 
-A block of 64 weights is divided by its largest |w|, so that it lies in [−1, 1], and each weight gets
-the nearest of 16 fixed levels. They are where a normal density of variance 1 has quantiles at even
-distances, eight from ½ up and seven from ½ down, with 0 between; then divided by the largest:
+A block of 64 weights is divided by its largest |w|, so that it lies in [−1, 1], and each weight
+gets the nearest of 16 fixed levels. They are where a normal density of variance 1 has quantiles at
+even distances, eight from ½ up and seven from ½ down, with 0 between; then divided by the largest:
 
     c = Φ⁻¹(p) / Φ⁻¹(1 − δ)      p even from ½ to 1 − δ      δ = ½ (1/32 + 1/30)
 
 The δ keeps the last quantile from being infinite. So each level is used about equally often by
 normal weights. That is not what makes the squared error least: see `lloyd_max`.
 
-A float32 scale for 64 weights is half a bit a weight. Double quantization stores the scales as codes
-of 8 bits, 256 of which share a float32 step, after their mean is taken off:
+A float32 scale for 64 weights is half a bit a weight. Double quantization stores the scales as
+codes of 8 bits, 256 of which share a float32 step, after their mean is taken off:
 
     s ≈ m + t q        8/64 + 32/(64 · 256) = 0.127 bits a weight
 
@@ -41,7 +41,7 @@ def normal_float(bits: int = 4) -> Tensor:
         ValueError: bits outside 2 … 8.
 
     >>> normal_float(2)
-    tensor([[-1.0000,  0.0000,  0.3379,  1.0000]])
+    tensor([[-1.0000,  0.0000,  0.4358,  1.0000]])
     """
     if not 2 <= bits <= 8:
         raise ValueError(f"bits must be from 2 to 8; got {bits}")
