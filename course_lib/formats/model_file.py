@@ -9,6 +9,11 @@ shapes, and what nobody here wrote is refused.
     Codes          the same, of codes that are chosen already  `linear`
     Sparse         values and bitmap, gaps or indices          `sparse`
     TwoOfFour      places, and values or those of a Scheme     `two_of_four`
+    Codebook       codes, levels                               `codebook`
+    FixedLevels    the same, and scale or three parts for it   `codebook`
+    FewBits        codes, scale, float                         `floats`
+    MX             codes, exponents, float                     `floats`
+    NVFP4          codes, block_scales, tensor_scale           `floats`
     torch.dtype    the tensor itself, in that float type
 """
 
@@ -19,6 +24,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from course_lib.formats.codebook import (
+    SCALE_PARTS,
+    Codebook,
+    FixedLevels,
+    decode_codebook,
+    encode_codebook,
+    encode_fixed,
+)
+from course_lib.formats.floats import (
+    MX,
+    NVFP4,
+    FewBits,
+    decode_few_bits,
+    decode_mx_parts,
+    decode_nvfp4_parts,
+    encode_few_bits,
+    encode_mx_parts,
+    encode_nvfp4_parts,
+)
 from course_lib.formats.linear import (
     Codes,
     Scheme,
@@ -31,7 +55,18 @@ from course_lib.formats.two_of_four import TwoOfFour, decode_two_of_four, encode
 from course_lib.models.finite import check_finite
 from course_lib.models.parts import first_names
 
-AnyScheme = Scheme | Codes | Sparse | TwoOfFour | torch.dtype
+AnyScheme = (
+    Scheme
+    | Codes
+    | Sparse
+    | TwoOfFour
+    | Codebook
+    | FixedLevels
+    | FewBits
+    | MX
+    | NVFP4
+    | torch.dtype
+)
 
 
 class Form(NamedTuple):
@@ -46,11 +81,18 @@ class Form(NamedTuple):
 LINEAR = ({"codes", "scale"}, {"codes", "scale", "zero_point"})
 SPARSE = tuple({"values", place} for place in ("bitmap", "gaps", "indices"))
 TWO_OF_FOUR = tuple({*values, "places"} for values in ({"values"}, *LINEAR))
+BOOK = {"codes", "levels"}
+NV_PARTS = {"codes", "block_scales", "tensor_scale"}
 FORMS = (
     Form(Scheme, encode_linear, decode_linear, LINEAR),
     Form(Codes, encode_codes, decode_linear, LINEAR),
     Form(Sparse, encode_sparse, decode_sparse, SPARSE),
     Form(TwoOfFour, encode_two_of_four, decode_two_of_four, TWO_OF_FOUR),
+    Form(Codebook, encode_codebook, decode_codebook, (BOOK,)),
+    Form(FixedLevels, encode_fixed, decode_codebook, (BOOK | {"scale"}, BOOK | {*SCALE_PARTS})),
+    Form(FewBits, encode_few_bits, decode_few_bits, ({"codes", "scale", "float"},)),
+    Form(MX, encode_mx_parts, decode_mx_parts, ({"codes", "exponents", "float"},)),
+    Form(NVFP4, encode_nvfp4_parts, decode_nvfp4_parts, (NV_PARTS,)),
 )
 
 

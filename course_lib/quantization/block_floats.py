@@ -12,7 +12,8 @@ With elements of 4 bits (E2M1), MX takes 4 + 8/32 = 4.25 bits a number, NVFP4 4 
 
 e_max is the exponent of the element's largest number: 2 for E2M1, whose largest is 6 = 1.5 · 2². So
 the largest of an MX block lands between 4 and 8, and what is above 6 is cut to 6: up to a quarter
-of the largest weight is lost. NVFP4's scale is finer, so its largest is within 6 % of 6.
+of the largest weight is lost. NVFP4's scale is finer: its largest lands within a sixteenth of 6,
+unless the block is far smaller than the tensor's largest.
 
 Axes: R rows, each one block, C numbers in a block.
 
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from course_lib.models.finite import check_finite
 from course_lib.quantization.floats import E2M1, E4M3, Float, decode, encode
-from course_lib.quantization.rows import check_rows
+from course_lib.quantization.rows import check_codes, check_rows
 
 MX_BLOCK, NV_BLOCK = 32, 16  # numbers
 E8M0_BIAS, E8M0_NAN = 127, 255
@@ -71,6 +72,7 @@ def decode_mx(codes: Tensor, exponents: Tensor, element: Float = E2M1) -> Tensor
     [[6.0, -1.0, 0.0, 0.0]]
     """
     _check_codes(codes, exponents, "exponents")
+    check_codes(exponents, 256)
     # Two factors: 2⁻¹²⁷ alone is subnormal, and some devices take that for 0.
     exponent = exponents.to(torch.int32)[:, None] - E8M0_BIAS
     half = exponent // 2
