@@ -63,8 +63,8 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
     length = -(-count // 8)  # ⌈N/8⌉
     if packed.shape != (bits * length,) or packed.dtype != torch.uint8:
         raise ValueError(
-            f"packed must have shape ({bits * length},) for {count} codes of {bits} bits, and be "
-            f"uint8; got {tuple(packed.shape)}, {packed.dtype}"
+            f"packed must be uint8 of shape ({bits * length},) for {count} codes of {bits} bits; "
+            f"got {tuple(packed.shape)}, {packed.dtype}"
         )
     packed = packed.view(bits, length)  # (n·N/8,) -> (n, N/8)
     runs = torch.empty(8, length, dtype=torch.uint8, device=packed.device)

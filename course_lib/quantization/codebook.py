@@ -107,12 +107,14 @@ def absmax(rows: Tensor) -> Tensor:
 def rms(rows: Tensor) -> Tensor:
     """The root of the mean of x² of each row: what levels for a density of variance 1 go with.
 
+    In float32 or wider, (R, C) -> (R, 1), and above 0 as `absmax` is.
+
     >>> rms(torch.tensor([[-3.0, 3.0]]))
     tensor([[3.]])
     """
     top = absmax(rows)
     wide = torch.promote_types(rows.dtype, torch.float32)
-    return (rows.to(wide) / top).square().mean(1, keepdim=True).sqrt().to(rows.dtype) * top
+    return (rows.to(wide) / top).square().mean(1, keepdim=True).sqrt() * top
 
 
 def logarithmic_levels(bits: int) -> Tensor:

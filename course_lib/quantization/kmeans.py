@@ -58,8 +58,10 @@ def start_levels(rows: Tensor, k: int, start: str = "linear", seed: int = 0) -> 
         raise ValueError(f'start must be one of {STARTS}, "random" of {C} ≥ k; got {start!r}, {k=}')
     if start == "linear":
         low, high = rows.aminmax(dim=1, keepdim=True)
-        share = torch.arange(k, device=rows.device) / max(1, k - 1) if k > 1 else 0.5
-        return low + (high - low) * share * torch.ones(k, device=rows.device)
+        share = torch.arange(k, device=rows.device, dtype=rows.dtype) / max(1, k - 1)
+        share = share if k > 1 else share + 0.5
+        half = share * (high / 2 - low / 2)  # high − low may be beyond float32
+        return low + half + half
     if start == "density":
         places = ((torch.arange(k, device=rows.device) + 0.5) * C / k).long()
         return rows.sort(dim=1).values[:, places]
