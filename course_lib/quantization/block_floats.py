@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from course_lib.models.finite import check_finite
+from course_lib.quantization.codebook import absmax
 from course_lib.quantization.floats import E2M1, E4M3, Float, decode, encode
 from course_lib.quantization.rows import check_codes, check_rows
 
@@ -54,11 +55,10 @@ def encode_mx(rows: Tensor, element: Float = E2M1) -> tuple[Tensor, Tensor]:
     """
     check_rows(rows)
     wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
-    largest = wide.abs().amax(dim=1, keepdim=True)
+    largest = absmax(wide)
     top = math.frexp(element.highest)[1] - 1  # e_max
-    exponent = torch.frexp(largest).exponent - 1 - top
-    exponent = exponent.where(largest > 0, -E8M0_BIAS).clamp(-E8M0_BIAS, E8M0_BIAS)
-    scaled = torch.ldexp(wide, -exponent)
+    exponent = (torch.frexp(largest).exponent - 1 - top).clamp(-E8M0_BIAS, E8M0_BIAS)
+    scaled = wide * _power(-exponent)
     return encode(scaled, element, saturate=True), (exponent[:, 0] + E8M0_BIAS).to(torch.uint8)
 
 
@@ -76,8 +76,8 @@ def decode_mx(codes: Tensor, exponents: Tensor, element: Float = E2M1) -> Tensor
     # Two factors: 2⁻¹²⁷ alone is subnormal, and some devices take that for 0.
     exponent = exponents.to(torch.int32)[:, None] - E8M0_BIAS
     half = exponent // 2
-    values = torch.ldexp(torch.ldexp(decode(codes, element), half), exponent - half)
-    return values.where(exponents[:, None] != E8M0_NAN, torch.nan)
+    second = _power(exponent - half).where(exponents[:, None] != E8M0_NAN, torch.nan)
+    return decode(codes, element).mul_(_power(half)).mul_(second)
 
 
 def encode_nvfp4(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -100,7 +100,7 @@ def encode_nvfp4(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     check_rows(rows)
     wide = rows.float()
     check_finite(wide, "rows, in float32,")
-    largest = wide.abs().amax(dim=1, keepdim=True)
+    largest = absmax(wide)
     tiny = torch.finfo(torch.float32).tiny
     tensor_scale = (largest.amax() / (E4M3.highest * E2M1.highest)).clamp(min=tiny)
     scales = encode(largest / E2M1.highest / tensor_scale, E4M3, saturate=True)
@@ -122,6 +122,11 @@ def decode_nvfp4(codes: Tensor, scales: Tensor, tensor_scale: Tensor) -> Tensor:
     if tensor_scale.shape != ():
         raise ValueError(f"tensor_scale must have shape (); got {tuple(tensor_scale.shape)}")
     return decode(codes, E2M1) * (decode(scales, E4M3)[:, None] * tensor_scale)
+
+
+def _power(exponent: Tensor) -> Tensor:
+    """2 to whole numbers from −126 to 127, float32."""
+    return torch.ldexp(torch.ones_like(exponent, dtype=torch.float32), exponent)
 
 
 def _check_codes(codes: Tensor, scales: Tensor, name: str) -> None:

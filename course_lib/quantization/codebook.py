@@ -101,7 +101,8 @@ def absmax(rows: Tensor) -> Tensor:
     """
     check_rows(rows)
     low, high = rows.aminmax(dim=1, keepdim=True)
-    return torch.maximum(-low, high).clamp(min=torch.finfo(rows.dtype).tiny)
+    top = torch.maximum(-low, high)
+    return top.where(top > 0, torch.finfo(rows.dtype).tiny)
 
 
 def rms(rows: Tensor) -> Tensor:
