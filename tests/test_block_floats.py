@@ -66,6 +66,7 @@ def test_nvfp4_by_its_formula():
     assert torch.allclose(off, distance, atol=1e-5)
 
 
+@pytest.mark.slow  # to import torchao takes most of it
 def test_agrees_with_torchao():
     formats = pytest.importorskip("torchao.prototype.mx_formats.mx_tensor")
     rows = torch.randn(64, 32)

@@ -24,7 +24,7 @@ Source: Dettmers et al., 2023, "QLoRA: Efficient Finetuning of Quantized LLMs".
 import torch
 from torch import Tensor
 
-from course_lib.models.finite import check_finite
+from course_lib.models.finite import check_finite, is_fake
 from course_lib.quantization.linear import fit_symmetric, quantize
 
 BLOCK = 64  # weights that share a scale
@@ -70,7 +70,7 @@ def quantize_scales(scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     ([-127, 0, 127], 2.0)
     """
     check_finite(scale, "scale")
-    if scale.dim() != 2 or scale.shape[1] != 1 or (scale < 0).any():
+    if scale.dim() != 2 or scale.shape[1] != 1 or (not is_fake(scale) and (scale < 0).any()):
         raise ValueError(
             f"scale must have shape (R, 1) and be at least 0; got {tuple(scale.shape)}, "
             f"from {scale.min():g}"
