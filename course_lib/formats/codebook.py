@@ -104,7 +104,7 @@ def encode_fixed(weight: Tensor, scheme: FixedLevels) -> dict[str, Tensor]:
     {'codes': (256,), 'scale_codes': (8,), 'scale_step': (1,), 'scale_mean': ()}
     """
     rows = to_rows(weight.detach(), scheme.granularity)
-    levels = torch.tensor([scheme.levels], device=weight.device)
+    levels = torch.tensor([scheme.levels]).to(weight.device)
     scale = scheme.scale(rows)
     if scheme.double:
         parts = dict(zip(SCALE_PARTS, quantize_scales(scale), strict=True))

@@ -21,6 +21,7 @@ Source: Micikevicius et al., 2022, "FP8 Formats for Deep Learning", for FP8; Rou
 "OCP Microscaling Formats (MX) Specification, Version 1.0", for FP6 and FP4.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -66,7 +67,7 @@ class Float:
     @property
     def levels(self) -> Tensor:
         """The finite numbers of sign +, ascending from 0, float32."""
-        return _magnitudes(self)[: self.highest_code + 1].clone()
+        return torch.tensor(_magnitudes(self)[: self.highest_code + 1])
 
     @property
     def highest_code(self) -> int:
@@ -82,7 +83,7 @@ class Float:
     @property
     def highest(self) -> float:
         """The largest finite number."""
-        return _magnitudes(self)[self.highest_code].item()
+        return _magnitudes(self)[self.highest_code]
 
 
 E4M3 = Float(4, 3, bias=7, top="nan")
@@ -151,18 +152,21 @@ def decode(codes: Tensor, format: Float) -> Tensor:
     [0.0, 0.5, 6.0, -1.0]
     """
     check_codes(codes, 2**format.bits)
-    table = torch.cat([_magnitudes(format), -_magnitudes(format)]).to(codes.device)
+    values = torch.tensor(_magnitudes(format))
+    table = torch.cat([values, -values]).to(codes.device)
     return table.index_select(0, codes.flatten().to(torch.int32)).view(codes.shape)
 
 
 @cache
-def _magnitudes(format: Float) -> Tensor:
+def _magnitudes(format: Float) -> tuple[float, ...]:
     """What the codes of sign + mean, in order: numbers, and infinity and NaN where there are."""
-    codes = torch.arange(2 ** (format.bits - 1))
-    field, m = codes >> format.mantissa_bits, codes % 2**format.mantissa_bits
-    whole = (field > 0).float() + m / 2**format.mantissa_bits
-    values = torch.ldexp(whole, field.clamp(min=1) - format.bias)
-    values[format.highest_code + 1 :] = torch.nan
+    M, values = format.mantissa_bits, []
+    for code in range(2 ** (format.bits - 1)):
+        field, m = divmod(code, 2**M)
+        whole = (field > 0) + m / 2**M
+        values.append(whole * 2.0 ** (max(field, 1) - format.bias))
+    for code in range(format.highest_code + 1, len(values)):
+        values[code] = math.nan
     if format.top == "ieee":
-        values[format.highest_code + 1] = torch.inf
-    return values
+        values[format.highest_code + 1] = math.inf
+    return tuple(values)
