@@ -76,6 +76,15 @@ def test_agrees_with_torchao():
     packed = codes[:, 0::2] | codes[:, 1::2] << 4
     assert torch.equal(data.view(torch.uint8).flatten(), packed.flatten())
 
+    formats = pytest.importorskip("torchao.prototype.mx_formats.nvfp4_tensor")
+    rows = rows * torch.randn(64, 1).exp()
+    codes, scales, tensor_scale = encode_nvfp4(rows.view(-1, 16))
+    theirs, data = formats.nvfp4_quantize(rows, 16, tensor_scale)
+    assert torch.equal(tensor_scale, formats.per_tensor_amax_to_scale(rows.abs().max()))
+    assert torch.equal(theirs.view(torch.uint8).flatten(), scales)
+    packed = codes[:, 0::2] | codes[:, 1::2] << 4
+    assert torch.equal(data.flatten(), packed.flatten())
+
 
 def test_nasty_rows():
     zeros = torch.zeros(3, 16)

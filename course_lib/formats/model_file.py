@@ -24,25 +24,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from course_lib.formats.codebook import (
-    SCALE_PARTS,
-    Codebook,
-    FixedLevels,
-    decode_codebook,
-    encode_codebook,
-    encode_fixed,
-)
-from course_lib.formats.floats import (
-    MX,
-    NVFP4,
-    FewBits,
-    decode_few_bits,
-    decode_mx_parts,
-    decode_nvfp4_parts,
-    encode_few_bits,
-    encode_mx_parts,
-    encode_nvfp4_parts,
-)
+from course_lib.formats import codebook, floats
+from course_lib.formats.codebook import SCALE_PARTS, Codebook, FixedLevels
+from course_lib.formats.floats import MX, NVFP4, FewBits
 from course_lib.formats.linear import (
     Codes,
     Scheme,
@@ -56,17 +40,9 @@ from course_lib.models.finite import check_finite
 from course_lib.models.parts import first_names
 
 AnyScheme = (
-    Scheme
-    | Codes
-    | Sparse
-    | TwoOfFour
-    | Codebook
-    | FixedLevels
-    | FewBits
-    | MX
-    | NVFP4
-    | torch.dtype
-)
+    Scheme | Codes | Sparse | TwoOfFour
+    | Codebook | FixedLevels | FewBits | MX | NVFP4 | torch.dtype
+)  # fmt: skip
 
 
 class Form(NamedTuple):
@@ -81,18 +57,21 @@ class Form(NamedTuple):
 LINEAR = ({"codes", "scale"}, {"codes", "scale", "zero_point"})
 SPARSE = tuple({"values", place} for place in ("bitmap", "gaps", "indices"))
 TWO_OF_FOUR = tuple({*values, "places"} for values in ({"values"}, *LINEAR))
-BOOK = {"codes", "levels"}
-NV_PARTS = {"codes", "block_scales", "tensor_scale"}
+LEVELS = ({"codes", "levels"},)
+SCALED = tuple({"codes", "levels", *scale} for scale in (("scale",), SCALE_PARTS))
+FEW_BITS = ({"codes", "scale", "float"},)
+BLOCKS = ({"codes", "exponents", "float"},)
+NV_BLOCKS = ({"codes", "block_scales", "tensor_scale"},)
 FORMS = (
     Form(Scheme, encode_linear, decode_linear, LINEAR),
     Form(Codes, encode_codes, decode_linear, LINEAR),
     Form(Sparse, encode_sparse, decode_sparse, SPARSE),
     Form(TwoOfFour, encode_two_of_four, decode_two_of_four, TWO_OF_FOUR),
-    Form(Codebook, encode_codebook, decode_codebook, (BOOK,)),
-    Form(FixedLevels, encode_fixed, decode_codebook, (BOOK | {"scale"}, BOOK | {*SCALE_PARTS})),
-    Form(FewBits, encode_few_bits, decode_few_bits, ({"codes", "scale", "float"},)),
-    Form(MX, encode_mx_parts, decode_mx_parts, ({"codes", "exponents", "float"},)),
-    Form(NVFP4, encode_nvfp4_parts, decode_nvfp4_parts, (NV_PARTS,)),
+    Form(Codebook, codebook.encode_codebook, codebook.decode_codebook, LEVELS),
+    Form(FixedLevels, codebook.encode_fixed, codebook.decode_codebook, SCALED),
+    Form(FewBits, floats.encode_few_bits, floats.decode_few_bits, FEW_BITS),
+    Form(MX, floats.encode_mx_parts, floats.decode_mx_parts, BLOCKS),
+    Form(NVFP4, floats.encode_nvfp4_parts, floats.decode_nvfp4_parts, NV_BLOCKS),
 )
 
 

@@ -10,18 +10,18 @@ numbers in m cells:
 The best a rises with b, so half of the b's can be found between the a's of their neighbours: divide
 and conquer, k n log n steps instead of k n².
 
-For 1.5 million numbers that is still long. So it starts coarse. The places are put into some
-thousand intervals [a, a'] for each of the k − 1 borders. A cell that begins somewhere in [a, a']
-and ends somewhere in [b, b'] holds all numbers from a' to b − 1, and its error is at least w(a',
-b). Summed up by the same recursion, from the left and from the right, this says for each interval
-how small the error can be, at best, if the border lies in it. Some Lloyd steps from the best path
-give an error that can be had. Intervals that cannot be as good are dropped, the others are cut into
-four, and so on until each is one place. Nothing is dropped that could hold the best, so the result
-is exact, up to what float64 makes of the prefix sums: 1e-12 of Σ (x − mean)² or less.
+For 1.5 million numbers that is still long, so it starts coarse. The places are put into some
+thousand intervals [a, a'] for each border. A cell that begins in [a, a'] and ends in [b, b'] holds
+all numbers from a' to b − 1, so its error is at least w(a', b). Summed up by the same recursion,
+from the left and from the right, this says how small the error can be, at best, if a border lies in
+an interval. Some Lloyd steps from the best path give an error that can be had. Intervals that
+cannot be as good are dropped, the others are cut into four, until each is one place. Nothing is
+dropped that could hold the best: the result is exact, but for rounding in the float64 prefix sums,
+some 1e-12 of Σ (x − mean)².
 
 All is done on the CPU in float64.
 
-Axes: R rows, C numbers in a row, k levels; n different numbers of a row, I intervals of a border.
+Axes: R rows, C numbers in a row, k levels; n different numbers of a row.
 
 Source: Fisher, 1958, "On Grouping for Maximum Homogeneity", for the recursion; Wang and Song, 2011,
 "Ckmeans.1d.dp: Optimal k-means Clustering in One Dimension by Dynamic Programming".
