@@ -9,6 +9,11 @@ shapes, and what nobody here wrote is refused.
     Codes          the same, of codes that are chosen already  `linear`
     Sparse         values and bitmap, gaps or indices          `sparse`
     TwoOfFour      places, and values or those of a Scheme     `two_of_four`
+    Codebook       codes, levels                               `codebook`
+    FixedLevels    the same, and scale or three parts for it   `codebook`
+    FewBits        codes, scale, float                         `floats`
+    MX             codes, exponents, float                     `floats`
+    NVFP4          codes, block_scales, tensor_scale           `floats`
     torch.dtype    the tensor itself, in that float type
 """
 
@@ -19,6 +24,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from course_lib.formats import codebook, floats
+from course_lib.formats.codebook import SCALE_PARTS, Codebook, FixedLevels
+from course_lib.formats.floats import MX, NVFP4, FewBits
 from course_lib.formats.linear import (
     Codes,
     Scheme,
@@ -31,7 +39,10 @@ from course_lib.formats.two_of_four import TwoOfFour, decode_two_of_four, encode
 from course_lib.models.finite import check_finite
 from course_lib.models.parts import first_names
 
-AnyScheme = Scheme | Codes | Sparse | TwoOfFour | torch.dtype
+AnyScheme = (
+    Scheme | Codes | Sparse | TwoOfFour
+    | Codebook | FixedLevels | FewBits | MX | NVFP4 | torch.dtype
+)  # fmt: skip
 
 
 class Form(NamedTuple):
@@ -46,11 +57,21 @@ class Form(NamedTuple):
 LINEAR = ({"codes", "scale"}, {"codes", "scale", "zero_point"})
 SPARSE = tuple({"values", place} for place in ("bitmap", "gaps", "indices"))
 TWO_OF_FOUR = tuple({*values, "places"} for values in ({"values"}, *LINEAR))
+LEVELS = ({"codes", "levels"},)
+SCALED = tuple({"codes", "levels", *scale} for scale in (("scale",), SCALE_PARTS))
+FEW_BITS = ({"codes", "scale", "float"},)
+BLOCKS = ({"codes", "exponents", "float"},)
+NV_BLOCKS = ({"codes", "block_scales", "tensor_scale"},)
 FORMS = (
     Form(Scheme, encode_linear, decode_linear, LINEAR),
     Form(Codes, encode_codes, decode_linear, LINEAR),
     Form(Sparse, encode_sparse, decode_sparse, SPARSE),
     Form(TwoOfFour, encode_two_of_four, decode_two_of_four, TWO_OF_FOUR),
+    Form(Codebook, codebook.encode_codebook, codebook.decode_codebook, LEVELS),
+    Form(FixedLevels, codebook.encode_fixed, codebook.decode_codebook, SCALED),
+    Form(FewBits, floats.encode_few_bits, floats.decode_few_bits, FEW_BITS),
+    Form(MX, floats.encode_mx_parts, floats.decode_mx_parts, BLOCKS),
+    Form(NVFP4, floats.encode_nvfp4_parts, floats.decode_nvfp4_parts, NV_BLOCKS),
 )
 
 

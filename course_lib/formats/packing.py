@@ -54,17 +54,17 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
     """The first `count` codes of `pack`'s bytes: (count,), uint8.
 
     Raises:
-        ValueError: bits outside 2 … 8; packed has not the n · ⌈count/8⌉ bytes of so many codes.
+        ValueError: bits outside 2 … 8; packed is not the n · ⌈count/8⌉ bytes of so many codes.
 
     >>> unpack(torch.tensor([15, 84, 0], dtype=torch.uint8), bits=3, count=5).tolist()
     [7, 1, 0, 2, 5]
     """
     _check_bits(bits)
     length = -(-count // 8)  # ⌈N/8⌉
-    if packed.shape != (bits * length,):
+    if packed.shape != (bits * length,) or packed.dtype != torch.uint8:
         raise ValueError(
-            f"packed must have shape ({bits * length},) for {count} codes of {bits} bits; "
-            f"got {tuple(packed.shape)}"
+            f"packed must be uint8 of shape ({bits * length},) for {count} codes of {bits} bits; "
+            f"got {tuple(packed.shape)}, {packed.dtype}"
         )
     packed = packed.view(bits, length)  # (n·N/8,) -> (n, N/8)
     runs = torch.empty(8, length, dtype=torch.uint8, device=packed.device)

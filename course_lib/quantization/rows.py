@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from course_lib.models.finite import check_finite, check_floats
+from course_lib.models.finite import check_finite, check_floats, is_fake
 
 BLOCK = 2**18  # numbers, 1 MB in float32
 
@@ -104,6 +104,17 @@ def check_rows(rows: Tensor, name: str = "rows") -> None:
     """
     check_matrix(rows, name)
     check_finite(rows, name)
+
+
+def check_codes(codes: Tensor, count: int) -> None:
+    """Raise a ValueError unless codes are integers from 0 to count − 1."""
+    if codes.is_floating_point() or codes.is_complex():
+        raise ValueError(f"codes must be integers; got {codes.dtype}")
+    if is_fake(codes) or not codes.numel():
+        return
+    low, high = (int(end) for end in codes.aminmax())
+    if low < 0 or high >= count:
+        raise ValueError(f"codes must be from 0 to {count - 1}; got {low} to {high}")
 
 
 def check_matrix(rows: Tensor, name: str = "rows") -> None:
