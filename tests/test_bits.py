@@ -5,7 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_lib.formats.bits import BLOCK, decode_bits, encode_bits
+from course_lib.formats.bits import (
+    BLOCK,
+    decode_bits,
+    encode_bits,
+    opened,
+    sealed,
+    stream_size,
+)
 from course_lib.formats.huffman import canonical_codes, code_lengths
 
 
@@ -24,14 +31,14 @@ def bit_by_bit(codes):
     return [int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)]
 
 
-@given(st.integers(0, 3000), st.sampled_from([1, 2, 3, 16, 300]), st.integers(0, 99))
+@given(st.integers(0, 5000), st.sampled_from([1, 2, 3, 16, 300]), st.integers(0, 99))
 @settings(deadline=None)
 def test_what_is_written_comes_back(count, levels, seed):
     codes = drawn(count, levels, seed)
     assert decode_bits(encode_bits(codes)).tolist() == codes.tolist()
 
 
-@pytest.mark.parametrize("count", [1, 3, 4, 5, BLOCK - 1, BLOCK, BLOCK + 1, 32 * BLOCK + 7])
+@pytest.mark.parametrize("count", [1, 3, 4, 5, BLOCK - 1, BLOCK, BLOCK + 1, 16 * BLOCK + 7])
 def test_the_layout_is_as_written(count):
     codes = drawn(count, 20)
     stream = encode_bits(codes).tolist()
@@ -71,7 +78,7 @@ def test_nothing_and_one_symbol():
     assert encode_bits(torch.zeros(0, dtype=torch.int64)).tolist() == [0] * 6
     same = torch.full((5000,), 7)
     stream = encode_bits(same)
-    assert len(stream) == 6 + 4 + 2 * 5 + 625  # a bit each
+    assert len(stream) == 6 + 4 + 2 * 3 + 625  # a bit each
     assert decode_bits(stream).tolist() == same.tolist()
 
 
@@ -117,3 +124,33 @@ def test_a_stream_that_claims_billions():
     stream[3] = 255
     with pytest.raises(ValueError, match="cut off"):
         decode_bits(stream)
+
+
+@given(st.integers(0, 5000), st.sampled_from([1, 2, 40]), st.integers(0, 99))
+@settings(deadline=None)
+def test_the_size_is_known_before(count, levels, seed):
+    codes = drawn(count, levels, seed)
+    assert stream_size(torch.bincount(codes)) == len(encode_bits(codes))
+
+
+def test_a_seal_is_broken_by_any_bit():
+    data = encode_bits(drawn(300, 9)).numpy()
+    stream = sealed(data[:50], data[50:])
+    assert (opened(stream) == data).all()
+    for at in range(len(stream)):
+        for bit in range(8):
+            broken = stream.clone()
+            broken[at] ^= 1 << bit
+            with pytest.raises(ValueError, match="check sum"):
+                opened(broken)
+    for end in range(len(stream)):
+        with pytest.raises(ValueError, match=r"check sum|cut off"):
+            opened(stream[:end])
+
+
+def test_what_is_no_stream():
+    for stream in (torch.zeros(9), torch.zeros(3, 3, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match="uint8 of one axis"):
+            opened(stream)
+        with pytest.raises(ValueError, match="uint8 of one axis"):
+            decode_bits(stream)

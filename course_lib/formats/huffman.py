@@ -75,9 +75,7 @@ def _checked(counts: Tensor) -> np.ndarray:
         )
     values = counts.cpu().numpy().astype(np.int64)
     if values.size and not (values.min() >= 0 and values.max() <= 2**40):
-        raise ValueError(
-            f"counts must be from 0 to 2**40; got {values.min()} to {values.max()}"
-        )
+        raise ValueError(f"counts must be from 0 to 2**40; got {values.min()} to {values.max()}")
     return values
 
 
@@ -118,7 +116,9 @@ def canonical_codes(lengths: Tensor) -> Tensor:
     numbers = lengths.cpu().numpy().astype(np.int64)
     symbols, shares = shares_of(numbers)
     codes = np.full(len(numbers), -1)
-    codes[symbols] = (np.cumsum(shares) - shares) // shares  # where a share begins, in its own units
+    codes[symbols] = (
+        np.cumsum(shares) - shares
+    ) // shares  # where a share begins, in its own units
     return torch.from_numpy(codes).to(lengths.device)
 
 

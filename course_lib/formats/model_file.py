@@ -9,6 +9,8 @@ shapes, and what nobody here wrote is refused.
     Codes          the same, of codes that are chosen already  `linear`
     Sparse         values and bitmap, gaps or indices          `sparse`
     TwoOfFour      places, and values or those of a Scheme     `two_of_four`
+    EvenCoded      even_coded                                  `even_coded`
+    Shared         shared                                      `shared`
     torch.dtype    the tensor itself, in that float type
 """
 
@@ -19,6 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from course_lib.formats.even_coded import EvenCoded, decode_even, encode_even
 from course_lib.formats.linear import (
     Codes,
     Scheme,
@@ -26,12 +29,13 @@ from course_lib.formats.linear import (
     encode_codes,
     encode_linear,
 )
+from course_lib.formats.shared import Shared, decode_shared, encode_shared
 from course_lib.formats.sparse import Sparse, decode_sparse, encode_sparse
 from course_lib.formats.two_of_four import TwoOfFour, decode_two_of_four, encode_two_of_four
 from course_lib.models.finite import check_finite
 from course_lib.models.parts import first_names
 
-AnyScheme = Scheme | Codes | Sparse | TwoOfFour | torch.dtype
+AnyScheme = Scheme | Codes | Sparse | TwoOfFour | EvenCoded | Shared | torch.dtype
 
 
 class Form(NamedTuple):
@@ -51,6 +55,8 @@ FORMS = (
     Form(Codes, encode_codes, decode_linear, LINEAR),
     Form(Sparse, encode_sparse, decode_sparse, SPARSE),
     Form(TwoOfFour, encode_two_of_four, decode_two_of_four, TWO_OF_FOUR),
+    Form(EvenCoded, encode_even, decode_even, ({"even_coded"},)),
+    Form(Shared, encode_shared, decode_shared, ({"shared"},)),
 )
 
 
