@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from course_lib.formats.huffman import LONGEST, canonical_codes, code_lengths, shares_of
+from course_lib.formats.huffman import canonical_codes, code_lengths, shares_of
 
 BLOCK = 2048  # codes; at most 15 · 2048 bits, which two bytes can say
 CHUNK = 16 * BLOCK  # codes at a time, so that what is in work stays in cache

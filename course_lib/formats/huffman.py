@@ -1,10 +1,10 @@
 """Huffman's code: frequent codes get few bits, rare ones many, and no lossless code of whole bits,
 one code at a time, is shorter.
 
-A symbol that gets l bits owns the share 2⁻ˡ of the numbers from 0 to 1. Lay the shares side by side,
-the large ones first and of equal ones the lower symbol first: a symbol's bits are the first l binary
-digits of where its share begins. That is the canonical code. Whoever has the lengths has the code,
-and to decode is to look up whose share a number lies in:
+A symbol that gets l bits owns the share 2⁻ˡ of the numbers from 0 to 1. Lay the shares side by
+side, the large ones first and of equal ones the lower symbol first: a symbol's bits are the first l
+binary digits of where its share begins. That is the canonical code. Whoever has the lengths has the
+code, and to decode is to look up whose share a number lies in:
 
     symbol      0        1        2        3
     length      1        3        2        3
@@ -140,7 +140,6 @@ def shares_of(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     shares = 1 << (longest - lengths[symbols])
     whole, alone = 1 << longest, len(symbols) == 1 and longest == 1
     if len(symbols) and shares.sum() != whole and not alone:
-        raise ValueError(
-            f"lengths must be those of a prefix code, Σ 2^−length = 1; got {shares.sum() / whole:.6g}"
-        )
+        total = shares.sum() / whole
+        raise ValueError(f"lengths must be a prefix code's, Σ 2^−length = 1; got {total:.6g}")
     return symbols, shares

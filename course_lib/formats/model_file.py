@@ -11,6 +11,7 @@ shapes, and what nobody here wrote is refused.
     TwoOfFour      places, and values or those of a Scheme     `two_of_four`
     EvenCoded      even_coded                                  `even_coded`
     Shared         shared                                      `shared`
+    Vectors        codebooks, stages                           `vectors`
     torch.dtype    the tensor itself, in that float type
 """
 
@@ -32,10 +33,11 @@ from course_lib.formats.linear import (
 from course_lib.formats.shared import Shared, decode_shared, encode_shared
 from course_lib.formats.sparse import Sparse, decode_sparse, encode_sparse
 from course_lib.formats.two_of_four import TwoOfFour, decode_two_of_four, encode_two_of_four
+from course_lib.formats.vectors import Vectors, decode_vectors, encode_vectors
 from course_lib.models.finite import check_finite
 from course_lib.models.parts import first_names
 
-AnyScheme = Scheme | Codes | Sparse | TwoOfFour | EvenCoded | Shared | torch.dtype
+AnyScheme = Scheme | Codes | Sparse | TwoOfFour | EvenCoded | Shared | Vectors | torch.dtype
 
 
 class Form(NamedTuple):
@@ -57,6 +59,7 @@ FORMS = (
     Form(TwoOfFour, encode_two_of_four, decode_two_of_four, TWO_OF_FOUR),
     Form(EvenCoded, encode_even, decode_even, ({"even_coded"},)),
     Form(Shared, encode_shared, decode_shared, ({"shared"},)),
+    Form(Vectors, encode_vectors, decode_vectors, ({"codebooks", "stages"},)),
 )
 
 

@@ -8,8 +8,8 @@ which is what Huffman's code lives on.
     span          2 bytes
     codebook      2 k bytes, float16: the values, in rising order
     values        for each entry that is not zero its place in the codebook, as `bits` writes them
-    gaps          for each such entry the zeros before it; `span` where there are more, and one starts
-                  again behind so many zeros
+    gaps          for each such entry the zeros before it; `span` where there are more, and the
+                  count starts again behind so many zeros
 
 Deep Compression spends a fixed number of bits on a gap, and where a gap is wider it stores a zero
 as if it were a value. Here a gap that is too wide is one more symbol of the gaps' own code and
@@ -67,7 +67,7 @@ def encode_shared(tensor: Tensor, scheme: Shared = Shared()) -> dict[str, Tensor
 
 
 def gap_symbols(places: Tensor, span: int) -> Tensor:
-    """The zeros before each entry, given where entries stand; `span` for so many zeros and no entry.
+    """The zeros before each entry, by where entries stand; `span` for so many zeros and no entry.
 
     Args:
         places: rising, from 0.
