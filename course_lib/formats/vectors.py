@@ -69,5 +69,7 @@ def decode_vectors(parts: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
     codebooks, packed = parts["codebooks"].float(), parts["stages"]
     _, k, d = codebooks.shape
     count, bits = torch.Size(shape).numel() // d, k.bit_length() - 1
+    if count * d != torch.Size(shape).numel() or k != 2**bits:
+        raise ValueError(f"vectors of {d}, {k} a codebook, do not make a weight of {tuple(shape)}")
     codes = [unpack(column, bits, count).long() for column in packed]
     return restored(Stages([*codebooks], codes)).reshape(shape)

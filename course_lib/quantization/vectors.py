@@ -16,6 +16,7 @@ all stages together, for a layer's outputs).
 Axes: N vectors, d numbers in one, k vectors of a codebook.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ class Stages(NamedTuple):
 
 
 def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
-    """The number of the nearest vector of the codebook: (N,), int64; of equally near ones the first.
+    """The number of the codebook's nearest vector: (N,), int64; of equally near ones the first.
 
     Raises:
         ValueError: vectors (N, d) and codebook (k, d) do not fit, or the codebook is empty.
@@ -114,13 +115,15 @@ def fit_stages(vectors: Tensor, sizes: Sequence[int], seed: int = 0) -> Stages:
     check_finite(vectors, "vectors")
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(vectors), generator=generator).to(vectors.device)
-    left, stages = vectors.float(), Stages([], [])
+    largest = float(vectors.abs().max())
+    unit = 2.0 ** math.frexp(largest)[1] if largest else 1.0  # so that squares are float32 numbers
+    left, stages = vectors.float() / unit, Stages([], [])
     for k in sizes:
         sample = left[order[:SAMPLE]]
         codebook = lloyd(sample, sample[:k]).to(torch.bfloat16).float()
         codes = nearest(left, codebook)
         left = left - codebook[codes]
-        stages.codebooks.append(codebook)
+        stages.codebooks.append(codebook * unit)
         stages.codes.append(codes)
     return stages
 
