@@ -24,10 +24,15 @@ from course_lib.data.images import Digits, digits
 from course_lib.deep_compression import Recipe, deep_compression
 from course_lib.formats.bits import decode_bits, encode_bits
 from course_lib.formats.entropy import code_entropy
-from course_lib.formats.even_coded import EvenCoded
+from course_lib.formats.even_coded import EvenCoded, step_for
 from course_lib.formats.linear import Scheme
-from course_lib.formats.model_file import AnyScheme, pack_model, pack_tensors, unpack_tensors
-from course_lib.formats.model_file import unpack_model
+from course_lib.formats.model_file import (
+    AnyScheme,
+    pack_model,
+    pack_tensors,
+    unpack_model,
+    unpack_tensors,
+)
 from course_lib.formats.vectors import Vectors
 from course_lib.measure.size import size
 from course_lib.measure.yardstick import tiny_quality
@@ -60,15 +65,24 @@ def huffman_table() -> None:
     report(title, cpu_seconds(sides, 5), 0.06)
 
 
-def schemes_at(bits: int) -> dict[str, AnyScheme]:
-    """Forms of a file that take about so many bits a weight."""
+Schemes = dict[str, AnyScheme]
+
+
+def schemes_at(bits: int, tensors: Mapping[str, Tensor]) -> dict[str, Schemes]:
+    """Forms of a file that take about so many bits a weight, each for all tensors."""
     pairs = {2: (4, 1), 3: (6, 1), 4: (8, 1), 8: (8, 2)}[bits]
     fours = {2: (8, 1), 3: (6, 2), 4: (8, 2), 8: (8, 4)}[bits]
-    return {
-        "even levels, fixed length, MSE range": Scheme(Format(bits), "tensor", mse_range),
+    alike = {
+        "even levels, fixed length, tensor": Scheme(Format(bits), "tensor", mse_range),
+        "even levels, fixed length, row": Scheme(Format(bits), "channel", mse_range),
+        "even levels, fixed length, 64": Scheme(Format(bits), 64, mse_range),
         "vectors of 2": Vectors(2, *pairs),
         "vectors of 4": Vectors(4, *fours),
-        "even levels, Huffman": EvenCoded(bits),
+        "even levels, Huffman, one step": EvenCoded(step_for(list(tensors.values()), bits)),
+    }
+    each = {name: EvenCoded(step_for([tensor], bits)) for name, tensor in tensors.items()}
+    return {name: dict.fromkeys(tensors, scheme) for name, scheme in alike.items()} | {
+        "even levels, Huffman, a step for each": each
     }
 
 
@@ -91,9 +105,9 @@ def bound(tensors: Mapping[str, Tensor], bits: float) -> float:
     return 10 * math.log10(signal / error)
 
 
-def coded(tensors: Mapping[str, Tensor], scheme: AnyScheme) -> tuple[float, float]:
+def coded(tensors: Mapping[str, Tensor], schemes: Schemes) -> tuple[float, float]:
     """Decibels of all tensors together, and bits a weight, safetensors' header left out."""
-    packed = pack_tensors(tensors, dict.fromkeys(tensors, scheme))
+    packed = pack_tensors(tensors, schemes)
     back = unpack_tensors(packed, tensors)
     signal = sum(float(x.double().square().sum()) for x in tensors.values())
     error = sum(float((back[k].double() - x.double()).square().sum()) for k, x in tensors.items())
@@ -109,8 +123,8 @@ def limits_table() -> None:
     for title, tensors in {"Gaussian": {"x": gaussian}, "TinyLM": weights}.items():
         for bits in (2, 3, 4, 8):
             print(f"{title}, {bits} bits")
-            for name, scheme in schemes_at(bits).items():
-                decibels, taken = coded(tensors, scheme)
+            for name, schemes in schemes_at(bits, tensors).items():
+                decibels, taken = coded(tensors, schemes)
                 print(f"    {name:40} {decibels:6.2f} dB  {taken:.3f} bits", flush=True)
             gauss = 20 * bits * math.log10(2)
             print(f"    Shannon: {gauss:.2f} dB if Gaussian, {bound(tensors, bits):.2f} as it is")
@@ -120,10 +134,10 @@ def tinylm_table() -> None:
     """Bits per byte of TinyLM whose matrices take about 2, 3, 4 bits, and the file's size."""
     model, tokenizer = tiny()
     print(f"dense {tiny_quality(model, tokenizer).bits_per_byte:.3f}", flush=True)
+    weights = {name: weight.detach() for name, weight in matrices(model).items()}
     for bits in (2, 3, 4):
-        rows = {"even levels, fixed length, rows": Scheme(Format(bits), "channel", mse_range)}
-        for name, scheme in (rows | schemes_at(bits)).items():
-            packed = pack_model(model, dict.fromkeys(matrices(model), scheme))
+        for name, schemes in schemes_at(bits, weights).items():
+            packed = pack_model(model, schemes)
             loss = tiny_quality(unpack_model(packed, model), tokenizer).bits_per_byte
             print(f"{bits} bits  {name:40} {loss:.3f}  {size(packed).bytes:,} bytes", flush=True)
 
@@ -135,7 +149,7 @@ def accuracy(model: nn.Module, data: Digits) -> float:
 
 
 def digits_table(seeds: int = 5) -> None:
-    """Each seed's accuracy, points lost, bytes and seconds; for the recipe, and for a sparser one."""
+    """Each seed's accuracy, points lost, bytes and seconds; then of a recipe twice as sparse."""
     data = digits()
     for recipe in (Recipe(), replace(Recipe(), density=Recipe().density / 2)):
         lost, ratios = [], []
@@ -151,8 +165,8 @@ def digits_table(seeds: int = 5) -> None:
             lost.append(after - before)
             ratios.append(full / small)
             print(
-                f"seed {seed}: {before:.2f} %, {lost[-1]:+.2f} points, {small:,} of {full:,} bytes, "
-                f"{ratios[-1]:.1f} times smaller, {seconds:.1f} s",
+                f"seed {seed}: {before:.2f} %, {lost[-1]:+.2f} points, {small:,} of {full:,} "
+                f"bytes, {ratios[-1]:.1f} times smaller, {seconds:.1f} s",
                 flush=True,
             )
         print(

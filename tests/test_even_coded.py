@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from course_lib.formats.even_coded import EvenCoded, decode_even, encode_even, even_codes
+from course_lib.formats.even_coded import EvenCoded, decode_even, encode_even, even_codes, step_for
 from course_lib.formats.model_file import pack_tensors, unpack_tensors
+from course_lib.models.parts import matrices
 from course_lib.models.pretrained import tiny
 
 
@@ -19,7 +20,7 @@ def decibels(x, back):
 
 
 def file_of(weight, bits):
-    packed = pack_tensors({"w": weight}, {"w": EvenCoded(bits)})
+    packed = pack_tensors({"w": weight}, {"w": EvenCoded(step_for([weight], bits))})
     return packed["w:even_coded"], unpack_tensors(packed, {"w": weight})["w"]
 
 
@@ -39,20 +40,28 @@ def test_how_far_a_gaussian_is_from_shannon(bits, gap):
     assert 6.0206 * bits - decibels(weight, back) < gap
 
 
-def test_tinylm_at_four_bits_within_two_decibels_of_a_gaussians_bound():
-    weight = tiny()[0].embedding.weight.detach()
-    _, back = file_of(weight, 4)
-    assert (
-        4 * 6.0206 - decibels(weight, back) < 0.7
-    )  # its tails are heavy: the bound is a Gaussian's
+def test_one_step_for_all_of_tinylm_and_one_for_each():
+    weights = {name: weight.detach() for name, weight in matrices(tiny()[0]).items()}
+    alone = {name: EvenCoded(step_for([weight], 4)) for name, weight in weights.items()}
+    common = dict.fromkeys(weights, EvenCoded(step_for(list(weights.values()), 4)))
+    reached = []
+    for schemes in (alone, common):
+        packed = pack_tensors(weights, schemes)
+        back = unpack_tensors(packed, weights)
+        taken = sum(part.nbytes for part in packed.values())
+        assert taken <= sum(weight.numel() for weight in weights.values()) / 2
+        reached.append(
+            decibels(*(torch.cat([x.flatten() for x in d.values()]) for d in (weights, back)))
+        )
+    assert reached[1] > reached[0] + 0.2
+    assert 4 * 6.0206 - reached[1] < 1.45  # Shannon's bound for Gaussian numbers of equal power
 
 
 def test_no_weight_is_off_by_more_than_a_step():
     weight = gaussian(5000)
-    codes, step = even_codes(weight, 3)
-    error = (codes * step - weight).abs()
-    assert error.max() < step
-    assert (error <= 0.501 * step).float().mean() > 0.8
+    error = (even_codes(weight, 0.4) * 0.4 - weight).abs()
+    assert error.max() < 0.4
+    assert (error <= 0.2001).float().mean() > 0.8
 
 
 def test_to_move_is_better_than_to_round():
@@ -86,34 +95,47 @@ def test_every_scale(scale):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_float_types(dtype):
     weight = gaussian(20_000).to(dtype)
-    back = decode_even(encode_even(weight, EvenCoded(5)), weight.shape)
+    back = decode_even(encode_even(weight, EvenCoded(0.15)), weight.shape)
     assert back.dtype == torch.float32
     assert decibels(weight, back) > 26
 
 
 def test_zeros_nothing_and_one_number():
-    zeros = torch.zeros(3, 5000)
-    stream, back = file_of(zeros, 1.1)
-    assert back.equal(zeros) and len(stream) < 2000
-    assert file_of(torch.empty(0, 4), 3)[1].shape == (0, 4)
-    assert file_of(torch.tensor(0.0), 200)[1].equal(torch.tensor(0.0))
-    assert file_of(torch.tensor(2.5), 200)[1].item() == pytest.approx(2.5, rel=1e-3)
+    def back(tensor):
+        packed = pack_tensors({"w": tensor}, {"w": EvenCoded(0.5)})
+        return unpack_tensors(packed, {"w": tensor})["w"]
+
+    for tensor in (torch.zeros(3, 500), torch.empty(0, 4), torch.tensor(0.0), torch.tensor(2.5)):
+        assert back(tensor).equal(tensor)
+    with pytest.raises(ValueError, match="not zero; got none"):
+        step_for([torch.zeros(3)], 4)
+    with pytest.raises(ValueError, match="not zero; got none"):
+        step_for([], 4)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_what_is_no_number(bad):
-    with pytest.raises(ValueError, match="tensor"):
-        even_codes(torch.tensor([1.0, bad]), 4)
+    tensor = torch.tensor([1.0, bad])
+    with pytest.raises(ValueError, match="tensor must be finite"):
+        step_for([tensor], 4)
+    with pytest.raises(ValueError, match="tensor must be finite"):
+        encode_even(tensor, EvenCoded(1.0))
+
+
+@pytest.mark.parametrize("step", [0.0, -1.0, torch.nan, 1e-6])
+def test_what_is_no_step(step):
+    with pytest.raises(ValueError, match="step must be above 0, and the largest number 32768"):
+        encode_even(torch.tensor([1.0, 2.0]), EvenCoded(step))
 
 
 def test_fewer_bits_than_huffman_has():
     with pytest.raises(ValueError, match=r"bits must be at least 1\..* got 0.9"):
-        even_codes(gaussian(), 0.9)
+        step_for([gaussian()], 0.9)
 
 
 def test_a_damaged_file_and_one_of_another_tensor():
     weight = gaussian(1000).view(20, 50)
-    parts = encode_even(weight, EvenCoded(4))
+    parts = encode_even(weight, EvenCoded(0.2))
     with pytest.raises(ValueError, match=r"tensor of \(20, 51\); got 1000 codes"):
         decode_even(parts, (20, 51))
     stream = parts["even_coded"]

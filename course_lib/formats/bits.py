@@ -6,12 +6,12 @@ the lowest.
     codes         4 bytes    N, how many
     symbols       2 bytes    K, the highest code + 1
     lengths       ⌈K/2⌉      of each symbol 4 bits, the even ones in the low half
-    blocks        2 ⌈N/2048⌉ how many bits every 2048 codes take
+    blocks        2 ⌈N/1024⌉ how many bits every 1024 codes take
     bits          ⌈Σ/8⌉      of all codes, one behind the other, the first in a byte's highest bit
 
 Bits of varying length have to be read in order: where one code ends, the next begins. The blocks
 break that chain: step t reads the t-th code of every block at once, from a table that says for any
-15 bits which symbol they begin with. They cost 1/128 of a bit a code.
+15 bits which symbol they begin with. They cost 1/64 of a bit a code.
 
 A flipped bit may leave a stream that can be read, with other codes in it. What goes to a file is
 therefore `sealed`: it begins with 4 bytes of CRC-32.
@@ -27,8 +27,8 @@ from torch import Tensor
 
 from course_lib.formats.huffman import canonical_codes, code_lengths, shares_of
 
-BLOCK = 2048  # codes; at most 15 · 2048 bits, which two bytes can say
-CHUNK = 16 * BLOCK  # codes at a time, so that what is in work stays in cache
+BLOCK = 1024  # codes; at most 15 · 1024 bits, which two bytes can say
+CHUNK = 32 * BLOCK  # codes at a time, so that what is in work stays in cache
 HEAD = 6  # bytes
 
 

@@ -1,9 +1,8 @@
-"""A tensor on even levels, its codes written by Huffman: the file's size decides the step.
+"""A tensor on even levels, its codes written by Huffman: the step decides the file's size.
 
     q = w / s, rounded      ŵ = s q
 
-No range is fitted and nothing is clipped. A smaller step s makes more levels, and more bits: the
-step is the one with which the stream takes as many bits a weight as were asked for, all counted.
+No range is fitted and nothing is clipped. A smaller step s makes more levels, and more bits.
 
     check sum     4 bytes
     step          4 bytes, float32
@@ -20,12 +19,16 @@ No quantizer of single weights with codes of R bits on average does better at a 
 levels. Shannon's bound is 2^(2h − 2R) / (2πe): 1.53 dB less, a quarter of a bit. What Huffman's
 whole bits cost comes on top.
 
+Several tensors do best with one step for all. If their steps differed, the bits that are saved in
+the tensor of the smaller step, by making it larger, would bring more in the other one. So a tensor
+of large weights gets more bits than one of small weights.
+
 Sources: Gish and Pierce, 1968, "Asymptotically Efficient Quantizing"; Chou, Lookabaugh and Gray,
 1989, "Entropy-Constrained Vector Quantization" (the price of a bit).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,55 +49,71 @@ PRICE = math.log(2) / 6  # µ, of a bit
 class EvenCoded:
     """The scheme of a tensor on even levels under Huffman's code.
 
-    bits: for each of the tensor's numbers, above 1, everything in its part of the file counted.
+    step: s, above 0, from `step_for` for example.
     """
 
-    bits: float
+    step: float
 
 
-def even_codes(tensor: Tensor, bits: float) -> tuple[Tensor, float]:
-    """The codes q in the tensor's shape, int32, and the smallest step s found that keeps to `bits`.
+def step_for(tensors: Sequence[Tensor], bits: float) -> float:
+    """The smallest step found, one for all, with which the tensors' parts keep to so many bits.
 
     The bytes do not fall evenly with the step, as Huffman's bits are whole: some may be left over.
     At most 2¹⁴ levels lie on either side of zero, however many bits there are.
 
+    Args:
+        tensors: of which at least one is not all zeros.
+        bits: for each of the tensors' numbers, above 1, check sums and tables counted.
+
     Raises:
-        ValueError: NaN or infinity; fewer bits than the coarsest step takes.
+        ValueError: NaN or infinity; zeros alone; fewer bits than the coarsest step takes.
 
     >>> weight = torch.linspace(-1, 1, 1001)
-    >>> codes, step = even_codes(weight, bits=4)
-    >>> len(codes.unique()), 0.1 < step < 0.2
-    (13, True)
+    >>> 0.1 < step_for([weight], bits=4) < 0.2
+    True
     """
-    flat = tensor.detach().float().flatten()
-    if len(flat):
-        check_finite(flat, "tensor")
-    largest = float(flat.abs().max()) if len(flat) else 0.0
+    flat = [tensor.detach().float().flatten() for tensor in tensors if tensor.numel()]
+    for tensor in flat:
+        check_finite(tensor, "tensor")
+    numbers = sum(map(len, flat))
+    largest = max((float(tensor.abs().max()) for tensor in flat), default=0.0)
     if largest == 0:
-        return torch.zeros(tensor.shape, dtype=torch.int32, device=tensor.device), 1.0
+        raise ValueError("tensors must hold a number that is not zero; got none")
 
-    def fits(step: float) -> bool:
-        return _file_bytes(_rounded(flat, step)) <= bits * len(flat) / 8
+    def taken(step: float) -> float:
+        return 8 * sum(_file_bytes(even_codes(tensor, step)) for tensor in flat) / numbers
 
-    if not fits(largest):
-        least = 8 * _file_bytes(_rounded(flat, largest)) / len(flat)
-        raise ValueError(f"bits must be at least {least:.4g} for this tensor; got {bits}")
+    if taken(largest) > bits:
+        raise ValueError(f"bits must be at least {taken(largest):.4g} here; got {bits}")
     low, high = -math.log2(MOST), 0.0  # log₂ of step / largest; the higher one fits
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        low, high = (low, middle) if fits(largest * 2**middle) else (middle, high)
-    step = float(np.float32(largest * 2**high))
-    return _rounded(flat, step).view(tensor.shape), step
+        low, high = (low, middle) if taken(largest * 2**middle) <= bits else (middle, high)
+    return float(np.float32(largest * 2**high))
 
 
-def _rounded(flat: Tensor, step: float) -> Tensor:
-    """The nearest code, or the second nearest if that saves more bits than it costs."""
-    exact = flat / step
+def even_codes(tensor: Tensor, step: float) -> Tensor:
+    """The codes q in the tensor's shape, int32: the nearest, or the second nearest if that saves
+    more bits than it costs.
+
+    Raises:
+        ValueError: more than 2¹⁵ levels on one side.
+
+    >>> even_codes(torch.tensor([0.0, 0.26, -0.9, 1.0]), step=0.5).tolist()
+    [0, 1, -2, 2]
+    """
+    if not step > 0 or (tensor.numel() and not tensor.abs().max() / step <= 2 * MOST):
+        raise ValueError(
+            f"step must be above 0, and the largest number {2 * MOST} steps or less; got {step}"
+        )
+    exact = tensor.detach().float() / step
     codes = exact.round()
     aside = exact.sub_(codes)  # −1/2 … 1/2
     codes = codes.to(torch.int32)
+    if not codes.numel():
+        return codes
     lowest = codes.min() - 1
-    counts = torch.bincount(codes - lowest, minlength=int(codes.max() - lowest) + 2)
+    counts = torch.bincount((codes - lowest).flatten(), minlength=int(codes.max() - lowest) + 2)
     lengths = code_lengths(counts).float().masked_fill_(counts == 0, torch.inf)
     others = codes + aside.sign().to(torch.int32)
     saved = lengths[codes - lowest] - lengths[others - lowest]
@@ -102,20 +121,23 @@ def _rounded(flat: Tensor, step: float) -> Tensor:
 
 
 def _file_bytes(codes: Tensor) -> int:
-    return HEAD + stream_size(torch.bincount(codes - codes.min()))
+    return HEAD + stream_size(torch.bincount((codes - codes.min()).flatten()))
 
 
 def encode_even(tensor: Tensor, scheme: EvenCoded) -> dict[str, Tensor]:
     """The one part of a tensor's file.
 
     Raises:
-        ValueError: as `even_codes`.
+        ValueError: NaN or infinity; as `even_codes`.
 
     >>> weight = torch.randn(100, 100, generator=torch.Generator().manual_seed(0))
-    >>> len(encode_even(weight, EvenCoded(bits=4))["even_coded"]) <= 5000
+    >>> len(encode_even(weight, EvenCoded(step_for([weight], bits=4)))["even_coded"]) <= 5000
     True
     """
-    codes, step = even_codes(tensor, scheme.bits)
+    if tensor.numel():
+        check_finite(tensor, "tensor")
+    step = float(np.float32(scheme.step))  # as the file gives it back
+    codes = even_codes(tensor, step)
     lowest = int(codes.min()) if codes.numel() else 0
     stream = encode_bits(codes - lowest).cpu().numpy()
     parts = np.array([step], "<f4"), np.array([lowest], "<i4"), stream
@@ -129,8 +151,8 @@ def decode_even(parts: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
         ValueError: the part is damaged, or of another tensor.
 
     >>> weight = torch.randn(100, 100, generator=torch.Generator().manual_seed(0))
-    >>> back = decode_even(encode_even(weight, EvenCoded(bits=4)), weight.shape)
-    >>> bool((back - weight).abs().max() < 0.3)
+    >>> back = decode_even(encode_even(weight, EvenCoded(step=0.25)), weight.shape)
+    >>> bool((back - weight).abs().max() < 0.25)
     True
     """
     stream = parts["even_coded"]
