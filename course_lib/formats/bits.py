@@ -44,13 +44,14 @@ def encode_bits(codes: Tensor) -> Tensor:
     >>> encode_bits(torch.tensor([0, 2, 0, 1, 0])).tolist()
     [5, 0, 0, 0, 3, 0, 33, 2, 7, 0, 104]
     """
-    if codes.is_floating_point() or codes.numel() >= 2**32:
+    if codes.is_floating_point() or codes.dtype == torch.bool or codes.numel() >= 2**32:
         raise ValueError(
             f"codes must be less than 2**32 integers; got {codes.numel()} {codes.dtype}"
         )
     flat = codes.detach().flatten().cpu().numpy()
     if flat.size and not (flat.min() >= 0 and flat.max() <= 65534):
         raise ValueError(f"codes must be from 0 to 65534; got {flat.min()} to {flat.max()}")
+    flat = flat.astype(np.int32)
     counts = torch.bincount(torch.from_numpy(flat))
     lengths = code_lengths(counts)
     blocks, bits = _written(flat, counts.numpy(), lengths)
@@ -127,6 +128,8 @@ def read_bits(stream: np.ndarray, at: int) -> tuple[np.ndarray, int]:
     sizes = _bytes(stream, at, 2 * B).view("<u2").astype(np.int64)
     at += 2 * B
     ends = np.cumsum(sizes)
+    if sizes.sum() < N:
+        raise ValueError(f"{N} codes must have a bit each; got {sizes.sum()} bits: damaged")
     bits = _bytes(stream, at, -(-int(sizes.sum()) // 8))
     if N == 0:
         return np.zeros(0, np.int32), at
