@@ -46,11 +46,11 @@ class Recipe:
     retraining: epochs of training the values.
     """
 
-    density: float = 0.08
+    density: float = 0.07
     values: int = 8
     bias_values: int = 8
-    epochs: int = 100
-    retraining: int = 40
+    epochs: int = 60
+    retraining: int = 30
 
 
 def deep_compression(

@@ -81,7 +81,7 @@ def test_more_bits_than_there_are_levels():
     weight = gaussian(2000)
     stream, back = file_of(weight, 200)
     assert len(stream) < 100 * 2000 / 8
-    assert (back - weight).abs().max() <= weight.abs().max() / 2**14
+    assert (back - weight).abs().max() <= 1.001 * weight.abs().max() / (2**14 - 1)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-9, 1e9, 1e37])
@@ -124,7 +124,7 @@ def test_what_is_no_number(bad):
 
 @pytest.mark.parametrize("step", [0.0, -1.0, torch.nan, 1e-6])
 def test_what_is_no_step(step):
-    with pytest.raises(ValueError, match="step must be above 0, and the largest number 32768"):
+    with pytest.raises(ValueError, match="step must be above 0, and the largest number 16383"):
         encode_even(torch.tensor([1.0, 2.0]), EvenCoded(step))
 
 

@@ -40,7 +40,7 @@ from course_lib.formats.huffman import code_lengths
 from course_lib.models.finite import check_finite
 
 HEAD = 12  # bytes
-MOST = 2**14  # levels on either side of zero
+MOST = 2**14 - 1  # levels on either side of zero: 2¹⁵ symbols are what a stream can have
 HALVINGS = 16  # of the interval that the step's logarithm lies in
 PRICE = math.log(2) / 6  # µ, of a bit
 
@@ -59,7 +59,7 @@ def step_for(tensors: Sequence[Tensor], bits: float) -> float:
     """The smallest step found, one for all, with which the tensors' parts keep to so many bits.
 
     The bytes do not fall evenly with the step, as Huffman's bits are whole: some may be left over.
-    At most 2¹⁴ levels lie on either side of zero, however many bits there are.
+    At most 2¹⁴ − 1 levels lie on either side of zero, however many bits there are.
 
     Args:
         tensors: of which at least one is not all zeros.
@@ -97,14 +97,14 @@ def even_codes(tensor: Tensor, step: float) -> Tensor:
     more bits than it costs.
 
     Raises:
-        ValueError: more than 2¹⁵ levels on one side.
+        ValueError: the step is not above 0, or makes more than 2¹⁴ − 1 levels on one side.
 
     >>> even_codes(torch.tensor([0.0, 0.26, -0.9, 1.0]), step=0.5).tolist()
     [0, 1, -2, 2]
     """
-    if not step > 0 or (tensor.numel() and not tensor.abs().max() / step <= 2 * MOST):
+    if not step > 0 or (tensor.numel() and not tensor.abs().max() / step < MOST + 0.5):
         raise ValueError(
-            f"step must be above 0, and the largest number {2 * MOST} steps or less; got {step}"
+            f"step must be above 0, and the largest number {MOST} steps or less; got {step}"
         )
     exact = tensor.detach().float() / step
     codes = exact.round()
