@@ -95,14 +95,20 @@ def entropy_of_density(x: Tensor) -> float:
     return float(code_entropy(cells - cells.min(), len(counts))) + bias + math.log2(width)
 
 
-def bound(tensors: Mapping[str, Tensor], bits: float) -> float:
-    """Shannon's lower bound for each tensor's own distribution, as decibels of all together."""
-    signal = error = 0.0
-    for tensor in tensors.values():
-        flat = tensor.flatten().double()
-        least = 2 ** (2 * entropy_of_density(flat) - 2 * bits) / (2 * math.pi * math.e)
-        signal, error = signal + float(flat.square().sum()), error + least * len(flat)
-    return 10 * math.log10(signal / error)
+def bounds(tensors: Mapping[str, Tensor], bits: float) -> tuple[float, float]:
+    """Shannon's lower bound for the tensors' own distributions, as decibels of all together.
+
+    With so many bits for each tensor's numbers, and with so many on average, where every number has
+    the same error.
+    """
+    flat = [tensor.flatten().double() for tensor in tensors.values()]
+    signal, numbers = sum(float(x.square().sum()) for x in flat), sum(map(len, flat))
+    entropies = [entropy_of_density(x) for x in flat]
+    powers = [2 ** (2 * h - 2 * bits) / (2 * math.pi * math.e) for h in entropies]
+    each = sum(power * len(x) for power, x in zip(powers, flat, strict=True))
+    mean = sum(h * len(x) for h, x in zip(entropies, flat, strict=True)) / numbers
+    common = numbers * 2 ** (2 * mean - 2 * bits) / (2 * math.pi * math.e)
+    return 10 * math.log10(signal / each), 10 * math.log10(signal / common)
 
 
 def coded(tensors: Mapping[str, Tensor], schemes: Schemes) -> tuple[float, float]:
@@ -127,7 +133,11 @@ def limits_table() -> None:
                 decibels, taken = coded(tensors, schemes)
                 print(f"    {name:40} {decibels:6.2f} dB  {taken:.3f} bits", flush=True)
             gauss = 20 * bits * math.log10(2)
-            print(f"    Shannon: {gauss:.2f} dB if Gaussian, {bound(tensors, bits):.2f} as it is")
+            each, common = bounds(tensors, bits)
+            print(
+                f"    Shannon: {gauss:.2f} dB if all are Gaussian numbers of one power; as they are, "
+                f"{each:.2f} with equal bits, {common:.2f} with equal errors"
+            )
 
 
 def tinylm_table() -> None:
