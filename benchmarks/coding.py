@@ -135,7 +135,7 @@ def limits_table() -> None:
             gauss = 20 * bits * math.log10(2)
             each, common = bounds(tensors, bits)
             print(
-                f"    Shannon: {gauss:.2f} dB if all are Gaussian numbers of one power; as they are, "
+                f"    Shannon: {gauss:.2f} dB if all are Gaussian of one power; as they are, "
                 f"{each:.2f} with equal bits, {common:.2f} with equal errors"
             )
 
