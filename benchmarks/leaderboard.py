@@ -30,9 +30,10 @@ from torch import Tensor, nn
 
 from course_lib.data.batches import consecutive_windows
 from course_lib.data.text import bible_chapters
+from course_lib.formats.forms import AnyScheme
 from course_lib.formats.gguf_model import write_gguf
 from course_lib.formats.linear import Format, Scheme, nearest_codes
-from course_lib.formats.model_file import AnyScheme, every_linear, pack_tensors, unpack_model
+from course_lib.formats.model_file import every_linear, pack_tensors, unpack_model
 from course_lib.formats.sparse import Sparse
 from course_lib.language_models import recipes
 from course_lib.language_models.quantized_inputs import quantized_inputs

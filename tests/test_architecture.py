@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "formats": {"device", "data", "models", *METHODS},
     "acceleration": {"device", "data", "models", "formats", *METHODS},
     "language_models": {"device", "data", "models", "formats", *METHODS},
+    "deep_compression": {"device", "data", "models", "formats", *METHODS},
     "sources": {"device", "data", "models", "formats", *METHODS},
     "measure": {"device", "data", "models"},
     "plots": {"measure"},
@@ -32,6 +33,7 @@ MAY_IMPORT = {
         "measure",
         "formats",
         "language_models",
+        "deep_compression",
         *METHODS,
     },  # fmt: skip
     "classroom": {"exercises"},

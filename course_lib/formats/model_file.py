@@ -3,76 +3,18 @@
 Each tensor has a scheme that says how it is stored, or none: then it stays as it is. A tensor "w"
 becomes `w:part` for each part of its scheme's form, plain tensors that `measure.size` and
 safetensors can write. Loading needs no schemes: the parts' names tell the form, the model knows its
-shapes, and what nobody here wrote is refused.
-
-    Scheme         codes, scale, zero_point                    `linear`
-    Codes          the same, of codes that are chosen already  `linear`
-    Sparse         values and bitmap, gaps or indices          `sparse`
-    TwoOfFour      places, and values or those of a Scheme     `two_of_four`
-    Codebook       codes, levels                               `codebook`
-    FixedLevels    the same, and scale or three parts for it   `codebook`
-    FewBits        codes, scale, float                         `floats`
-    MX             codes, exponents, float                     `floats`
-    NVFP4          codes, block_scales, tensor_scale           `floats`
-    torch.dtype    the tensor itself, in that float type
+shapes, and what nobody here wrote is refused. `forms` lists them all.
 """
 
 import copy
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from course_lib.formats import codebook, floats
-from course_lib.formats.codebook import SCALE_PARTS, Codebook, FixedLevels
-from course_lib.formats.floats import MX, NVFP4, FewBits
-from course_lib.formats.linear import (
-    Codes,
-    Scheme,
-    decode_linear,
-    encode_codes,
-    encode_linear,
-)
-from course_lib.formats.sparse import Sparse, decode_sparse, encode_sparse
-from course_lib.formats.two_of_four import TwoOfFour, decode_two_of_four, encode_two_of_four
+from course_lib.formats.forms import FORMS, AnyScheme
 from course_lib.models.finite import check_finite
 from course_lib.models.parts import first_names
-
-AnyScheme = (
-    Scheme | Codes | Sparse | TwoOfFour
-    | Codebook | FixedLevels | FewBits | MX | NVFP4 | torch.dtype
-)  # fmt: skip
-
-
-class Form(NamedTuple):
-    """How the tensors of one scheme are stored: which parts, made and read by whom."""
-
-    scheme: type
-    encode: Callable[[Tensor, object], dict[str, Tensor]]
-    decode: Callable[[Mapping[str, Tensor], torch.Size], Tensor]
-    parts: tuple[set[str], ...]  # each a set of names that stand together
-
-
-LINEAR = ({"codes", "scale"}, {"codes", "scale", "zero_point"})
-SPARSE = tuple({"values", place} for place in ("bitmap", "gaps", "indices"))
-TWO_OF_FOUR = tuple({*values, "places"} for values in ({"values"}, *LINEAR))
-LEVELS = ({"codes", "levels"},)
-SCALED = tuple({"codes", "levels", *scale} for scale in (("scale",), SCALE_PARTS))
-FEW_BITS = ({"codes", "scale", "float"},)
-BLOCKS = ({"codes", "exponents", "float"},)
-NV_BLOCKS = ({"codes", "block_scales", "tensor_scale"},)
-FORMS = (
-    Form(Scheme, encode_linear, decode_linear, LINEAR),
-    Form(Codes, encode_codes, decode_linear, LINEAR),
-    Form(Sparse, encode_sparse, decode_sparse, SPARSE),
-    Form(TwoOfFour, encode_two_of_four, decode_two_of_four, TWO_OF_FOUR),
-    Form(Codebook, codebook.encode_codebook, codebook.decode_codebook, LEVELS),
-    Form(FixedLevels, codebook.encode_fixed, codebook.decode_codebook, SCALED),
-    Form(FewBits, floats.encode_few_bits, floats.decode_few_bits, FEW_BITS),
-    Form(MX, floats.encode_mx_parts, floats.decode_mx_parts, BLOCKS),
-    Form(NVFP4, floats.encode_nvfp4_parts, floats.decode_nvfp4_parts, NV_BLOCKS),
-)
 
 
 def every_linear(model: nn.Module, scheme: AnyScheme) -> dict[str, AnyScheme]:
@@ -102,6 +44,7 @@ def pack_tensors(
         ValueError: a name that there is not; a number beyond the float type; different schemes for
             two names of one tensor; what the scheme's encoder refuses.
 
+    >>> from course_lib.formats.sparse import Sparse
     >>> packed = pack_tensors({"w": torch.eye(99)}, {"w": Sparse()})
     >>> {name: tuple(part.shape) for name, part in packed.items()}
     {'w:values': (99,), 'w:gaps': (99,)}
@@ -147,6 +90,7 @@ def unpack_tensors(packed: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> 
         ValueError: packed lacks a tensor, has one more, has one of another shape, or holds parts
             that no form here knows.
 
+    >>> from course_lib.formats.sparse import Sparse
     >>> tensors = {"w": torch.eye(99)}
     >>> unpack_tensors(pack_tensors(tensors, {"w": Sparse()}), tensors)["w"].equal(tensors["w"])
     True
@@ -180,7 +124,7 @@ def _decode(name: str, parts: dict[str, Tensor], shape: torch.Size) -> Tensor:
 def pack_model(model: nn.Module, schemes: Mapping[str, AnyScheme]) -> dict[str, Tensor]:
     """`pack_tensors` of a model's tensors; the model is left as it is.
 
-    >>> from course_lib.quantization.linear import Format
+    >>> from course_lib.formats.linear import Format, Scheme
     >>> model = nn.Linear(32, 4)
     >>> packed = pack_model(model, every_linear(model, Scheme(Format(4), granularity=8)))
     >>> {name: tensor.nbytes for name, tensor in packed.items()}
@@ -208,7 +152,7 @@ def quantize_model(model: nn.Module, schemes: Mapping[str, AnyScheme]) -> nn.Mod
     Its weights are ordinary floats on the levels of their grids: it is as good as the file, and as
     large and as fast as `model`. Args, Raises: as for `pack_tensors`.
 
-    >>> from course_lib.quantization.linear import Format
+    >>> from course_lib.formats.linear import Format, Scheme
     >>> model = nn.Linear(64, 2)
     >>> small = quantize_model(model, every_linear(model, Scheme(Format(2), "channel")))
     >>> [len(row.unique()) for row in small.weight]

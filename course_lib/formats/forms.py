@@ -1,0 +1,70 @@
+"""Every form in which a file holds a tensor: its scheme, its parts, who makes and who reads them.
+
+Scheme         codes, scale, zero_point                    `linear`
+Codes          the same, of codes that are chosen already  `linear`
+Sparse         values and bitmap, gaps or indices          `sparse`
+TwoOfFour      places, and values or those of a Scheme     `two_of_four`
+Codebook       codes, levels                               `codebook`
+FixedLevels    the same, and scale or three parts for it   `codebook`
+FewBits        codes, scale, float                         `floats`
+MX             codes, exponents, float                     `floats`
+NVFP4          codes, block_scales, tensor_scale           `floats`
+EvenCoded      even_coded                                  `even_coded`
+Shared         shared                                      `shared`
+Vectors        codebooks, stages                           `vectors`
+torch.dtype    the tensor itself, in that float type
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from course_lib.formats import codebook, floats
+from course_lib.formats.codebook import SCALE_PARTS, Codebook, FixedLevels
+from course_lib.formats.even_coded import EvenCoded, decode_even, encode_even
+from course_lib.formats.floats import MX, NVFP4, FewBits
+from course_lib.formats.linear import Codes, Scheme, decode_linear, encode_codes, encode_linear
+from course_lib.formats.shared import Shared, decode_shared, encode_shared
+from course_lib.formats.sparse import Sparse, decode_sparse, encode_sparse
+from course_lib.formats.two_of_four import TwoOfFour, decode_two_of_four, encode_two_of_four
+from course_lib.formats.vectors import Vectors, decode_vectors, encode_vectors
+
+AnyScheme = (
+    Scheme | Codes | Sparse | TwoOfFour | Codebook | FixedLevels | FewBits | MX | NVFP4
+    | EvenCoded | Shared | Vectors | torch.dtype
+)  # fmt: skip
+
+
+class Form(NamedTuple):
+    """How the tensors of one scheme are stored: which parts, made and read by whom."""
+
+    scheme: type
+    encode: Callable[[Tensor, object], dict[str, Tensor]]
+    decode: Callable[[Mapping[str, Tensor], torch.Size], Tensor]
+    parts: tuple[set[str], ...]  # each a set of names that stand together
+
+
+LINEAR = ({"codes", "scale"}, {"codes", "scale", "zero_point"})
+SPARSE = tuple({"values", place} for place in ("bitmap", "gaps", "indices"))
+TWO_OF_FOUR = tuple({*values, "places"} for values in ({"values"}, *LINEAR))
+LEVELS = ({"codes", "levels"},)
+SCALED = tuple({"codes", "levels", *scale} for scale in (("scale",), SCALE_PARTS))
+FEW_BITS = ({"codes", "scale", "float"},)
+BLOCKS = ({"codes", "exponents", "float"},)
+NV_BLOCKS = ({"codes", "block_scales", "tensor_scale"},)
+FORMS = (
+    Form(Scheme, encode_linear, decode_linear, LINEAR),
+    Form(Codes, encode_codes, decode_linear, LINEAR),
+    Form(Sparse, encode_sparse, decode_sparse, SPARSE),
+    Form(TwoOfFour, encode_two_of_four, decode_two_of_four, TWO_OF_FOUR),
+    Form(Codebook, codebook.encode_codebook, codebook.decode_codebook, LEVELS),
+    Form(FixedLevels, codebook.encode_fixed, codebook.decode_codebook, SCALED),
+    Form(FewBits, floats.encode_few_bits, floats.decode_few_bits, FEW_BITS),
+    Form(MX, floats.encode_mx_parts, floats.decode_mx_parts, BLOCKS),
+    Form(NVFP4, floats.encode_nvfp4_parts, floats.decode_nvfp4_parts, NV_BLOCKS),
+    Form(EvenCoded, encode_even, decode_even, ({"even_coded"},)),
+    Form(Shared, encode_shared, decode_shared, ({"shared"},)),
+    Form(Vectors, encode_vectors, decode_vectors, ({"codebooks", "stages"},)),
+)
