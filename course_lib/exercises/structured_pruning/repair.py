@@ -109,8 +109,10 @@ def _balanced(inputs, value: Tensor) -> bool:
     keep, w, x = inputs["keep"], inputs["weight"].double(), inputs["inputs"].double()
     v, stay = value.double(), x[:, keep]
     pull = (x @ w.T - stay @ v.T).T @ stay / len(x)
-    held = 1e-4 * stay.square().mean() * (v - w[:, keep])
+    level = 1e-4 * stay.square().mean()
+    held = level * (v - w[:, keep])
     terms = (x.abs() @ w.abs().T + stay.abs() @ v.abs().T).T @ stay.abs() / len(x)
+    terms += level * (v.abs() + w[:, keep].abs())
     rounding = max(10 * torch.finfo(value.dtype).eps, 1e-6)
     return bool(((pull - held).abs() <= rounding * terms).all())
 
@@ -217,7 +219,7 @@ def repair_error(weight: Tensor, inputs: Tensor) -> Tensor:
     float64, whatever comes in; the result is float64.
     """
     X = inputs.double()
-    inverse = torch.linalg.inv(X.T @ X / len(X))  # (I, I)
+    inverse = torch.linalg.inv((X.T @ X).div(len(X)))  # (I, I)
     return weight.double().square().sum(dim=0) / inverse.diagonal()
 
 
