@@ -1,0 +1,15 @@
+"""Exercises of 04_structured_pruning, in the order of the lesson."""
+
+from course_lib.exercises.structured_pruning.coupled import REMOVE_CHANNELS, REMOVE_HEADS
+from course_lib.exercises.structured_pruning.removal import FOLD_CONSTANTS, REMOVE_UNITS
+from course_lib.exercises.structured_pruning.repair import REFIT_KEPT, REPAIR_ERROR
+
+CHAPTER = "04_structured_pruning"
+EXERCISES = (
+    REMOVE_UNITS,
+    FOLD_CONSTANTS,
+    REMOVE_CHANNELS,
+    REFIT_KEPT,
+    REPAIR_ERROR,
+    REMOVE_HEADS,
+)
