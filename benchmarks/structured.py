@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.structured             70 CPU seconds
     OMP_NUM_THREADS=1 python -m benchmarks.structured layers      424 choices of 1.4 CPU seconds
+    OMP_NUM_THREADS=1 python -m benchmarks.structured alone       3 CPU minutes
     OMP_NUM_THREADS=1 python -m benchmarks.structured scores      60 CPU seconds
     OMP_NUM_THREADS=1 python -m benchmarks.structured healing     6 CPU minutes
     OMP_NUM_THREADS=1 python -m benchmarks.structured n_of_m      30 CPU seconds
@@ -34,12 +35,13 @@ from course_lib.measure.yardstick import (
     tiny_calibration,
     tiny_quality,
 )
-from course_lib.models.layers import view_without_layers
+from course_lib.models.layers import layer_influence, view_without_layers
 from course_lib.models.llama import MLP, Llama, LlamaConfig
 from course_lib.models.parts import embed, record_inputs
 from course_lib.models.pretrained import smollm2, tiny
 from course_lib.models.training import next_token_loss
 from course_lib.pruning.adaptive import highest_units
+from course_lib.pruning.by_token import Rule, run_by_token
 from course_lib.pruning.contextual import contextual_products, fetched, top_units
 from course_lib.pruning.decoder import shrink_mlps
 from course_lib.pruning.depth import greedy_order, influence_order, layers_off, run_losses
@@ -47,6 +49,7 @@ from course_lib.pruning.early_exit import generate_early
 from course_lib.pruning.group_scores import mlp_scores
 from course_lib.pruning.inverse_hessian import layer_hessian
 from course_lib.pruning.n_of_m import n_of_m_decoder
+from course_lib.pruning.skipping import by_routers
 from course_lib.pruning.unit_order import keep_one_by_one
 from course_lib.redundancy.removal import without_units
 
@@ -106,6 +109,37 @@ def layers_table() -> None:
     order, _ = greedy_order(model, MOST, loss)
     for count in range(1, MOST + 1):
         print_row(model, tokenizer, "greedy", order[:count], losses)
+
+
+def skips(layer: int, tokens: slice) -> Rule:
+    """Tokens at these places of a window skip one layer; they still give it keys and values."""
+
+    def rule(number: int, x: Tensor) -> Tensor:
+        inside = torch.ones(x.shape[:2], dtype=torch.bool)
+        inside[:, tokens] = number != layer
+        return inside
+
+    return rule
+
+
+@torch.no_grad()
+def alone_table() -> dict:
+    """Layer of SmolLM2 -> influence; nats more if all tokens skip it, the first one, the others."""
+    model, tokenizer = smollm2()
+    windows = smollm2_calibration(tokenizer, 2)
+    influence = layer_influence(model, windows)
+    model, places, table = model.bfloat16(), (slice(None), slice(1), slice(1, None)), {}
+
+    def loss(rule: Rule) -> float:
+        logits = run_by_token(model, windows[:, :-1], rule).logits[:, 8:].float()
+        return F.cross_entropy(logits.flatten(0, 1), windows[:, 9:].flatten()).item()
+
+    dense = loss(by_routers({}))
+    for layer in range(len(model.blocks)):
+        rises = [round(loss(skips(layer, some)) - dense, 3) for some in places]
+        table[layer] = (round(influence[layer].item(), 4), *rises)
+        print(f"    {layer}: {table[layer]},", flush=True)
+    return table
 
 
 def processor() -> str:
@@ -370,6 +404,7 @@ if __name__ == "__main__":
     torch.set_grad_enabled(False)
     tables = {
         "layers": layers_table,
+        "alone": alone_table,
         "scores": scores_table,
         "healing": healing_table,
         "n_of_m": n_of_m_table,
