@@ -241,12 +241,14 @@ FLOAT16 = (torch.float16, TwoOfFour())
 def n_of_m_table(windows: int = 32) -> dict:
     """TinyLM's linear layers with 2 of 4 -> bytes of their parts, bits per byte."""
     model, tokenizer = tiny()
-    text, table, format = tiny_calibration(tokenizer, windows), {}, Format(4, symmetric=True)
+    text, table = tiny_calibration(tokenizer, windows), {}
+    three, four = (Format(bits, symmetric=True) for bits in (3, 4))
     sparse = n_of_m_decoder(model, 2, 4, text)
-    half = TwoOfFour(Scheme(format, granularity=32))  # of 64 weights 32 stay
+    half = TwoOfFour(Scheme(four, granularity=32))  # of 64 weights 32 stay
     rows = {
         "dense, float16": (model, torch.float16),
-        "dense, 4 bits": (model, Scheme(format, granularity=64)),
+        "dense, 4 bits": (model, Scheme(four, granularity=64)),
+        "dense, 3 bits": (model, Scheme(three, granularity=64)),
         "2 of 4, float16": (n_of_m_decoder(model, 2, 4), TwoOfFour()),
         "2 of 4, refitted, float16": (sparse, TwoOfFour()),
         "2 of 4, refitted, 4 bits": (sparse, half),
