@@ -90,7 +90,11 @@ def _cuts(seed: int) -> list[Case]:
         "inputs with a mean": scaled(1, 1, shifted[0], shifted[1] + 5, shifted[2]),
         "inputs of very different size": scaled(1 / sizes, sizes, *uneven),
         "rows of very different size": scaled(rows, 1, *cut(3, 7, 20, 4)),
-        "weights of zero": (torch.tensor([[0.0, -0.0, 1.0, 0.0, -2.0]]), *cut(1, 5, 12, 3)[1:]),
+        "weights of zero": (
+            torch.tensor([[0.0, -0.0, 1.0, 0.0, -2.0]]),
+            cut(1, 5, 12, 3)[1],
+            torch.tensor([True, False, True, True, False]),
+        ),
         "very small inputs": scaled(1, 1e-9, *cut(3, 7, 20, 4)),
         "very large inputs": scaled(1, 1e9, *cut(3, 7, 20, 4)),
         "views": (w.T.clone().T, x.T.clone().T, keep.repeat_interleave(2)[::2]),
