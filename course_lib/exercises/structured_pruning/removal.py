@@ -41,52 +41,47 @@ def _networks(seed: int) -> list[Case]:
     draw = Draw(seed)
     network = partial(_network, draw)
     by_hand = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), torch.tensor([0.5, 1.5, 2.5])
-    zeros, no_bias, still = network(3, 6, 2), network(3, 6, 2), network(4, 6, 3)
-    zeros[0][:3], zeros[1][:3] = 0.0, -0.0
-    no_bias[1].zero_()
-    still[2][:, ::2] = 0
-    odd = torch.arange(9) % 2 == 1
-    halves = [part.to(torch.float16) for part in network(4, 7, 3)]
+    following = torch.tensor([[1.0, -1.0, 2.0]]) * draw.number(1, 9)
     labelled = {
-        "three units, two stay": (
-            *by_hand,
-            torch.tensor([[1.0, -1.0, 2.0]]) * draw.number(1, 9),
-            torch.tensor([True, False, True]),
-        ),
+        "three units, two stay": (*by_hand, following, torch.tensor([True, False, True])),
         "nine units": (*network(4, 9, 3), draw.order(9) < 5),
         "as many inputs and outputs as units": (*network(6, 6, 6), draw.order(6) < 4),
         "the first stay": (*network(3, 8, 2), torch.arange(8) < 5),
         "the last stays": (*network(3, 5, 2), torch.arange(5) == 4),
-        "every second stays": (*network(5, 9, 4), odd),
+        "every second stays": (*network(5, 9, 4), torch.arange(9) % 2 == 1),
         "one stays": (*network(3, 7, 4), draw.order(7) == 0),
         "all stay": (*network(3, 5, 5), torch.ones(5, dtype=torch.bool)),
         "one unit, one input, one output": (*network(1, 1, 1), torch.tensor([True])),
-        "units of zeros stay": (*zeros, torch.tensor([True, False, True, True, False, True])),
-        "units that nobody reads stay": (
-            *still,
-            torch.tensor([True, True, True, False, True, False]),
-        ),
-        "biases of zero": (*no_bias, draw.order(6) < 3),
-        "very small weights": (*network(4, 6, 3, scale=1e-9), draw.order(6) < 4),
-        "very large weights": (*network(4, 6, 3, scale=1e9), draw.order(6) < 4),
-        "views": (*_turned(draw), torch.arange(18).remainder(3).ne(0)[::2]),
         "64-128-128: 26,122 parameters with the last layer's become 13,770": (
             *network(64, 128, 128),
             draw.order(128) < 64,
         ),
-        "float16": (*halves, draw.order(7) < 3),
-        "a dtype for each": (
-            halves[0].bfloat16(),
-            halves[1].float(),
-            halves[2],
-            draw.order(7) < 4,
-        ),
-        "float64, smaller than float32 knows": (
-            *network(3, 5, 2, 1e-60, torch.float64),
-            draw.order(5) < 3,
-        ),
+        **_odd_networks(draw),
     }
     return labelled_cases(("weight", "bias", "following", "keep"), labelled)
+
+
+def _odd_networks(draw: Draw) -> dict[str, tuple[Tensor, ...]]:
+    """Zeros, views, scales and dtypes."""
+    network = partial(_network, draw)
+    zeros, no_bias, unread = network(3, 6, 2), network(3, 6, 2), network(4, 6, 3)
+    zeros[0][:3], zeros[1][:3] = 0.0, -0.0
+    no_bias[1].zero_()
+    unread[2][:, ::2] = 0
+    halves = network(4, 7, 3, dtype=torch.float16)
+    mixed = halves[0].bfloat16(), halves[1].float(), halves[2]
+    tiny = network(3, 5, 2, 1e-60, torch.float64)
+    return {
+        "units of zeros stay": (*zeros, torch.tensor([1, 0, 1, 1, 0, 1]) == 1),
+        "units that nobody reads stay": (*unread, torch.tensor([1, 1, 1, 0, 1, 0]) == 1),
+        "biases of zero": (*no_bias, draw.order(6) < 3),
+        "very small weights": (*network(4, 6, 3, scale=1e-9), draw.order(6) < 4),
+        "very large weights": (*network(4, 6, 3, scale=1e9), draw.order(6) < 4),
+        "views": (*_turned(draw), torch.arange(18).remainder(3).ne(0)[::2]),
+        "float16": (*halves, draw.order(7) < 3),
+        "a dtype for each": (*mixed, draw.order(7) < 4),
+        "float64, smaller than float32 knows": (*tiny, draw.order(5) < 3),
+    }
 
 
 def _computes_the_same(inputs, value) -> bool:
