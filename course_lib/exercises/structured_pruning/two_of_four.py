@@ -44,7 +44,8 @@ def _weights(seed: int) -> list[Case]:
         "all equal but for the sign": draw.normal(3, 16).sign(),
         "zeros and −0.0": torch.cat([zeros, draw.normal(2, 12)]),
         "rows of very different scales": scales * draw.normal(5, 8),
-        "neighbours of very different scales": draw.normal(4, 16) * 10.0 ** draw.integers(-9, 9, 16),
+        "neighbours of very different scales": draw.normal(4, 16)
+        * 10.0 ** draw.integers(-9, 9, 16),
         "very large, too large to be squared": 1e30 * draw.normal(3, 16),
         "float64, nearly equal": close,
         "float64, smaller than float32 knows": 1e-60 * draw.normal(3, 8).double(),
