@@ -4,6 +4,8 @@ Axes: C channels, P places of a picture, K of channels or heads that stay, O out
 H query heads, G key-value heads, E head width.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,30 +42,24 @@ def remove_channels(layers: dict[str, Tensor], keep: Tensor) -> dict[str, Tensor
 STATISTICS = ("norm.running_mean", "norm.running_var")
 
 
+def _layers(
+    draw: Draw, channels: int, places: int, outputs=3, inputs=2, kernel=3, size=1.0
+) -> dict:
+    return {
+        "conv.weight": size * draw.normal(channels, inputs, kernel, kernel),
+        "norm.weight": draw.normal(channels),
+        "norm.bias": draw.normal(channels),
+        "norm.running_mean": size * draw.normal(channels),
+        "norm.running_var": size**2 * (0.1 + draw.uniform(channels)),
+        "norm.num_batches_tracked": torch.tensor(draw.number(1, 999)),
+        "linear.weight": size * draw.normal(outputs, channels * places),
+        "linear.bias": size * draw.normal(outputs),
+    }
+
+
 def _convolutions(seed: int) -> list[Case]:
     draw = Draw(seed)
-
-    def layers(channels: int, places: int, outputs=3, inputs=2, kernel=3, size=1.0) -> dict:
-        return {
-            "conv.weight": size * draw.normal(channels, inputs, kernel, kernel),
-            "norm.weight": draw.normal(channels),
-            "norm.bias": draw.normal(channels),
-            "norm.running_mean": size * draw.normal(channels),
-            "norm.running_var": size**2 * (0.1 + draw.uniform(channels)),
-            "norm.num_batches_tracked": torch.tensor(draw.number(1, 999)),
-            "linear.weight": size * draw.normal(outputs, channels * places),
-            "linear.bias": size * draw.normal(outputs),
-        }
-
-    def held_as(dtype: torch.dtype, some: dict) -> dict:
-        return {n: x.to(dtype) if x.is_floating_point() else x for n, x in some.items()}
-
-    silent, mixed = layers(6, 4), held_as(torch.float16, layers(5, 3))
-    for name in ("norm.weight", "norm.bias", "norm.running_mean"):
-        silent[name][::2] = 0
-    mixed |= {name: mixed[name].float() for name in STATISTICS}
-    turned = layers(6, 4)
-    turned |= {name: x.T.clone().T for name, x in turned.items() if x.dim() == 2}
+    layers = partial(_layers, draw)
     labelled = {
         "four channels, two stay": (layers(4, 2), torch.tensor([True, False, False, True])),
         "the first stay": (layers(6, 4), torch.arange(6) < 3),
@@ -77,25 +73,37 @@ def _convolutions(seed: int) -> list[Case]:
         "all stay": (layers(5, 3), torch.ones(5, dtype=torch.bool)),
         "a convolution with one place": (layers(6, 4, kernel=1), draw.order(6) < 3),
         "one output, one input": (layers(6, 4, 1, 1), draw.order(6) < 3),
-        "silent channels stay": (silent, torch.tensor([True, True, True, False, True, False])),
         "the size of DigitsCNN: 32 channels, 2 × 2 places": (
             layers(32, 4, 10, 32),
             draw.order(32) < 16,
         ),
+        **_odd_convolutions(draw),
+    }
+    return labelled_cases(("layers", "keep"), labelled)
+
+
+def _odd_convolutions(draw: Draw) -> dict[str, tuple]:
+    """Zeros, views, scales and dtypes."""
+    layers = partial(_layers, draw)
+
+    def held_as(dtype: torch.dtype, some: dict, size: float = 1.0) -> dict:
+        return {n: size * x.to(dtype) if x.is_floating_point() else x for n, x in some.items()}
+
+    silent, turned, mixed = layers(6, 4), layers(6, 4), held_as(torch.float16, layers(5, 3))
+    for name in ("norm.weight", "norm.bias", "norm.running_mean"):
+        silent[name][::2] = 0
+    turned |= {name: x.T.clone().T for name, x in turned.items() if x.dim() == 2}
+    mixed |= {name: mixed[name].float() for name in STATISTICS}
+    tiny = held_as(torch.float64, layers(5, 2), 1e-60)
+    return {
+        "silent channels stay": (silent, torch.tensor([True, True, True, False, True, False])),
         "views": (turned, torch.arange(12).remainder(4).eq(0)[::2]),
         "very small weights": (layers(6, 4, size=1e-9), draw.order(6) < 3),
         "very large weights": (layers(6, 4, size=1e9), draw.order(6) < 3),
         "float16, its statistics in float32": (mixed, draw.order(5) < 3),
         "float64": (held_as(torch.float64, layers(6, 4)), draw.order(6) < 4),
-        "float64, smaller than float32 knows": (
-            {
-                n: 1e-60 * x if x.dim() else x
-                for n, x in held_as(torch.float64, layers(5, 2)).items()
-            },
-            draw.order(5) < 3,
-        ),
+        "float64, smaller than float32 knows": (tiny, draw.order(5) < 3),
     }
-    return labelled_cases(("layers", "keep"), labelled)
 
 
 def _logits(layers: dict[str, Tensor], places: int, keep: Tensor | None = None) -> Tensor:
@@ -230,56 +238,69 @@ def remove_heads(
     return query[rows], key[kv_rows], value[kv_rows], output[:, rows]
 
 
+def _attention(
+    draw: Draw, heads: int, groups: int, width: int, D: int, size=1.0, dtype=torch.float32
+) -> tuple[Tensor, ...]:
+    """query, key, value and output."""
+    shapes = ((heads * width, D), *[(groups * width, D)] * 2, (D, heads * width))
+    return tuple((size * draw.normal(*shape)).to(dtype) for shape in shapes)
+
+
+def _mask(*stays: int) -> Tensor:
+    return torch.tensor(stays, dtype=torch.bool)
+
+
 def _attentions(seed: int) -> list[Case]:
     draw = Draw(seed)
 
-    def attention(heads: int, groups: int, width: int, D: int, size=1.0, dtype=torch.float32):
-        """query, key, value and output."""
-        shapes = ((heads * width, D), *[(groups * width, D)] * 2, (D, heads * width))
-        return tuple((size * draw.normal(*shape)).to(dtype) for shape in shapes)
+    def case(heads: int, groups: int, width: int, D: int, keep: Tensor) -> tuple:
+        return *_attention(draw, heads, groups, width, D), keep, groups
 
-    def case(heads: int, groups: int, width: int, D: int, keep: Tensor, **how) -> tuple:
-        return *attention(heads, groups, width, D, **how), keep, groups
-
-    def mask(*stays: int) -> Tensor:
-        return torch.tensor(stays, dtype=torch.bool)
-
-    q, k, v, o = attention(6, 2, 3, 5)
-    dtypes = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-    mixed = [x.to(dtype) for x, dtype in zip(attention(6, 3, 2, 5), dtypes, strict=True)]
     labelled = {
-        "six heads on two: one goes": case(6, 2, 3, 5, mask(1, 0, 1, 1, 1, 1)),
-        "a whole group goes": case(6, 2, 3, 5, mask(1, 1, 1, 0, 0, 0)),
-        "the first group goes, and one more": case(6, 2, 3, 5, mask(0, 0, 0, 1, 0, 1)),
-        "two of each group go": case(6, 2, 4, 8, mask(0, 1, 0, 0, 0, 1)),
-        "the middle group goes": case(9, 3, 2, 7, mask(1, 0, 1, 0, 0, 0, 0, 1, 1)),
+        "six heads on two: one goes": case(6, 2, 3, 5, _mask(1, 0, 1, 1, 1, 1)),
+        "a whole group goes": case(6, 2, 3, 5, _mask(1, 1, 1, 0, 0, 0)),
+        "the first group goes, and one more": case(6, 2, 3, 5, _mask(0, 0, 0, 1, 0, 1)),
+        "two of each group go": case(6, 2, 4, 8, _mask(0, 1, 0, 0, 0, 1)),
+        "the middle group goes": case(9, 3, 2, 7, _mask(1, 0, 1, 0, 0, 0, 0, 1, 1)),
         "every second stays": case(8, 2, 3, 5, torch.arange(8) % 2 == 0),
-        "as many groups as heads in each": case(9, 3, 2, 4, mask(0, 1, 0, 1, 0, 0, 0, 0, 0)),
+        "as many groups as heads in each": case(9, 3, 2, 4, _mask(0, 1, 0, 1, 0, 0, 0, 0, 0)),
         "any stay": case(12, 4, 2, 6, draw.order(12) < 4),
         "each head has its own keys": case(5, 5, 3, 4, draw.order(5) < 3),
         "all heads share one": case(5, 1, 3, 4, draw.order(5) < 2),
         "as wide as its heads": case(6, 2, 2, 12, draw.order(6) < 4),
         "all stay": case(6, 3, 2, 5, torch.ones(6, dtype=torch.bool)),
         "one stays": case(8, 4, 2, 5, draw.order(8) == 0),
-        "one head": case(1, 1, 3, 4, mask(1)),
+        "one head": case(1, 1, 3, 4, _mask(1)),
         "heads of width 1": case(8, 4, 1, 5, draw.order(8) < 3),
         "a model of width 1": case(6, 3, 2, 1, draw.order(6) < 3),
         "TinyLM: 6 heads on 2": case(6, 2, 32, 192, draw.order(6) < 3),
-        "very small weights": case(6, 3, 2, 5, draw.order(6) < 3, size=1e-9),
-        "very large weights": case(6, 3, 2, 5, draw.order(6) < 3, size=1e9),
-        "zeros stay": (q * 0, k * -0.0, v * 0, o * 0 * draw.normal(1), mask(1, 0, 0, 1, 1, 0), 2),
-        "views": (
-            *(x.T.clone().T for x in (q, k, v, o)),
-            torch.arange(12).remainder(8).lt(4)[::2],
-            2,
-        ),
-        "a dtype for each": (*mixed, draw.order(6) < 3, 3),
-        "float64, smaller than float32 knows": case(
-            6, 3, 2, 5, draw.order(6) < 4, size=1e-60, dtype=torch.float64
-        ),
+        **_odd_attentions(draw),
     }
     names = ("query", "key", "value", "output", "keep", "kv_heads")
     return labelled_cases(names, labelled)
+
+
+def _odd_attentions(draw: Draw) -> dict[str, tuple]:
+    """Zeros, views, scales and dtypes; six heads on three."""
+
+    def attention(size=1.0, dtype=torch.float32) -> tuple[Tensor, ...]:
+        return _attention(draw, 6, 3, 2, 5, size, dtype)
+
+    def any_stay() -> Tensor:
+        return draw.order(6) < 3
+
+    q, k, v, o = attention()
+    dtypes = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+    mixed = [x.to(dtype) for x, dtype in zip(attention(), dtypes, strict=True)]
+    turned = [x.T.clone().T for x in attention()]
+    return {
+        "very small weights": (*attention(1e-9), any_stay(), 3),
+        "very large weights": (*attention(1e9), any_stay(), 3),
+        "zeros stay": (q, -0.0 * k, 0 * v, 0 * o, _mask(1, 0, 0, 1, 1, 0), 3),
+        "views": (*turned, torch.arange(12).remainder(8).lt(4)[::2], 3),
+        "a dtype for each": (*mixed, any_stay(), 3),
+        "float64, smaller than float32 knows": (*attention(1e-60, torch.float64), any_stay(), 3),
+    }
 
 
 def _attended(parts, served: list[int], keep: Tensor | None = None) -> Tensor:

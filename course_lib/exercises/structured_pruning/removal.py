@@ -3,6 +3,8 @@
 Axes: N examples, I inputs, H hidden units, K of them that stay, O outputs.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -24,62 +26,62 @@ def remove_units(
     return weight[keep], bias[keep], following[:, keep]
 
 
+def _network(draw: Draw, inputs: int, hidden: int, outputs: int, scale=1.0, dtype=torch.float32):
+    shapes = ((hidden, inputs), (hidden,), (outputs, hidden))
+    return tuple((scale * draw.normal(*shape)).to(dtype) for shape in shapes)
+
+
+def _turned(draw: Draw) -> tuple[Tensor, ...]:
+    """Nine units, whose numbers do not lie side by side in memory."""
+    weight, bias, following = _network(draw, 3, 18, 4)
+    return weight[::2].T.clone().T, bias[::2], following[:, ::2]
+
+
 def _networks(seed: int) -> list[Case]:
     draw = Draw(seed)
-
-    def network(inputs: int, hidden: int, outputs: int, scale: float = 1.0, dtype=torch.float32):
-        shapes = ((hidden, inputs), (hidden,), (outputs, hidden))
-        return tuple((scale * draw.normal(*shape)).to(dtype) for shape in shapes)
-
+    network = partial(_network, draw)
     by_hand = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), torch.tensor([0.5, 1.5, 2.5])
-    zeros, no_bias, still = network(3, 6, 2), network(3, 6, 2), network(4, 6, 3)
-    zeros[0][:3], zeros[1][:3] = 0.0, -0.0
-    no_bias[1].zero_()
-    still[2][:, ::2] = 0
-    w, b, f = network(9, 4, 8)
-    turned = w.T[:, :3], torch.stack([b, b], 1).flatten()[1:].repeat(2)[:9], f.T.repeat(1, 2)[:, :9]
-    odd = torch.arange(9) % 2 == 1
-    halves = [part.to(torch.float16) for part in network(4, 7, 3)]
+    following = torch.tensor([[1.0, -1.0, 2.0]]) * draw.number(1, 9)
     labelled = {
-        "three units, two stay": (
-            *by_hand,
-            torch.tensor([[1.0, -1.0, 2.0]]) * draw.number(1, 9),
-            torch.tensor([True, False, True]),
-        ),
+        "three units, two stay": (*by_hand, following, torch.tensor([True, False, True])),
         "nine units": (*network(4, 9, 3), draw.order(9) < 5),
         "as many inputs and outputs as units": (*network(6, 6, 6), draw.order(6) < 4),
         "the first stay": (*network(3, 8, 2), torch.arange(8) < 5),
         "the last stays": (*network(3, 5, 2), torch.arange(5) == 4),
-        "every second stays": (*network(5, 9, 4), odd),
+        "every second stays": (*network(5, 9, 4), torch.arange(9) % 2 == 1),
         "one stays": (*network(3, 7, 4), draw.order(7) == 0),
         "all stay": (*network(3, 5, 5), torch.ones(5, dtype=torch.bool)),
         "one unit, one input, one output": (*network(1, 1, 1), torch.tensor([True])),
-        "units of zeros stay": (*zeros, torch.tensor([True, False, True, True, False, True])),
-        "units that nobody reads stay": (
-            *still,
-            torch.tensor([True, True, True, False, True, False]),
-        ),
-        "biases of zero": (*no_bias, draw.order(6) < 3),
-        "very small weights": (*network(4, 6, 3, scale=1e-9), draw.order(6) < 4),
-        "very large weights": (*network(4, 6, 3, scale=1e9), draw.order(6) < 4),
-        "views": (*turned, torch.arange(18).remainder(3).ne(0)[::2]),
         "64-128-128: 26,122 parameters with the last layer's become 13,770": (
             *network(64, 128, 128),
             draw.order(128) < 64,
         ),
-        "float16": (*halves, draw.order(7) < 3),
-        "a dtype for each": (
-            halves[0].bfloat16(),
-            halves[1].float(),
-            halves[2],
-            draw.order(7) < 4,
-        ),
-        "float64, smaller than float32 knows": (
-            *network(3, 5, 2, 1e-60, torch.float64),
-            draw.order(5) < 3,
-        ),
+        **_odd_networks(draw),
     }
     return labelled_cases(("weight", "bias", "following", "keep"), labelled)
+
+
+def _odd_networks(draw: Draw) -> dict[str, tuple[Tensor, ...]]:
+    """Zeros, views, scales and dtypes."""
+    network = partial(_network, draw)
+    zeros, no_bias, unread = network(3, 6, 2), network(3, 6, 2), network(4, 6, 3)
+    zeros[0][:3], zeros[1][:3] = 0.0, -0.0
+    no_bias[1].zero_()
+    unread[2][:, ::2] = 0
+    halves = network(4, 7, 3, dtype=torch.float16)
+    mixed = halves[0].bfloat16(), halves[1].float(), halves[2]
+    tiny = network(3, 5, 2, 1e-60, torch.float64)
+    return {
+        "units of zeros stay": (*zeros, torch.tensor([1, 0, 1, 1, 0, 1]) == 1),
+        "units that nobody reads stay": (*unread, torch.tensor([1, 1, 1, 0, 1, 0]) == 1),
+        "biases of zero": (*no_bias, draw.order(6) < 3),
+        "very small weights": (*network(4, 6, 3, scale=1e-9), draw.order(6) < 4),
+        "very large weights": (*network(4, 6, 3, scale=1e9), draw.order(6) < 4),
+        "views": (*_turned(draw), torch.arange(18).remainder(3).ne(0)[::2]),
+        "float16": (*halves, draw.order(7) < 3),
+        "a dtype for each": (*mixed, draw.order(7) < 4),
+        "float64, smaller than float32 knows": (*tiny, draw.order(5) < 3),
+    }
 
 
 def _computes_the_same(inputs, value) -> bool:
@@ -171,41 +173,32 @@ def fold_constants(
     return weight[:, keep], (bias + lost).to(bias.dtype)
 
 
+def _layer(draw: Draw, outputs: int, hidden: int, rows: int, stay: int, change: str = ""):
+    """Changed as `change` says; drawn anew where a new bias is near zero: rounding would show."""
+    while True:
+        weight, bias = draw.normal(outputs, hidden), draw.normal(outputs)
+        inputs, keep = (draw.normal(rows, hidden) + 0.3).relu(), draw.order(hidden) < stay
+        if change == "no bias":
+            bias *= 0
+        elif change == "both signs":
+            inputs -= 1
+        elif change == "loud":
+            inputs[:, keep] *= 1e6
+        elif change:
+            inputs[:, ~keep] = draw.normal(hidden - stay) * (change == "constant")
+        terms = bias.abs() + weight.abs() @ (inputs.abs().mean(0) * ~keep)
+        if (fold_constants(weight, bias, inputs, keep)[1].abs() >= 0.05 * terms).all():
+            return weight, bias, inputs, keep
+
+
+def _scaled(of_weight: float, of_inputs: float, layer: tuple, dtype=torch.float32):
+    weight, bias, inputs, keep = (x.to(dtype) if x.is_floating_point() else x for x in layer)
+    return of_weight * weight, of_weight * of_inputs * bias, of_inputs * inputs, keep
+
+
 def _layers_and_inputs(seed: int) -> list[Case]:
     draw = Draw(seed)
-
-    def layer(outputs: int, hidden: int, rows: int, stay: int, change=lambda w, b, x, keep: None):
-        """After `change`; drawn anew where a new bias is near zero, so that rounding would show."""
-        while True:
-            weight, bias = draw.normal(outputs, hidden), draw.normal(outputs)
-            inputs, keep = (draw.normal(rows, hidden) + 0.3).relu(), draw.order(hidden) < stay
-            change(weight, bias, inputs, keep)
-            terms = bias.abs() + weight.abs() @ (inputs.abs().mean(0) * ~keep)
-            if (fold_constants(weight, bias, inputs, keep)[1].abs() >= 0.05 * terms).all():
-                return weight, bias, inputs, keep
-
-    def constant(weight, bias, inputs, keep):
-        inputs[:, ~keep] = draw.normal(int((~keep).sum()))
-
-    def dead(weight, bias, inputs, keep):
-        inputs[:, ~keep] = 0
-
-    def silent(weight, bias, inputs, keep):
-        bias.mul_(0)
-
-    def signed(weight, bias, inputs, keep):
-        inputs -= 1
-
-    def loud(weight, bias, inputs, keep):
-        inputs[:, keep] *= 1e6
-
-    def scaled(of_weight: float, of_inputs: float, *parts: Tensor) -> tuple[Tensor, ...]:
-        weight, bias, inputs, keep = parts
-        return of_weight * weight, of_weight * of_inputs * bias, of_inputs * inputs, keep
-
-    def double(weight, bias, inputs, keep):
-        return weight.double(), bias.double(), inputs.double(), keep
-
+    layer = partial(_layer, draw)
     by_hand = torch.tensor([[1.0, 2.0], [0.0, -1.0]]), torch.tensor([0.5, 1.0])
     weight, bias, inputs, keep = layer(3, 8, 6, 4)
     labelled = {
@@ -214,24 +207,26 @@ def _layers_and_inputs(seed: int) -> list[Case]:
             torch.tensor([[5.0, 3.0], [7.0, 3.0]]) * draw.number(2, 9),
             torch.tensor([True, False]),
         ),
-        "what goes is constant": layer(4, 9, 7, 5, constant),
+        "what goes is constant": layer(4, 9, 7, 5, "constant"),
         "after a ReLU": layer(3, 8, 20, 5),
-        "means of both signs": layer(3, 8, 20, 4, signed),
+        "means of both signs": layer(3, 8, 20, 4, "both signs"),
         "as many outputs and examples as inputs": layer(5, 5, 5, 3),
-        "what stays is far larger": layer(3, 7, 6, 3, loud),
+        "what stays is far larger": layer(3, 7, 6, 3, "loud"),
         "one example": layer(3, 6, 1, 4),
         "many examples": layer(2, 4, 3000, 2),
-        "what goes is always 0": layer(3, 6, 5, 3, dead),
-        "a bias of zero": layer(3, 6, 5, 3, silent),
+        "what goes is always 0": layer(3, 6, 5, 3, "dead"),
+        "a bias of zero": layer(3, 6, 5, 3, "no bias"),
         "nothing goes": layer(3, 5, 4, 5),
         "one input stays": layer(3, 6, 9, 1),
         "one output": layer(1, 6, 9, 3),
-        "very small inputs": scaled(1.0, 1e-9, *layer(3, 6, 9, 3)),
-        "very large inputs": scaled(1.0, 1e9, *layer(3, 6, 9, 3)),
-        "very small weights": scaled(1e-9, 1.0, *layer(3, 6, 9, 3)),
+        "very small inputs": _scaled(1.0, 1e-9, layer(3, 6, 9, 3)),
+        "very large inputs": _scaled(1.0, 1e9, layer(3, 6, 9, 3)),
+        "very small weights": _scaled(1e-9, 1.0, layer(3, 6, 9, 3)),
         "views": (weight.T.clone().T, bias, inputs.T.clone().T, keep.repeat_interleave(2)[::2]),
         "float16, whose means are too fine for it": _fine_means(draw),
-        "float64, smaller than float32 knows": scaled(1e-30, 1e-30, *double(*layer(3, 6, 9, 3))),
+        "float64, smaller than float32 knows": _scaled(
+            1e-30, 1e-30, layer(3, 6, 9, 3), torch.float64
+        ),
     }
     return labelled_cases(("weight", "bias", "inputs", "keep"), labelled)
 

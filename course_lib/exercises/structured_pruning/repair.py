@@ -3,6 +3,8 @@
 Axes: N examples, I inputs, K of them that stay, O outputs.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -38,74 +40,79 @@ def refit_kept(weight: Tensor, inputs: Tensor, keep: Tensor) -> Tensor:
     return (weight[:, keep] + moved.T).to(weight.dtype)
 
 
+def _cut(draw: Draw, outputs: int, inputs: int, examples: int, stay: int) -> tuple[Tensor, ...]:
+    x = _related(draw, examples, inputs)
+    return draw.normal(outputs, inputs), x, draw.order(inputs) < stay
+
+
 def _cuts(seed: int) -> list[Case]:
     draw = Draw(seed)
-
-    def cut(outputs: int, inputs: int, examples: int, stay: int) -> tuple[Tensor, Tensor, Tensor]:
-        return (
-            draw.normal(outputs, inputs),
-            _related(draw, examples, inputs),
-            draw.order(inputs) < stay,
-        )
-
-    def scaled(of_weight, of_inputs, *parts: Tensor) -> tuple[Tensor, ...]:
-        return of_weight * parts[0], of_inputs * parts[1], parts[2]
-
-    def held_as(dtype, weight, inputs, keep) -> tuple[Tensor, ...]:
-        return weight.to(dtype), inputs.to(dtype), keep
-
-    first_four = torch.arange(7) < 4
-    twin_goes, twins_stay, dead, dead_goes = (cut(3, 7, 20, 4)[:2] for _ in range(4))
-    twin_goes[1][:, 6] = 3 * twin_goes[1][:, 0]
-    twins_stay[1][:, 1] = -2 * twins_stay[1][:, 0]
-    dead[1][:, 2] = 0
-    dead_goes[1][:, 5] = 0
-    loud, quiet = cut(3, 7, 20, 4)[:2], cut(3, 7, 20, 4)[:2]
-    loud[1][:, 4:] *= 1e3
-    quiet[1][:, 4:] *= 1e-3
-    uneven, shifted = cut(3, 8, 30, 5), cut(3, 6, 30, 4)
-    rows = torch.tensor([1e-9, 1.0, 1e9])[:, None]
-    sizes = 10 ** (4 * draw.uniform(8) - 2)
-    w, x, keep = cut(4, 8, 20, 5)
+    cut = partial(_cut, draw)
     by_hand = torch.tensor([[1.0, 2.0]]) * draw.number(1, 9), torch.tensor([[1.0, 3.0], [2.0, 6.0]])
-    single = torch.ones(1, 1) * draw.number(2, 9)
+    w, x, keep = cut(4, 8, 20, 5)
     labelled = {
         "the lost input is three times the other": (*by_hand, torch.tensor([True, False])),
         "seven inputs, four stay": cut(3, 7, 20, 4),
         "as many outputs and examples as inputs": cut(6, 6, 6, 3),
-        "a twin goes": (*twin_goes, first_four),
-        "twins stay": (*twins_stay, first_four),
-        "an input that is always 0 stays": (*dead, first_four),
-        "an input that is always 0 goes": (*dead_goes, first_four),
-        "what goes is far larger": (*loud, first_four),
-        "what goes is far smaller": (*quiet, first_four),
+        **_spoiled_cuts(draw),
         "fewer examples than inputs": cut(3, 9, 4, 6),
         "one example": cut(3, 6, 1, 4),
         "many examples": cut(2, 5, 4000, 3),
         "one stays": cut(3, 6, 20, 1),
         "one goes": cut(3, 6, 20, 5),
         "all stay": cut(3, 5, 20, 5),
-        "one input": (single, draw.normal(4, 1), torch.tensor([True])),
+        "one input": (1 + draw.uniform(1, 1), draw.normal(4, 1), torch.tensor([True])),
         "one output": cut(1, 8, 20, 4),
-        "inputs with a mean": scaled(1, 1, shifted[0], shifted[1] + 5, shifted[2]),
-        "inputs of very different size": scaled(1 / sizes, sizes, *uneven),
-        "rows of very different size": scaled(rows, 1, *cut(3, 7, 20, 4)),
         "weights of zero": (
             torch.tensor([[0.0, -0.0, 1.0, 0.0, -2.0]]),
-            cut(1, 5, 12, 3)[1],
+            _related(draw, 12, 5),
             torch.tensor([True, False, True, True, False]),
         ),
-        "very small inputs": scaled(1, 1e-9, *cut(3, 7, 20, 4)),
-        "very large inputs": scaled(1, 1e9, *cut(3, 7, 20, 4)),
         "views": (w.T.clone().T, x.T.clone().T, keep.repeat_interleave(2)[::2]),
-        "float16": held_as(torch.float16, *cut(3, 7, 20, 4)),
-        "bfloat16, inputs in float32": (cut(3, 7, 20, 4)[0].bfloat16(), *cut(3, 7, 20, 4)[1:]),
-        "float64": held_as(torch.float64, *cut(3, 7, 20, 4)),
-        "float64, smaller than float32 knows": scaled(
-            1e-60, 1e-60, *held_as(torch.float64, *cut(3, 7, 20, 4))
-        ),
+        **_scaled_cuts(draw),
     }
     return labelled_cases(("weight", "inputs", "keep"), labelled)
+
+
+def _spoiled_cuts(draw: Draw) -> dict[str, tuple[Tensor, ...]]:
+    """Of seven inputs the first four stay; some are twins, silent, or of another size."""
+    twin_goes, twins_stay, silent, silent_goes, loud, quiet = (
+        (*_cut(draw, 3, 7, 20, 4)[:2], torch.arange(7) < 4) for _ in range(6)
+    )
+    twin_goes[1][:, 6] = 3 * twin_goes[1][:, 0]
+    twins_stay[1][:, 1] = -2 * twins_stay[1][:, 0]
+    silent[1][:, 2] = 0
+    silent_goes[1][:, 5] = 0
+    loud[1][:, 4:] *= 1e3
+    quiet[1][:, 4:] *= 1e-3
+    return {
+        "a twin goes": twin_goes,
+        "twins stay": twins_stay,
+        "an input that is always 0 stays": silent,
+        "an input that is always 0 goes": silent_goes,
+        "what goes is far larger": loud,
+        "what goes is far smaller": quiet,
+    }
+
+
+def _scaled_cuts(draw: Draw) -> dict[str, tuple[Tensor, ...]]:
+    def cut(of_weight=1.0, of_inputs=1.0, dtype=torch.float32, shift: float = 0.0):
+        weight, inputs, keep = _cut(draw, 3, 7, 20, 4)
+        return of_weight * weight.to(dtype), of_inputs * inputs.to(dtype) + shift, keep
+
+    rows, sizes = torch.tensor([1e-9, 1.0, 1e9])[:, None], 10 ** (4 * draw.uniform(7) - 2)
+    brain = cut()
+    return {
+        "inputs with a mean": cut(shift=5.0),
+        "inputs of very different size": cut(1 / sizes, sizes),
+        "rows of very different size": cut(rows),
+        "very small inputs": cut(1, 1e-9),
+        "very large inputs": cut(1, 1e9),
+        "float16": cut(dtype=torch.float16),
+        "bfloat16, inputs in float32": (brain[0].bfloat16(), *brain[1:]),
+        "float64": cut(dtype=torch.float64),
+        "float64, smaller than float32 knows": cut(1e-60, 1e-60, torch.float64),
+    }
 
 
 def _balanced(inputs, value: Tensor) -> bool:
@@ -233,21 +240,19 @@ def _layers(seed: int) -> list[Case]:
     def layer(outputs: int, inputs: int, examples: int) -> tuple[Tensor, Tensor]:
         return draw.normal(outputs, inputs), _related(draw, examples, inputs)
 
-    def scaled(of_weight: float, of_inputs: float, weight, inputs) -> tuple[Tensor, Tensor]:
-        return of_weight * weight, of_inputs * inputs
+    def scaled(of_weight: float, of_inputs: float) -> tuple[Tensor, Tensor]:
+        return of_weight * draw.normal(3, 6), of_inputs * _related(draw, 40, 6)
 
-    nearly_twins, shifted, uneven = layer(3, 6, 40), layer(3, 6, 40), layer(3, 6, 40)
+    nearly_twins, shifted, uneven, half, brain, wide, tiny = (layer(3, 6, 40) for _ in range(7))
     nearly_twins[1][:, 4] = nearly_twins[1][:, 1] + 1e-3 * draw.normal(40)
     sizes = 10 ** (3 * draw.uniform(6) - 1.5)
     unread = draw.normal(3, 5) * torch.tensor([1.0, 0.0, -1.0, 1.0, -0.0])
-    alone = torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0]))
     w, x = layer(4, 7, 30)
-    half, brain, wide, tiny = (layer(3, 6, 40) for _ in range(4))
     by_hand = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 0.0], [1.0, 2.0]])
     labelled = {
         "by hand": (by_hand[0] * draw.number(1, 9), by_hand[1]),
         "six inputs": layer(3, 6, 40),
-        "inputs that foretell nothing": (draw.normal(3, 4), alone),
+        "inputs that foretell nothing": (draw.normal(3, 4), torch.diag(1.0 + torch.arange(4))),
         "nearly twins": nearly_twins,
         "as many outputs as inputs": layer(5, 5, 30),
         "hardly more examples than inputs": layer(3, 6, 9),
@@ -257,14 +262,14 @@ def _layers(seed: int) -> list[Case]:
         "an input that nobody reads": (unread, _related(draw, 30, 5)),
         "inputs with a mean": (shifted[0], shifted[1] + 10),
         "inputs of very different size": (uneven[0] / sizes, uneven[1] * sizes),
-        "very small inputs": scaled(1, 1e-9, *layer(3, 6, 40)),
-        "very large inputs": scaled(1, 1e9, *layer(3, 6, 40)),
-        "very small weights": scaled(1e-9, 1, *layer(3, 6, 40)),
+        "very small inputs": scaled(1, 1e-9),
+        "very large inputs": scaled(1, 1e9),
+        "very small weights": scaled(1e-9, 1),
         "views": (w.T.clone().T, x.T.clone().T),
         "float16": (half[0].half(), half[1].half()),
         "bfloat16, inputs in float32": (brain[0].bfloat16(), brain[1]),
         "float64": (wide[0].double(), wide[1].double()),
-        "float64, smaller than float32 knows": scaled(1e-60, 1e-60, *(p.double() for p in tiny)),
+        "float64, smaller than float32 knows": tuple(1e-60 * part.double() for part in tiny),
         "800 inputs": (draw.normal(5, 800), draw.normal(900, 800)),
     }
     return labelled_cases(("weight", "inputs"), labelled)
