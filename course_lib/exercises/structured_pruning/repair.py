@@ -252,10 +252,7 @@ def _layers(seed: int) -> list[Case]:
     labelled = {
         "by hand": (by_hand[0] * draw.number(1, 9), by_hand[1]),
         "six inputs": layer(3, 6, 40),
-        "inputs that foretell nothing": (
-            draw.normal(3, 4),
-            torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0])),
-        ),
+        "inputs that foretell nothing": (draw.normal(3, 4), torch.diag(1.0 + torch.arange(4))),
         "nearly twins": nearly_twins,
         "as many outputs as inputs": layer(5, 5, 30),
         "hardly more examples than inputs": layer(3, 6, 9),
