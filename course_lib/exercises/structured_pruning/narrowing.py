@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from course_lib.exercises.engine.seeded import Draw
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
@@ -40,7 +40,7 @@ def fitted(weight: Tensor, inputs: Tensor, target: Tensor, damping: float = 1e-3
 
 
 def last_standing(weight: Tensor, inputs: Tensor, count: int, damping: float = 1e-3) -> Tensor:
-    """The `count` inputs that are left when the cheapest goes, the others are refitted, and so on."""
+    """The `count` inputs left when the cheapest goes, the others are refitted, and so on."""
     X, stays = inputs.double(), torch.ones(len(weight.T), dtype=torch.bool)
     gram = X.T @ X
     inverse = torch.linalg.inv(gram + damping * gram.diagonal().mean() * torch.eye(len(gram)))
