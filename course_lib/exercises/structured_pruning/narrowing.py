@@ -35,15 +35,18 @@ def fitted(weight: Tensor, inputs: Tensor, target: Tensor, damping: float = 1e-3
     X = inputs.double()
     gram = X.T @ X
     gain = damping * gram.diagonal().mean()
-    damped = gram + gain * torch.eye(len(gram), dtype=gram.dtype)
-    return torch.linalg.solve(damped, X.T @ target.double() + gain * weight.double().T).T
+    return torch.linalg.solve(
+        gram + gain * torch.eye(len(gram)).to(gram),
+        X.T @ target.double() + gain * weight.double().T,
+    ).T
 
 
 def last_standing(weight: Tensor, inputs: Tensor, count: int, damping: float = 1e-3) -> Tensor:
     """The `count` inputs left when the cheapest goes, the others are refitted, and so on."""
-    X, stays = inputs.double(), torch.ones(len(weight.T), dtype=torch.bool)
+    X, stays = inputs.double(), torch.ones_like(weight[0], dtype=torch.bool)
     gram = X.T @ X
-    inverse = torch.linalg.inv(gram + damping * gram.diagonal().mean() * torch.eye(len(gram)))
+    gain = damping * gram.diagonal().mean()
+    inverse = torch.linalg.inv(gram + gain * torch.eye(len(gram)).to(gram))
     for _ in range(len(gram) - count):
         cost = weight.square().sum(0) / inverse.diagonal()
         gone = cost.where(stays, torch.inf).argmin()
