@@ -163,7 +163,9 @@ predict(
 # **A mask is a wish.** The masked block has all its parameters, all its bytes and all its time. The removed
 # one has 62 % of the parameters, and its MLP takes about half of the time, the block about 0.7: attention,
 # which nobody touched, takes the rest. No trick is needed for that, no special kernel, no format. What is
-# left is an ordinary, smaller model.
+# left is an ordinary, smaller model. (S2 §2.3 says that sparsification lowers storage and computing. It does,
+# where a file format and a kernel skip the zeros, or where they form whole rows. Section 11 has a case of the
+# first kind.)
 #
 # ## 2. What goes together
 #
@@ -918,9 +920,9 @@ assert all(contribution > 1.8 * error for *_, contribution, error in why)
 # % in layer 3. So they hurt when cut, and the refit gives most of it back. That is why the norm catches up.
 #
 # And contribution, a mean of $|a|$, throws away units that speak seldom and loudly: their fourth moment,
-# measured in squares, is two to three times that of the ones it spares. A mean of $|a|$ hardly hears them.
-# The squared error does, and the loss, too. **A score should be in the units of what is lost**, as chapter 03
-# said: here an error of squares.
+# measured in squares, is more than twice that of the ones it spares, in one layer more than three times. A
+# mean of $|a|$ hardly hears them. The squared error does, and the loss, too. **A score should be in the units
+# of what is lost**, as chapter 03 said: here an error of squares.
 #
 # ### Why the cleverest score does not win
 #
@@ -968,10 +970,10 @@ for keep in (0.6, 0.4):
 
 # %% [markdown]
 # In layer 0 the score promised an error of 1.9 % and 3.7 % is left, twice as much. That is the layer whose
-# units say each other's words. In the later layers a fifth to a quarter is missing. Asked again after each
-# removal, the same score beats the output error wherever much goes: 1.258 against 1.261 at 60 %, and 1.399
-# against 1.414 at 40 %. The price was three seconds. (A score that looks at one unit at a time can be right
-# about each of 205 units and wrong about all of them: chapter 03 saw it with weights.)
+# units say each other's words. In the later layers a fifth to a quarter more is left than was promised. Asked
+# again after each removal, the same score beats the output error wherever much goes: 1.258 against 1.261 at
+# 60 %, and 1.399 against 1.414 at 40 %. The price was three seconds. (A score that looks at one unit at a
+# time can be right about each of 205 units and wrong about all of them: chapter 03 saw it with weights.)
 #
 # **Pause.** Here the first sitting ends.
 #
@@ -1196,10 +1198,11 @@ assert ALONE[11, 2] > 5 * ALONE[11, 3] and ALONE[8, 2] > 0.4 and ALONE[:, 2].arg
 assert ALONE[12:, 2].abs().max() < 0.01 and ALONE[28, 3] > 1.5
 
 # %% [markdown]
-# So it is. Of the 1.5 nats that layer 11 is worth, one nat hangs on the first token alone, and a tenth of
-# that on the other 511. Left out for all tokens but one, layer 11 is as cheap as its neighbours. It writes
-# the number that later layers use as a resting place for their attention (Xiao et al., 2024, call it a sink),
-# and a mean over 512 tokens has forgotten it. From layer 12 on the first token may skip any layer it likes.
+# So it is. Layer 11 is worth 1.5 nats. If the first token alone skips it, one nat of them is gone; if the
+# other 511 do, 0.15. (Both together cost more than their sum.) Left out for all tokens but one, layer 11 is
+# as cheap as its neighbours. It writes the number that later layers use as a resting place for their
+# attention (Xiao et al., 2024, call it a sink), and a mean over 512 tokens has forgotten it. From layer 12 on
+# the first token may skip any layer it likes.
 #
 # Layer 28 is another matter. Its 1.7 nats are those of all the other tokens. An angle says how far a layer
 # turns the stream, not what for; the last two layers speak to the head, and a word that is read at once
@@ -1238,10 +1241,10 @@ Picture(
 # %% [markdown]
 # Influence starts with 14 and 13, and pays for it from the first layer on. Greedy takes 17, then 18, 16, 14,
 # 15, 13: **it builds a run of neighbours by itself**, and up to seven layers the best run, found with thirty
-# measurements, is as good. Gromov et al. (2024) saw that in larger models. In the middle, from 12 to 18, a
-# layer gets nearly what its neighbour got, so it can take its place. With eight layers gone, a quarter of the
-# model, the perplexity has trebled all the same: nobody repaired anything. And nobody here told influence to
-# leave out 25 and 26, deep ones, whose 0.2 nats are no more than 3 to 7 cost.
+# measurements, is as good. Gromov et al. (2024) saw that in larger models. They are the layers of least
+# influence, too, 12 to 18; what influence does not know is which of them can stand in for one another. With
+# eight layers gone, a quarter of the model, the perplexity has trebled all the same. Nobody repaired
+# anything, or healed.
 #
 # ## 8. Depth or width?
 #
@@ -1298,9 +1301,9 @@ assert shallow[0] < narrow_[0] - 0.03 and stump[0] > 0.5
 # Look at the last row. It has 8 units of 512, a quarter of the bytes of the blocks, and for one token it
 # still takes two thirds of the time or more: norms, attention, the turning of queries and keys, and the calls
 # themselves do not shrink with the MLP. **Width saves only its share of the matrices; depth saves its share
-# of everything.** So compare at equal *time*: 256 units take about what three layers take, with 1.328. Then
-# the two are close, and which is better depends on the machine. On a processor that waits for memory, with a
-# large model, bytes are time, and width wins; on an accelerator that is fed one token at a time, calls are.
+# of everything.** So compare at equal *time*, too: 256 units take a little longer than three layers, and have
+# 1.328 against 1.346. Then the two are close, and which is better depends on the machine and the batch. Time
+# yours.
 #
 # ## 9. Each layer its own width
 #
@@ -1405,11 +1408,11 @@ predict(
 
 # %% [markdown]
 # After forty steps with a teacher the refitted model stands at 1.227 and the cut one at 1.241. Of the head
-# start of 0.078 bits a sixth is left. And the teacher is worth as much as the repair was: on the text alone
-# the refitted one gets to 1.247. The dense control, trained as long on the text, got *worse*, by little:
-# these steps are too large for a model that stands at its minimum. So no one may say that the text alone has
-# healed anything that the dense model would not have gained, too: it gained nothing. Repair costs seconds,
-# healing minutes, and on a model of billions of weights hours: that is where the head start counts.
+# start of 0.078 bits a sixth is left. And a cut model with a teacher ends before a refitted one without,
+# 1.241 against 1.247: the teacher is worth more than the repair. The dense control, trained as long on the
+# text, got *worse*, by little: these steps are too large for a model that stands at its minimum. So what the
+# others gained is healing, and not just forty steps more on this text. Repair costs seconds, healing minutes,
+# and on a model of billions of weights hours: that is where the head start counts.
 #
 # ## 11. N of M, honestly
 #
@@ -1689,10 +1692,10 @@ assert (
 # cheaper than leaving early, for as many products: 1.194. That is **Mixture of Depths** (Raposo et al.,
 # 2024), where the router is trained with the model.
 #
-# When would early exit pay? Count. Asking once costs $V D$, a layer about $12 D^2$ or more, so a question
-# costs $V / 12 D$ layers: TinyLM about one; SmolLM2, with 49,152 words and $D = 576$, eight of its thirty; a
-# model with $D = 8{,}192$ and 128,000 words 1.3 of its eighty. There it may ask now and then. Or it learns to
-# leave, with heads of its own.
+# When would early exit pay? Count. To ask once costs $V D$ products, a layer of this kind 11 to 13 times
+# $D^2$. So a question costs about $V / 12 D$ layers: TinyLM one; SmolLM2, with 49,152 words and $D = 576$,
+# eight of its thirty; a model with $D = 8{,}192$ and 128,000 words between one and one and a half of its
+# eighty. There it may ask now and then. Or it learns to leave, with heads of its own.
 #
 # ### A few units for each token
 #
@@ -1721,9 +1724,9 @@ for name, (make, rank) in makers.items():
         print("{:13.3f}, {:.2f}".format(*by_scorer[name, k]), end="")
     print("" if name != "oracle" else "   (without the oracle's own work)")
 
-effects = [
-    unit_effects(mlp, x) for mlp, x in zip(mlps, record_inputs(tiny, unseen, mlps), strict=True)
-]
+own_mlps = [block.mlp for block in tiny.blocks]
+read = record_inputs(tiny, unseen, own_mlps)
+effects = [unit_effects(mlp, x) for mlp, x in zip(own_mlps, read, strict=True)]
 together = [
     top_units(effect, 128).unfold(0, 64, 64).any(-1).double().mean().item() for effect in effects
 ]  # of the units, those that at least one of 64 tokens uses
@@ -1752,16 +1755,18 @@ assert (
     and by_scorer["foretold, rank 64", 256][0] < dense_bits + 0.02
 )
 assert dense_bits + 0.015 < by_scorer["foretold, rank 64", 128][0] < dense_bits + 0.045
-assert one_token < 0.9 and min(together) > 0.7
+assert min(together) > 0.9 and one_token > 0.2
 
 # %% [markdown]
 # **A quarter of the units is enough for any token: 1.180. A quarter of the units for all tokens is ruin:
 # 2.04.** The predictor of rank 64 gets within 0.01 at one half and 0.03 at a quarter, with 65 and 40 % of the
 # MLP's products.
 #
-# And on the clock? For *one* token a quarter of the units, foretold and fetched, takes less than the whole,
-# in an MLP of SmolLM2's size. But 64 tokens choose different quarters, and together nearly all units: in a
-# batch nothing is saved. So it is a method for one user at a time, and for memory that is slow.
+# And on the clock? For one token of an MLP of SmolLM2's size, 0.3 of the products took 0.8 to 1.8 of the time
+# in our runs on a busy machine: PyTorch copies the rows that it fetches before it multiplies them. Only a
+# kernel that reads them in place turns products into time. And 64 tokens choose different quarters, together
+# 97 to 99 % of all units, so that in a batch nothing is saved. It is a method for one user at a time, and for
+# memory that is slow.
 #
 # ## 13. Your own: 40 % of the units
 #
