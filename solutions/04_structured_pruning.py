@@ -703,7 +703,7 @@ Picture(
 # | score | formula | it knows |
 # |---|---|---|
 # | norm (Li et al., 2017; Fang et al., 2023) | $\sqrt{\lVert g_i\rVert^2 + \lVert u_i\rVert^2 + \lVert d_i\rVert^2}$ | weights |
-# | product of norms | $\lVert g_i\rVert\, \lVert u_i\rVert\, \lVert d_i\rVert$ | weights |
+# | norm product | $\lVert g_i\rVert\, \lVert u_i\rVert\, \lVert d_i\rVert$ | weights |
 # | Taylor (Molchanov et al., 2017) | $\lvert \sum_o g_{oi}\, d_{oi} \rvert$, $g$ the gradient of the loss | gradients |
 # | contribution (chapter 01) | $\mathbb{E}\,\lvert a_i\rvert \cdot \lVert d_i\rVert$ | activations |
 # | output error | $\mathbb{E}\, a_i^2 \cdot \lVert d_i\rVert^2$: the squared error of the output without $i$ | activations |
@@ -1351,10 +1351,11 @@ assert adapted["cut"][1] < adapted["cut"][0] - 0.005
 assert abs(adapted["refitted"][1] - adapted["refitted"][0]) < 0.02
 
 # %% [markdown]
-# Cut, adaptive widths gain 0.04, and the sum foretold it: 0.10 nats promised, 0.10 found. Refitted, they gain
-# nothing worth the forty measurements. The last lines say why: the dearest layer when cut, layer 0, is the
-# one that repair mends best, so the refit has taken away the difference on which adapting lives. **Adaptive
-# widths and repair drink from the same cup.** It is worth trying both, and worth measuring them together.
+# Cut, adaptive widths gain 0.04 bits per byte, and the sum foretold it: 0.12 nats a token promised, 0.12
+# found. Refitted, 0.04 nats were promised and half of that is there: nothing worth the measurements. The last
+# lines say why: the dearest layer when cut, layer 0, at 0.20 nats, is the one that repair mends best, to
+# 0.09, so the refit has taken away the difference on which adapting lives. **Adaptive widths and repair drink
+# from the same cup.** It is worth trying both, and worth measuring them together.
 #
 # ## 10. Healing
 #
@@ -1417,8 +1418,8 @@ predict(
 # ## 11. N of M, honestly
 #
 # Between single weights and whole units lies a pattern that some hardware can use: of every 4 neighbours in a
-# row, at most 2 are not zero. **2:4** (Mishra et al., 2021). The sparse tensor cores of NVIDIA's GPUs since
-# Ampere (2020) multiply such matrices at up to twice the peak.
+# row, at most 2 are not zero. **2:4** (Mishra et al., 2021). The sparse tensor cores of NVIDIA's GPUs, there
+# since the Ampere generation of 2020, multiply such matrices at up to twice the peak.
 #
 # ## Exercise 7: two of four
 
