@@ -2,11 +2,16 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.structured             70 CPU seconds
     OMP_NUM_THREADS=1 python -m benchmarks.structured layers      424 choices of 1.4 CPU seconds
+    OMP_NUM_THREADS=1 python -m benchmarks.structured alone       3 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.structured scores      60 CPU seconds
+    OMP_NUM_THREADS=1 python -m benchmarks.structured healing     6 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.structured n_of_m      30 CPU seconds
 
 Times are CPU seconds of one thread; the sides take turns, and the figure is the median. What is
 smaller is cut for real, what is masked has zeros in the same places.
 """
 
+import copy
 import platform
 import sys
 import time
@@ -15,27 +20,37 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.measuring import cpu_seconds
+from course_lib.distillation.losses import soft_target_loss
+from course_lib.distillation.training import distill
+from course_lib.formats.linear import Format, Scheme
+from course_lib.formats.model_file import every_linear, pack_model, unpack_model
+from course_lib.formats.two_of_four import TwoOfFour
 from course_lib.measure.yardstick import (
     smollm2_calibration,
     smollm2_quality,
     tiny_calibration,
     tiny_quality,
 )
-from course_lib.models.layers import view_without_layers
+from course_lib.models.layers import layer_influence, view_without_layers
 from course_lib.models.llama import MLP, Llama, LlamaConfig
-from course_lib.models.parts import embed
+from course_lib.models.parts import embed, record_inputs
 from course_lib.models.pretrained import smollm2, tiny
 from course_lib.models.training import next_token_loss
 from course_lib.pruning.adaptive import highest_units
+from course_lib.pruning.by_token import Rule, run_by_token
 from course_lib.pruning.contextual import contextual_products, fetched, top_units
 from course_lib.pruning.decoder import shrink_mlps
 from course_lib.pruning.depth import greedy_order, influence_order, layers_off, run_losses
 from course_lib.pruning.early_exit import generate_early
 from course_lib.pruning.group_scores import mlp_scores
+from course_lib.pruning.inverse_hessian import layer_hessian
 from course_lib.pruning.n_of_m import n_of_m_decoder
+from course_lib.pruning.skipping import by_routers
+from course_lib.pruning.unit_order import keep_one_by_one
 from course_lib.redundancy.removal import without_units
 
 MOST = 8  # layers that go
@@ -96,11 +111,153 @@ def layers_table() -> None:
         print_row(model, tokenizer, "greedy", order[:count], losses)
 
 
+def skips(layer: int, tokens: slice) -> Rule:
+    """Tokens at these places of a window skip one layer; they still give it keys and values."""
+
+    def rule(number: int, x: Tensor) -> Tensor:
+        inside = torch.ones(x.shape[:2], dtype=torch.bool)
+        inside[:, tokens] = number != layer
+        return inside
+
+    return rule
+
+
+@torch.no_grad()
+def alone_table() -> dict:
+    """Layer of SmolLM2 -> influence; nats more if all tokens skip it, the first one, the others."""
+    model, tokenizer = smollm2()
+    windows = smollm2_calibration(tokenizer, 2)
+    influence = layer_influence(model, windows)
+    model, places, table = model.bfloat16(), (slice(None), slice(1), slice(1, None)), {}
+
+    def loss(rule: Rule) -> float:
+        logits = run_by_token(model, windows[:, :-1], rule).logits[:, 8:].float()
+        return F.cross_entropy(logits.flatten(0, 1), windows[:, 9:].flatten()).item()
+
+    dense = loss(by_routers({}))
+    for layer in range(len(model.blocks)):
+        rises = [round(loss(skips(layer, some)) - dense, 3) for some in places]
+        table[layer] = (round(influence[layer].item(), 4), *rises)
+        print(f"    {layer}: {table[layer]},", flush=True)
+    return table
+
+
 def processor() -> str:
     """The processor's name, and PyTorch's version."""
     lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "")
     return f"{name or platform.processor()}, PyTorch {torch.__version__}"
+
+
+# ---------------------------------------------------------------- tables of TinyLM
+
+
+def unit_masks(model: Llama, text: Tensor, keep: float) -> dict[str, list[Tensor]]:
+    """Which units of each MLP stay, by every score; the last rule asks again after each removal."""
+    scores = mlp_scores(model, text[:, :-1], text[:, 1:])
+    dice = torch.Generator().manual_seed(0)
+    scores["random"] = [torch.rand(len(score), generator=dice) for score in scores["norm"]]
+    masks = {name: highest_units(score, [keep] * len(score)) for name, score in scores.items()}
+    downs = [block.mlp.down for block in model.blocks]
+    masks["repair error, asked again"] = [
+        keep_one_by_one(down.weight, layer_hessian(x), round(keep * down.in_features))
+        for down, x in zip(downs, record_inputs(model, text, downs), strict=True)
+    ]
+    return masks
+
+
+@torch.no_grad()
+def scores_table(keeps: tuple[float, ...] = (0.8, 0.6, 0.4), windows: int = 32) -> dict:
+    """(rule, share of units that stays) -> bits per byte cut, and refitted."""
+    model, tokenizer = tiny()
+    text, table = tiny_calibration(tokenizer, windows), {}
+    for keep in keeps:
+        for rule, masks in unit_masks(model, text, keep).items():
+            both = shrink_mlps(model, masks), shrink_mlps(model, masks, text)
+            found = tuple(round(tiny_quality(m, tokenizer).bits_per_byte, 4) for m in both)
+            table[rule, keep] = found
+            print(f"    {(rule, keep)}: {found},", flush=True)
+    return table
+
+
+HEALING_RATE = 1e-3
+
+
+def healed(model: Llama, windows: tuple[Tensor, Tensor], steps: int, teacher, seed: int) -> Llama:
+    """A copy, trained on 8 windows a step; the rate of AdamW falls to zero."""
+    model = copy.deepcopy(model).requires_grad_(True)
+    dice = torch.Generator().manual_seed(seed)
+    order = torch.cat([torch.randperm(len(windows[0]), generator=dice) for _ in range(1 + steps)])
+    batches = [(windows[0][rows], windows[1][rows]) for rows in order.split(8)[:steps]]
+
+    def loss(logits: Tensor, answer: Tensor | None, targets: Tensor) -> Tensor:
+        if answer is not None:
+            return soft_target_loss(logits, answer)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())  # (B, T, V) -> (B · T, V)
+
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=HEALING_RATE, betas=(0.9, 0.95), weight_decay=0
+    )
+    with torch.enable_grad():
+        distill(model, batches, loss, [optimizer], teacher, lambda k: 1 - k / steps)
+    return model.requires_grad_(False)
+
+
+def healing_table(steps: int = 40, seeds: int = 3, windows: int = 512) -> dict:
+    """What is trained, by whom -> bits per byte before and after, for each seed."""
+    model, tokenizer = tiny()
+    text, table = tiny_calibration(tokenizer), {}
+    masks = unit_masks(model, text, 0.6)["output error"]
+    text_windows = tiny_calibration(tokenizer, windows)
+    pairs = text_windows[:, :-1], text_windows[:, 1:]
+    sides = {
+        "cut, text": (shrink_mlps(model, masks), None),
+        "cut, teacher": (shrink_mlps(model, masks), model),
+        "refitted, text": (shrink_mlps(model, masks, text), None),
+        "refitted, teacher": (shrink_mlps(model, masks, text), model),
+        "dense, text": (model, None),
+    }
+    for name, (start, teacher) in sides.items():
+        ends = [healed(start, pairs, steps, teacher, seed) for seed in range(seeds)]
+        found = [round(tiny_quality(m, tokenizer).bits_per_byte, 4) for m in (start, *ends)]
+        table[name] = tuple(found)
+        print(f"    {name!r}: {tuple(found)},", flush=True)
+    return table
+
+
+def as_in_a_file(model: Llama, scheme) -> tuple[int, Llama]:
+    """Bytes of the blocks' matrices in a file, headers aside, and what that file gives back."""
+    schemes = every_linear(model, scheme)
+    packed = pack_model(model.half() if scheme in FLOAT16 else model, schemes)
+    parts = [t for name, t in packed.items() if name.split(":")[0] in schemes]
+    loaded = unpack_model(packed, model).float()
+    return sum(t.numel() * t.element_size() for t in parts), loaded
+
+
+FLOAT16 = (torch.float16, TwoOfFour())
+
+
+@torch.no_grad()
+def n_of_m_table(windows: int = 32) -> dict:
+    """TinyLM's linear layers with 2 of 4 -> bytes of their parts, bits per byte."""
+    model, tokenizer = tiny()
+    text, table = tiny_calibration(tokenizer, windows), {}
+    three, four = (Format(bits, symmetric=True) for bits in (3, 4))
+    sparse = n_of_m_decoder(model, 2, 4, text)
+    half = TwoOfFour(Scheme(four, granularity=32))  # of 64 weights 32 stay
+    rows = {
+        "dense, float16": (model, torch.float16),
+        "dense, 4 bits": (model, Scheme(four, granularity=64)),
+        "dense, 3 bits": (model, Scheme(three, granularity=64)),
+        "2 of 4, float16": (n_of_m_decoder(model, 2, 4), TwoOfFour()),
+        "2 of 4, refitted, float16": (sparse, TwoOfFour()),
+        "2 of 4, refitted, 4 bits": (sparse, half),
+    }
+    for name, (made, scheme) in rows.items():
+        count, loaded = as_in_a_file(copy.deepcopy(made), scheme)
+        table[name] = count, round(tiny_quality(loaded, tokenizer).bits_per_byte, 4)
+        print(f"    {name!r}: {table[name]},", flush=True)
+    return table
 
 
 # ---------------------------------------------------------------- time
@@ -247,4 +404,11 @@ def times() -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    layers_table() if sys.argv[1:] == ["layers"] else times()
+    tables = {
+        "layers": layers_table,
+        "alone": alone_table,
+        "scores": scores_table,
+        "healing": healing_table,
+        "n_of_m": n_of_m_table,
+    }
+    tables.get(sys.argv[-1], times)()

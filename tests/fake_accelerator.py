@@ -24,7 +24,7 @@ from course_lib.exercises.engine.spec import Case
 # are followed up to that place. On cuda, tests/test_device.py follows them to their end.
 ASK_FOR_NUMBERS = {
     "keep_largest", "kept_by_mean", "sparsify_digits",
-    "split_budget", "next_masks", "prune_digits", "compress_tiny",
+    "split_budget", "next_masks", "prune_digits", "compress_tiny", "narrow_tiny",
 }  # fmt: skip
 
 

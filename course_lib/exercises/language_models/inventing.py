@@ -54,7 +54,7 @@ def compress_tiny(model: Llama, tokens: Tensor) -> dict[str, Tensor]:
     return pack_model(model, codes)
 
 
-def _shuffled(model: Llama, draw: Draw) -> Llama:
+def shuffled(model: Llama, draw: Draw) -> Llama:
     """In place: the same function, with the channels and the hidden units in another order."""
     channels, units = draw.order(model.config.width), draw.order(model.config.mlp_width)
     readers = ("embedding", "query", "key", "value", "gate", "up")
@@ -74,7 +74,7 @@ def _tiny_and_text(seed: int) -> list[Case]:
     chapters = split(bible_chapters("kjv"))[0].split("\n\n")
     ids = tokenizer.encode("\n\n".join(chapters[::19])).ids
     windows = torch.tensor(ids[: WINDOWS * LENGTH]).view(WINDOWS, LENGTH)  # (N,) -> (B, T)
-    inputs = {"model": _shuffled(model, draw), "tokens": windows[draw.order(WINDOWS)]}
+    inputs = {"model": shuffled(model, draw), "tokens": windows[draw.order(WINDOWS)]}
     return [Case("TinyLM, its channels and hidden units in another order", inputs)]
 
 
