@@ -25,7 +25,7 @@ from course_lib.pruning.group_scores import group_norm, output_errors
 from course_lib.pruning.inverse_hessian import layer_hessian
 from course_lib.pruning.smaller import keep_outputs, with_weight
 
-UNITS, LOSS = 1228, 1.252  # asked for; the section reaches 1.26, with other widths 1.255
+UNITS, LOSS = 1228, 1.254  # asked for; the section reaches 1.26, with other widths 1.255
 WINDOWS = 32  # of the calibration text
 WIDTHS = (387, 227, 307, 307)  # the first block is the dearest, the second the cheapest
 
@@ -90,7 +90,7 @@ def narrow_tiny(model: Llama, tokens: Tensor) -> Llama:
 
     Each MLP may keep its own number of units, at least 1. Attention keeps its shapes and the
     embedding its numbers; all other numbers may change. tokens (B, T) are a text to calibrate
-    with; the model stays as it is. Asked for: at most 1.252 bits per byte on held-out text (dense:
+    with; the model stays as it is. Asked for: at most 1.254 bits per byte on held-out text (dense:
     1.173).
     """
     return narrowed(model, tokens, WIDTHS)
@@ -178,7 +178,7 @@ NARROW_TINY = Exercise(
     cases=_tiny_and_text,
     compare=False,
     reached=_what_was_reached,
-    seconds=60.0,
+    seconds=120.0,
     hints=(
         "307 units in each layer by output error, each `down` refitted: 1.26 bits per byte. Three "
         "things are free. Must each layer keep as many? Must all units go at once? And what should "
@@ -210,7 +210,7 @@ NARROW_TINY = Exercise(
             lambda inputs, state: sum(_widths(inputs, state)) <= UNITS,
         ),
         Property(
-            "a plain Llama with these numbers needs at most 1.252 bits per byte",
+            "a plain Llama with these numbers needs at most 1.254 bits per byte",
             lambda inputs, state: _loss(inputs, state) <= LOSS,
         ),
     ),
