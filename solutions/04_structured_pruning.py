@@ -292,7 +292,7 @@ def fold_constants(
     weight W (O, H), bias b (O,). inputs (N, H): what the layer was given for N examples. keep (H,),
     bool: True for the inputs that stay, K of them, at least one. An input that goes counts as its
     mean over the N examples from now on, so its weights times its mean move into b. The result is
-    (O, K) and (O,), each in its own dtype (all float; reckon float16 in float32 or wider).
+    (O, K) and (O,), each in its own dtype (all float; reckon in float64).
     """
     ### BEGIN SOLUTION
     lost = weight[:, ~keep].double() @ inputs[:, ~keep].double().mean(0)  # (O, H − K) (H − K,)
@@ -1537,9 +1537,10 @@ assert sum(dense_bytes for _, dense_bytes in both) == STORED_N_OF_M["dense, 4 bi
 def exit_layer(confidences: torch.Tensor, threshold: float) -> torch.Tensor:
     """After how many layers each of T tokens leaves: the first whose confidence is above threshold.
 
-    confidences: (L, T), float, row l after l + 1 layers. A token that is never sure leaves after
-    all L. What stands behind its exit is not computed, so it may be anything, and so may the last
-    row; a NaN is not above any threshold. Returns int64 (T,), from 1 to L.
+    confidences: (L, T), float, row l after l + 1 layers; threshold: from 0 to 1. A token that is
+    never sure leaves after all L. What stands behind its exit is not computed, so it may be
+    anything, and so may the last row; a NaN is not above any threshold. Returns int64 (T,), from 1
+    to L.
     """
     ### BEGIN SOLUTION
     sure = confidences > threshold  # (L, T)

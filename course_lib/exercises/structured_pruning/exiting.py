@@ -13,9 +13,10 @@ from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Prop
 def exit_layer(confidences: Tensor, threshold: float) -> Tensor:
     """After how many layers each of T tokens leaves: the first whose confidence is above threshold.
 
-    confidences: (L, T), float, row l after l + 1 layers. A token that is never sure leaves after
-    all L. What stands behind its exit is not computed, so it may be anything, and so may the last
-    row; a NaN is not above any threshold. Returns int64 (T,), from 1 to L.
+    confidences: (L, T), float, row l after l + 1 layers; threshold: from 0 to 1. A token that is
+    never sure leaves after all L. What stands behind its exit is not computed, so it may be
+    anything, and so may the last row; a NaN is not above any threshold. Returns int64 (T,), from 1
+    to L.
     """
     sure = confidences > threshold  # (L, T)
     sure[-1] = True
@@ -78,7 +79,6 @@ def _odd_tokens(draw: Draw) -> dict[str, tuple[Tensor, float]]:
     near = 0.75 + 2.0**-53 * (draw.order(28).double() - 14).view(4, 7)  # each double around ¾
     return {
         "NaN before the exits": (unknown, 0.5),
-        "NaN, and a threshold below 0": (unknown, -1.0),
         "infinite confidences": (endless, 0.9),
         "many layers, late exits": (late, 0.5),
         "float64, they differ in the last bit": (near, 0.75),

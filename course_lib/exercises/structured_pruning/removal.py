@@ -173,7 +173,7 @@ def fold_constants(
     weight W (O, H), bias b (O,). inputs (N, H): what the layer was given for N examples. keep (H,),
     bool: True for the inputs that stay, K of them, at least one. An input that goes counts as its
     mean over the N examples from now on, so its weights times its mean move into b. The result is
-    (O, K) and (O,), each in its own dtype (all float; reckon float16 in float32 or wider).
+    (O, K) and (O,), each in its own dtype (all float; reckon in float64).
     """
     lost = weight[:, ~keep].double() @ inputs[:, ~keep].double().mean(0)  # (O, H − K) (H − K,)
     return weight[:, keep], (bias + lost).to(bias.dtype)

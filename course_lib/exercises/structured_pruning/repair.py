@@ -53,11 +53,22 @@ def _cut(draw: Draw, outputs: int, inputs: int, examples: int, stay: int) -> tup
 def _cuts(seed: int) -> list[Case]:
     draw = Draw(seed)
     cut = partial(_cut, draw)
-    by_hand = torch.tensor([[1.0, 2.0]]) * draw.number(1, 9), torch.tensor([[1.0, 3.0], [2.0, 6.0]])
+    size = draw.number(1, 9)
+    quarter = torch.tensor([[100.0, 0.0, 0.0], [0.0, 1.0, 1.0]])  # λ = 0.250025
+    twin = torch.tensor([[1.0, 3.0], [2.0, 6.0]])
     w, x, keep = cut(4, 8, 20, 5)
     many = cut(2, 5, 3701, 3)
     labelled = {
-        "the lost input is three times the other": (*by_hand, torch.tensor([True, False])),
+        "by hand: λ is ¼, and two thirds come back": (
+            torch.tensor([[1.0, 1.0, 3.0]]) * size,
+            quarter,
+            torch.tensor([True, True, False]),
+        ),
+        "the lost input is three times the other": (
+            torch.tensor([[1.0, 2.0]]) * size,
+            twin,
+            torch.tensor([True, False]),
+        ),
         "seven inputs, four stay": cut(3, 7, 20, 4),
         "as many outputs and examples as inputs": cut(6, 6, 6, 3),
         **_spoiled_cuts(draw),
@@ -186,7 +197,8 @@ REFIT_KEPT = Exercise(
         "With G = XᵀX / N, set the derivative by Δ to zero: Δ (G_stay,stay + λ 1) = W_gone "
         "G_gone,stay. The λ pulls Δ to 0, and so V to W_stay.",
         "G = X.T @ X / len(X) in .double(). λ = 1e-4 * G_ss.diagonal().mean(), where G_ss = "
-        "G[keep][:, keep]. torch.linalg.solve(G_ss + λ 1, G[keep][:, ~keep] @ W_goneᵀ) is Δᵀ.",
+        "G[keep][:, keep]. torch.linalg.solve(G_ss + λ 1, G[keep][:, ~keep] @ W_goneᵀ) is Δᵀ. The "
+        "1 in float64, too: torch.eye is float32 unless you say otherwise.",
     ),
     properties=(
         Property(

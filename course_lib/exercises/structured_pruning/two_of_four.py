@@ -58,6 +58,14 @@ def _weights(seed: int) -> list[Case]:
     return [Case(label, {"weight": weight}) for label, weight in labelled.items()]
 
 
+def _left_ones_stay(inputs, value: Tensor) -> bool:
+    """No weight of a four stays while an equal one on its left goes."""
+    fours, stays = inputs["weight"].abs().unflatten(1, (-1, 4)), value.unflatten(1, (-1, 4))
+    left = torch.ones(4, 4, dtype=torch.bool).tril(-1)
+    equal = (fours[..., :, None] == fours[..., None, :]) & left  # (O, I/4, right one, left one)
+    return not (equal & stays[..., :, None] & ~stays[..., None, :]).any()
+
+
 def _largest_two(fours: Tensor, dim: int = -1) -> Tensor:
     best = fours.argsort(dim=dim, descending=True, stable=True).narrow(dim, 0, 2)
     return torch.zeros_like(fours, dtype=torch.bool).scatter(dim, best, True)
@@ -95,6 +103,7 @@ TWO_OF_FOUR = Exercise(
             "of every 4 neighbours in a row, 2 are True",
             lambda inputs, value: bool((value.unflatten(1, (-1, 4)).sum(-1) == 2).all()),
         ),
+        Property("of equal magnitudes in a four, the left ones stay", _left_ones_stay),
     ),
     misconceptions=(
         Misconception(
@@ -184,21 +193,9 @@ def _counted(values: float = 0.5, place: float = 2.0, grouped: float = 1.0, scal
     return count
 
 
-def _a_mask(rows, columns, bits, group):
-    weights, scales = rows * columns, 2 * rows * math.ceil(columns / group)
-    sparse = math.ceil(weights // 2 * bits / 8) + math.ceil(weights / 8) + scales
-    return sparse, math.ceil(weights * bits / 8) + scales
-
-
 def _ends_cut(rows, columns, bits, group):
     weights, scales = rows * columns, 2 * rows * math.ceil(columns / group)
     return weights // 2 * bits // 8 + weights // 8 + scales, weights * bits // 8 + scales
-
-
-def _whole_groups(rows, columns, bits, group):
-    weights, scales = rows * columns, 2 * (rows * columns // group)
-    sparse = math.ceil(weights // 2 * bits / 8) + math.ceil(weights / 8) + scales
-    return sparse, math.ceil(weights * bits / 8) + scales
 
 
 TWO_OF_FOUR_BYTES = Exercise(
