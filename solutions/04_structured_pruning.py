@@ -1784,10 +1784,11 @@ assert min(together) > 0.9 and one_token > 0.2
 def narrow_tiny(model: Llama, tokens: torch.Tensor) -> Llama:
     """TinyLM with at most 1228 of the 2048 hidden units of its MLPs, nothing trained.
 
-    Each MLP may keep its own number of units, at least 1. Attention keeps its shapes and the
-    embedding its numbers; all other numbers may change. tokens (B, T) are a text to calibrate
-    with; the model stays as it is. Asked for: at most 1.254 bits per byte on held-out text (dense:
-    1.173).
+    Each MLP may keep its own number of units, from 1 to 512. Attention keeps its shapes and the
+    embedding its numbers; all other numbers may change, and all are float32. tokens (B, T) are a
+    text to calibrate with; the model stays as it is. Returns the new model, or its state_dict.
+    Asked for: at most 1.254 bits per byte on held-out text (dense: 1.173; less than 1.17 comes of
+    training), within 2 minutes.
     """
     ### BEGIN SOLUTION
     widths, small = (387, 227, 307, 307), copy.deepcopy(model)

@@ -26,6 +26,7 @@ from course_lib.pruning.inverse_hessian import layer_hessian
 from course_lib.pruning.smaller import keep_outputs, with_weight
 
 UNITS, LOSS = 1228, 1.254  # asked for; the section reaches 1.26, with other widths 1.255
+FLOOR = 1.17  # just below the dense model: whoever is better has trained, or seen the text
 WINDOWS = 32  # of the calibration text
 WIDTHS = (387, 227, 307, 307)  # the first block is the dearest, the second the cheapest
 
@@ -88,10 +89,11 @@ def narrowed(model: Llama, tokens: Tensor, widths: Sequence[int]) -> Llama:
 def narrow_tiny(model: Llama, tokens: Tensor) -> Llama:
     """TinyLM with at most 1228 of the 2048 hidden units of its MLPs, nothing trained.
 
-    Each MLP may keep its own number of units, at least 1. Attention keeps its shapes and the
-    embedding its numbers; all other numbers may change. tokens (B, T) are a text to calibrate
-    with; the model stays as it is. Asked for: at most 1.254 bits per byte on held-out text (dense:
-    1.173).
+    Each MLP may keep its own number of units, from 1 to 512. Attention keeps its shapes and the
+    embedding its numbers; all other numbers may change, and all are float32. tokens (B, T) are a
+    text to calibrate with; the model stays as it is. Returns the new model, or its state_dict.
+    Asked for: at most 1.254 bits per byte on held-out text (dense: 1.173; less than 1.17 comes of
+    training), within 2 minutes.
     """
     return narrowed(model, tokens, WIDTHS)
 
@@ -211,8 +213,9 @@ NARROW_TINY = Exercise(
             lambda inputs, state: sum(_widths(inputs, state)) <= UNITS,
         ),
         Property(
-            "a plain Llama with these numbers needs at most 1.254 bits per byte",
-            lambda inputs, state: _loss(inputs, state) <= LOSS,
+            "a plain Llama with these numbers needs at most 1.254 bits per byte, and not less than "
+            "1.17: the dense one needs 1.173, and nothing is to be trained",
+            lambda inputs, state: FLOOR <= _loss(inputs, state) <= LOSS,
         ),
     ),
     misconceptions=(
