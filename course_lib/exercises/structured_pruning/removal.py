@@ -248,8 +248,9 @@ def _fine_means(draw: Draw) -> tuple[Tensor, ...]:
     signs = torch.tensor([1.0, 1.0, 1.0, -1.0])
     weight = torch.stack([signs[draw.order(4)] for _ in range(6)])
     weight = torch.cat([draw.normal(6, 2), weight], dim=1)
-    inputs = 850.0 + draw.integers(0, 100, 8, 6)
-    bias = draw.integers(-10, 10, 6) - 1680.0
+    inputs = 880.0 + draw.integers(0, 40, 8, 6)
+    inputs[0, 5] += 1 - inputs[:, 2:].sum() % 2  # an odd sum: no mean output is a whole number
+    bias = draw.integers(-5, 6, 6) - 1760.0  # about 40 is left
     return weight.half(), bias.half(), inputs.half(), torch.arange(6) < 2
 
 
