@@ -6,8 +6,8 @@
 # Chapter 03 set single weights to zero. Weigh the file afterwards: it is as large as before. Stop the clock:
 # as slow. A zero takes as many bytes and as much time as any other number. To win something, whole rows and
 # columns must go, so that smaller matrices are left. That is **structured pruning**. It asks three new
-# questions. What has to go together? How do the others make up for it? And what do you get for it, in bytes
-# and on the clock?
+# questions. What belongs together? How do the others make up for what went? And what do you get for it, in
+# bytes and on the clock?
 #
 # * **Afterwards you can** remove hidden units, channels, heads and layers for real; repair what is left in
 #   closed form; choose what goes, and say why the usual scores fail; compare depth with width at equal bytes
@@ -19,8 +19,8 @@
 # ## 1. Masked, smaller, faster
 #
 # Take one block of a language model of width 768, with random weights: time does not ask what they are. Its
-# MLP has 2,048 hidden units, and half of them go. Once they are **masked**: the columns of `down` that belong
-# to them are zero. Once they are **removed**: 1,024 rows of `gate` and `up` and 1,024 columns of `down` are
+# MLP has 2,048 hidden units, and half of them go. First **masked**: the columns of `down` that belong to them
+# are zero. Then **removed**: 1,024 rows of `gate` and `up` and 1,024 columns of `down` are
 # no longer there. Both compute the same function.
 
 # %% tags=["collapsed"]
@@ -169,7 +169,7 @@ predict(
 # ## 2. What goes together
 #
 # A hidden unit of an MLP is a row of `gate`, a row of `up` and a column of `down`. They go together or not at
-# all: leave one of them, and the shapes do not fit. Who else hangs together? Move the slider. What is
+# all: leave one of them, and the shapes do not fit. What else belongs together? Move the slider. What is
 # coloured must go at once.
 
 # %% tags=["collapsed"]
@@ -245,8 +245,7 @@ explore(draw_together, what_goes=(list(HANGS_TOGETHER), "MLP unit"))
 # S1 §3.1 says that removing neurons lowers the number of *layers* and parameters. The second is right. A
 # layer with half of its neurons is still a layer; you will remove layers, too, in section 7, and it is
 # another operation. S2 §3.2.1 speaks of fully connected and convolutional networks, to which these pictures
-# add heads and layers (Michel et al., 2019, for heads). Its last step is called rebuilding the model. That is
-# the right word for what you do now.
+# add heads and layers (Michel et al., 2019, for heads).
 #
 # ## Exercise 1: remove units
 #
