@@ -165,7 +165,7 @@ def unit_masks(model: Llama, text: Tensor, keep: float) -> dict[str, list[Tensor
         scores[draw] = [torch.rand(len(score), generator=dice) for score in scores["norm"]]
     masks = {name: highest_units(score, [keep] * len(score)) for name, score in scores.items()}
     downs = [block.mlp.down for block in model.blocks]
-    masks["repair error, asked again"] = [
+    masks["one by one"] = [
         keep_one_by_one(down.weight, layer_hessian(x), round(keep * down.in_features))
         for down, x in zip(downs, record_inputs(model, text, downs), strict=True)
     ]
@@ -205,7 +205,14 @@ def texts_table(firsts: tuple[int, ...] = (FIRST, 2, 11), keep: float = 0.6) -> 
 HEALING_RATE = 1e-3
 
 
-def healed(model: Llama, windows: tuple[Tensor, Tensor], steps: int, teacher, seed: int) -> Llama:
+def healed(
+    model: Llama,
+    windows: tuple[Tensor, Tensor],
+    steps: int,
+    teacher: Llama | None,
+    seed: int,
+    rate: float = HEALING_RATE,
+) -> Llama:
     """A copy, trained on 8 windows a step; the rate of AdamW falls to zero."""
     model = copy.deepcopy(model).requires_grad_(True)
     dice = torch.Generator().manual_seed(seed)
@@ -217,9 +224,7 @@ def healed(model: Llama, windows: tuple[Tensor, Tensor], steps: int, teacher, se
             return soft_target_loss(logits, answer)
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())  # (B, T, V) -> (B · T, V)
 
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=HEALING_RATE, betas=(0.9, 0.95), weight_decay=0
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0)
     with torch.enable_grad():
         distill(model, batches, loss, [optimizer], teacher, lambda k: 1 - k / steps)
     return model.requires_grad_(False)
@@ -238,9 +243,11 @@ def healing_table(steps: int = 40, seeds: int = 3, windows: int = 512) -> dict:
         "refitted, text": (shrink_mlps(model, masks, text), None),
         "refitted, teacher": (shrink_mlps(model, masks, text), model),
         "dense, text": (model, None),
+        "dense, text, rate / 10": (model, None),
     }
     for name, (start, teacher) in sides.items():
-        ends = [healed(start, pairs, steps, teacher, seed) for seed in range(seeds)]
+        rate = HEALING_RATE / 10 if "rate" in name else HEALING_RATE
+        ends = [healed(start, pairs, steps, teacher, seed, rate) for seed in range(seeds)]
         found = [round(tiny_quality(m, tokenizer).bits_per_byte, 4) for m in (start, *ends)]
         table[name] = tuple(found)
         print(f"    {name!r}: {tuple(found)},", flush=True)

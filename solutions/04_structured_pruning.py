@@ -55,7 +55,7 @@ from course_lib.models.digits_mlp import train_digits
 from course_lib.models.layers import layer_influence, view_without_layers
 from course_lib.models.llama import MLP, Llama, LlamaConfig
 from course_lib.models.llama_config import BlockShape
-from course_lib.models.parts import embed, record_inputs, walk_blocks
+from course_lib.models.parts import embed, read_logits, record_inputs, walk_blocks
 from course_lib.models.training import next_token_loss
 from course_lib.plots.explore import explore
 from course_lib.plots.figure import (
@@ -79,7 +79,6 @@ from course_lib.pruning.contextual import (
     fit_predictor,
     fit_predictors,
     oracles,
-    static_scorers,
     top_units,
     unit_effects,
 )
@@ -776,7 +775,7 @@ STORED_SCORES = {  # (rule, share of the units that stays): bits per byte cut, a
     ("random", 0.8): (1.305, 1.2275),
     ("random, again", 0.8): (1.2967, 1.2283),
     ("random, once more", 0.8): (1.3141, 1.2338),
-    ("repair error, asked again", 0.8): (1.217, 1.1969),
+    ("one by one", 0.8): (1.217, 1.1969),
     ("norm", 0.6): (1.551, 1.2953),
     ("norm product", 0.6): (1.5147, 1.2853),
     ("Taylor", 0.6): (1.4482, 1.3247),
@@ -786,7 +785,7 @@ STORED_SCORES = {  # (rule, share of the units that stays): bits per byte cut, a
     ("random", 0.6): (1.5855, 1.3351),
     ("random, again", 0.6): (1.5423, 1.349),
     ("random, once more", 0.6): (1.6118, 1.3503),
-    ("repair error, asked again", 0.6): (1.3474, 1.2583),
+    ("one by one", 0.6): (1.3474, 1.2583),
     ("norm", 0.4): (2.0801, 1.5106),
     ("norm product", 0.4): (2.0326, 1.5008),
     ("Taylor", 0.4): (1.7374, 1.5014),
@@ -796,7 +795,7 @@ STORED_SCORES = {  # (rule, share of the units that stays): bits per byte cut, a
     ("random", 0.4): (2.0207, 1.5479),
     ("random, again", 0.4): (2.0034, 1.5559),
     ("random, once more", 0.4): (2.0799, 1.5684),
-    ("repair error, asked again", 0.4): (1.5807, 1.3987),
+    ("one by one", 0.4): (1.5807, 1.3987),
 }
 kept = {rule: highest_units(scores[rule], [0.6] * 4) for rule in scores}
 again = {r: held_out_bits(shrink_mlps(tiny, kept[r], text)) for r in ("norm", "contribution")}
@@ -1103,9 +1102,9 @@ check(remove_heads)
 
 # %% [markdown]
 # Take out one query head of each layer, and three, those of least repair error, and refit `output`. Then
-# three in another way: the better of the two key-value heads stays, with its three query heads (the first, in
-# every layer). **Guess:** three of six, wherever they are cheapest, against a whole group. Which one makes
-# the cache of keys and values smaller?
+# three in another way: one of the two key-value heads goes in every layer, the second or the first, with its
+# three query heads. **Guess:** three of six, wherever they are cheapest, against a whole group. Which one
+# makes the cache of keys and values smaller?
 
 # %% tags=["nbval-ignore-output"]
 outputs = [block.attention.output for block in tiny.blocks]
@@ -1114,7 +1113,8 @@ head_scores = [
     repair_errors(o.weight, layer_hessian(x), 6) for o, x in zip(outputs, mixed, strict=True)
 ]
 plans = {f"{k} of 6 heads": highest_units(head_scores, [k / 6] * 4) for k in (5, 3)}
-plans["3 of 6, a group"] = [whole_groups(torch.tensor([True, False]), (3, 3))] * 4
+plans["the first group"] = [whole_groups(torch.tensor([True, False]), (3, 3))] * 4
+plans["the second group"] = [whole_groups(torch.tensor([False, True]), (3, 3))] * 4
 heads_bits = {}
 print("stay                parameters   cache, bytes a token   bits per byte, refitted")
 for name, masks in plans.items():
@@ -1132,22 +1132,29 @@ print(f"as many parameters as one head of six, in MLP units, refitted: {unit_bit
 # Does it hold here?
 costs = {name: both[0] - dense_bits for name, both in heads_bits.items()}
 assert 0.02 < costs["5 of 6 heads"] < 0.035 and unit_bits < dense_bits + 0.008
-assert costs["3 of 6, a group"] > costs["3 of 6 heads"] + 0.1
-assert heads_bits["5 of 6 heads"][1] == 1024 and heads_bits["3 of 6, a group"][1] == 512
+assert costs["the second group"] > costs["the first group"] > costs["3 of 6 heads"] + 0.1
+assert costs["3 of 6 heads"] > narrow_bits - dense_bits + 0.05
+assert heads_bits["5 of 6 heads"][1] == 1024 and heads_bits["the first group"][1] == 512
 
 # %% [markdown]
-# Heads are dear: one of six costs 0.027 even refitted, as many parameters in hidden units 0.003. And what
-# would save the cache, costs most. Three heads wherever they are cheapest leave both key-value heads in
-# nearly all layers, at 1.39; a whole group, 1.56 for the better one, halves the cache. **Parameters, time and
-# cache are three different bills.** Say which of them you want to pay.
+# Heads are dear: one of six costs 0.027 even refitted, as many parameters in hidden units 0.003. Three of six
+# cost 0.21, more than section 2 paid for as many parameters of the residual stream, which nobody repaired.
+# And what would save the cache, costs most. Three heads wherever they are cheapest leave both key-value heads
+# in nearly all layers, at 1.39; a whole group halves the cache, at 1.56 if the first one stays, 1.83 if the
+# second does. (Its rows of `key` and `value` go with it: 37,000 parameters more.) Ainslie et al. do not drop
+# key-value heads, they merge them by their mean and train a little; here nobody trains. MLP units, by the
+# way, save nothing of the cache. **Parameters, time and cache are three different bills.** Say which of them
+# you want to pay.
 #
 # ## 7. Layers
 #
 # A layer only adds to the stream, so any layer can be left out, and nothing else need be touched. Which?
 # Chapter 01 measured each layer's **influence**, $1 - \text{mean} \cos(x_\text{before}, x_\text{after})$ (Men
-# et al., 2024). It looks at each layer alone, and at an angle. Two other rules look at the loss. **Greedy**:
-# leave out the layer whose absence costs least; then, without it, ask again. **Run**: $n$ neighbours (Gromov
-# et al., 2024), the best of all such runs. First TinyLM.
+# et al., 2024). It looks at each layer alone, and at an angle: how far the layer turns the stream. Two other
+# rules look at the loss. **Greedy**: leave out the layer whose absence costs least; then, without it, ask
+# again. **Run**: $n$ neighbours, the best of all such runs. (Gromov et al., 2024, drop runs, too, but choose
+# them by the angle between the stream before the run and behind it, and heal; we choose by the loss.) First
+# TinyLM, without runs.
 
 # %%
 influence = layer_influence(tiny, text).tolist()
@@ -1172,11 +1179,11 @@ depths = [held_out_bits(without(order[:count])) for count in range(4)]
 print(f"greedy drops {order}: " + ", ".join(f"{value:.2f}" for value in depths))
 
 # %% [markdown]
-# Here all agree: the layers in the middle cost least, the first one everything. Now SmolLM2, with thirty
-# layers.
+# They nearly agree: the layers in the middle cost least, the first one everything. Between layers 1 and 2
+# influence sees hardly a difference; the loss does. Now SmolLM2, with thirty layers.
 #
 # **Guess before you look:** each of its 30 layers is left out alone. Is the cheapest layer that with the
-# least influence? And can a layer of average influence be the third dearest?
+# least influence? And can a layer of average influence be among the five dearest?
 
 # %% tags=["collapsed", "nbval-ignore-output"]
 # Figure behind a guess: SmolLM2, stored, each layer left out alone
@@ -1222,7 +1229,7 @@ for layer in (0, 1, 2, 8, 11, 14, 17, 24, 28, 29):
         str(layer), ALONE[layer, :2].tolist(), xytext=shift, textcoords="offset points", size=9
     )
 axes.set(xlabel="influence: 1 − mean cosine", ylabel="loss without it: nats a token more")
-axes.set_title("SmolLM2: layers 11 and 28 turn little, and cost up to ten times as much")
+axes.set_title("SmolLM2: layers 11 and 28 turn the stream little, and are among the five dearest")
 predict(
     "Layer 11 of SmolLM2 has the influence of a typical middle layer, 0.038. Left out alone, it costs",
     ["as much as its neighbours, 0.15 nats", "three times as much", "ten times as much"],
@@ -1242,15 +1249,14 @@ assert (
     and 1.3 < alone[2] < alone[1] < 1.5 < alone[3] < 1.7
 )
 assert influence[0] > influence[3] > 1.5 * max(influence[1], influence[2])
-assert ALONE[11, 1] > 7 * max(ALONE[10, 1], ALONE[12, 1]) and 0.03 < ALONE[11, 0] < 0.045
-assert ALONE[:, 1].argmin() == 17 and ALONE[:, 0].argmin() == 14
 
 # %% [markdown]
-# Where do they disagree, and why? Influence is a mean over tokens. Chapter 11 has shown you a token that is
-# not like the others: the first one of a window, which from block 12 on carries one number beyond 20,000. Who
-# writes that number? If layers 8 and 11 do, they matter through one token in 512, which no mean can see. Test
-# it: let *only the first token* skip the layer, and then *all but the first*. (The first still gives the
-# layer's attention keys and values.)
+# Where do they disagree, and why? Influence is a mean over tokens. But one token of a window is not like the
+# others: the first. In SmolLM2 one of its numbers grows beyond 20,000 on the way, a **massive activation**
+# (Sun et al., 2024; chapter 11 will show you more of them). A layer that writes this number matters through
+# one token in 512, which no mean can see. So find out who writes it. Let *only the first token* skip a layer,
+# and look at its largest number, and at the loss of the others; and let *all but the first* skip it. (Who
+# skips a layer still gives its attention keys and values.)
 
 # %% tags=["nbval-ignore-output"]
 print("SmolLM2 (stored), nats a token more if a layer is skipped by")
@@ -1258,43 +1264,55 @@ print("layer   all tokens   the first alone   all others   influence")
 for layer in (8, 10, 11, 12, 14, 17, 28):
     own, every, first, others = STORED_ALONE[layer]
     print(f"{layer:5}{every:13.2f}{first:18.2f}{others:13.2f}{own:12.3f}")
-if pretrained.has_smollm2():  # two of them again, on 128 tokens
+if pretrained.has_smollm2():  # the first alone again, on 128 tokens
     smol, smol_tokenizer = pretrained.smollm2()
-    page = smollm2_calibration(smol_tokenizer, 1)[:, :129]
+    page = smollm2_calibration(smol_tokenizer, 2)[1:, :129]
 
-    def loss_when_first_skips(layer: int | None) -> float:
+    def first_skips(layer: int | None) -> tuple[float, list[float]]:
+        """Loss of the tokens from the ninth on; the first one's largest number before each layer."""
+        peaks = []
+
         def rule(number: int, x: torch.Tensor) -> torch.Tensor:
+            peaks.append(x[0, 0].abs().max().item())
             inside = torch.ones(x.shape[:2], dtype=torch.bool)
             inside[:, 0] = number != layer
             return inside
 
         logits = run_by_token(smol, page[:, :-1], rule).logits[0, 8:]
-        return F.cross_entropy(logits, page[0, 9:]).item()
+        return F.cross_entropy(logits, page[0, 9:]).item(), peaks
 
-    exact, eleven, ten = (loss_when_first_skips(layer) for layer in (None, 11, 10))
-    print(
-        f"again, on 128 tokens, the first alone skips: layer 11 {eleven - exact:.1f}, layer 10 {ten - exact:.1f}"
-    )
-    assert eleven - exact > 0.5 > 0.15 > abs(ten - exact)
-
-# %% tags=["collapsed"]
-# Does it hold here?
-assert ALONE[11, 2] > 5 * ALONE[11, 3] and ALONE[8, 2] > 0.4 and ALONE[:, 2].argmax() == 11
-assert ALONE[12:, 2].abs().max() < 0.01 and ALONE[28, 3] > 1.5
+    print("\nagain, on 128 tokens; the largest number of the first token behind layer")
+    print("it skips     7     8    10      11      20      27   nats a token more")
+    found = {layer: first_skips(layer) for layer in (None, 8, 10, 11)}
+    rises = {layer: loss - found[None][0] for layer, (loss, _) in found.items()}
+    for layer, (_, peaks) in found.items():
+        shown = "{:6.0f}{:6.0f}{:6.0f}{:8.0f}{:8.0f}{:8.0f}".format(
+            *(peaks[i + 1] for i in (7, 8, 10, 11, 20, 27))
+        )
+        print(f"{layer or 'none'!s:8}{shown}{rises[layer]:12.2f}")
+    assert found[None][1][11] < 200 and min(found[None][1][12:29]) > 10_000
+    assert max(found[11][1][12:]) < 1000 and 1000 > found[8][1][12] > 400
+    assert rises[11] > 0.5 < rises[8] and abs(rises[10]) < 0.15
 
 # %% [markdown]
-# So it is. Layer 11 is worth 1.5 nats. If the first token alone skips it, one nat of them is gone; if the
-# other 511 do, 0.15. (Both together cost more than their sum.) Left out for all tokens but one, layer 11 is
-# as cheap as its neighbours. It writes the number that later layers use as a resting place for their
-# attention (Xiao et al., 2024, call it a sink), and a mean over 512 tokens has forgotten it. From layer 12 on
-# the first token may skip any layer it likes.
+# Behind layer 10 the largest number of the first token is 24. Behind layer 11 it is 20,000, and so it stays
+# until the last layer. If the first token skips layer 11, the number is never written, and one of the 1.5
+# nats is gone that layer 11 is worth. If the other 511 skip it, 0.15. (Both together cost more than their
+# sum.) Left out for all tokens but one, layer 11 is as cheap as its neighbours. **It writes one number for
+# one token, and a mean over 512 tokens has forgotten it.** Others found what the number is good for: later
+# layers rest their attention on that token when they look for nothing (Xiao et al., 2024, call it a sink).
+# From layer 12 on the first token may skip any one layer for nothing.
+#
+# Layer 8 is half such a case, 0.45 for the first token and 0.48 for the others. It does not write the number,
+# it prepares it: without layer 8, layer 11 writes 700 on this page, and that is too little. (On three other
+# pages it wrote 4,000 to 7,000, and nothing was lost.)
 #
 # Layer 28 is another matter. Its 1.7 nats are those of all the other tokens. An angle says how far a layer
-# turns the stream, not what for; the last two layers speak to the head, and a word that is read at once
-# counts more. That is a guess: we have not tested it.
+# turns the stream, not what for.
 #
-# And what does it mean for dropping several? A stored table, by all three rules, in perplexity. **Guess:**
-# greedy measures 424 losses, the run of neighbours a handful for each length. What does that buy?
+# And what does it mean for dropping several? A stored table, by all three rules, in perplexity. **Guess:** to
+# drop seven layers greedy measures 30 + 29 + … + 24 = 189 losses, the best run of seven 24. What do the other
+# 165 buy?
 
 # %% tags=["collapsed", "nbval-ignore-output"]
 # Figure: SmolLM2 without one to eight layers, stored
@@ -1305,16 +1323,12 @@ STORED_DROPPED = {  # rule: perplexity without 0, 1, … 8 layers
     "greedy": (23.70, 25.80, 28.35, 31.22, 35.72, 39.46, 46.13, 55.39, 68.02),
 }
 figure, (axes,) = new_figure(height=3.6)
-for (rule, values), colour, mark in zip(
-    STORED_DROPPED.items(), (RED, ORANGE, BLUE), "osD", strict=True
-):
-    axes.plot(range(len(values)), values, mark + "-", color=colour, label=rule)
+looks = ((RED, "o", 6), (ORANGE, "s", 10), (BLUE, "D", 4))
+for (rule, values), (colour, mark, big) in zip(STORED_DROPPED.items(), looks, strict=True):
+    axes.plot(range(len(values)), values, mark + "-", color=colour, label=rule, markersize=big)
 axes.set(xlabel="layers left out, of 30", ylabel="perplexity", ylim=(20, 90))
 axes.legend(frameon=False)
-by_influence, by_run, greedy = STORED_DROPPED.values()
-axes.set_title("Up to seven layers, the best run of neighbours is as good as asking again")
-assert all(max(g, r) < i for g, r, i in zip(greedy[1:], by_run[1:], by_influence[1:], strict=True))
-assert all(abs(g / r - 1) < 0.08 for g, r in zip(greedy, by_run, strict=True))
+axes.set_title("Up to seven layers, the best run of neighbours is as good as greedy")
 Picture(
     figure,
     "Three lines of perplexity over the number of layers left out: influence highest, runs below it, greedy lowest: "
@@ -1324,24 +1338,47 @@ Picture(
 )
 
 # %% [markdown]
-# Influence starts with 14 and 13, and pays for it from the first layer on. Greedy takes 17, then 18, 16, 14,
-# 15, 13: **it builds a run of neighbours by itself**, and up to seven layers the best run, found with thirty
-# measurements, is as good. Gromov et al. (2024) saw that in larger models. They are the layers of least
-# influence, too, 12 to 18; what influence does not know is which of them can stand in for one another. With
-# eight layers gone, a quarter of the model, the perplexity has trebled all the same. Nobody repaired
-# anything, or healed.
+# Up to seven, nothing. Greedy takes 17, then 18, 16, 14, 15, 13: **it builds a run of neighbours by itself.**
+# (For the whole figure both cost the same, 212 losses: the run is cheap for whoever knows how many layers
+# shall go.) Influence pays from the first layer on, since it gets the order of single layers wrong. Layer 14
+# turns the stream least, and costs 0.09 nats alone; 17 turns it more, and costs 0.07. Of six layers influence
+# takes 12 to 17, a run, too; greedy has 18 in the place of 12. Layer 18 turns the stream more than 12, 0.040
+# against 0.029, and costs less, 0.11 against 0.15. With eight layers gone, 27 % of them, the perplexity has
+# trebled all the same. Nobody repaired anything, or healed.
 #
 # ## 8. Depth or width?
 #
 # One layer of TinyLM's four has a quarter of the blocks' weights. The same number of weights can go from the
-# MLPs: 341 of 512 units stay in each layer. Equal bytes. **Guess:** which model is better, the shallow or the
-# narrow one? And which is faster?
+# MLPs: 341 of 512 units stay in each layer. Equal bytes. And repair both, or the comparison is not fair. The
+# narrow model has its `down` refitted. In the shallow one take the `down` before the gap: what is behind the
+# gap gets the stream from it, so fit it to the dense stream *behind* the layer that went.
+#
+# **Guess:** which model is better, the shallow or the narrow one? Which is faster? And is layer 2 still the
+# one that should go, once both are repaired?
+
 
 # %% tags=["nbval-ignore-output"]
-shapes = {"dense": tiny, "3 layers of 4": without([2])}
-for units in (341, 256, 8):
+def mended_without(layer: int) -> Llama:
+    """Without it; `down` of the layer before is fitted to the dense stream behind the gap."""
+    small = copy.deepcopy(tiny)
+    states = record_inputs(tiny, text, [*tiny.blocks, tiny.norm])  # before each layer, (N, D)
+    down = small.blocks[layer - 1].mlp.down
+    (x,) = record_inputs(tiny, text, [tiny.blocks[layer - 1].mlp.down])
+    missing = states[layer + 1] - (states[layer] - down(x))  # (N, D); in brackets: without the MLP
+    gram = x.double().T @ x.double()
+    gain = 1e-3 * gram.diagonal().mean()
+    gram.diagonal().add_(gain)
+    wanted = x.double().T @ missing.double() + gain * down.weight.double().T
+    down.weight.copy_(torch.linalg.solve(gram, wanted).T)
+    return view_without_layers(small, layers_off([layer], 4))
+
+
+shapes, shape_bits = {"dense": (tiny, tiny)}, {}
+for layer in (1, 2):
+    shapes[f"3 layers, without {layer}"] = without([layer]), mended_without(layer)
+for units in (341, 256):
     masks = highest_units(scores["output error"], [units / 512] * 4)
-    shapes[f"{units} units of 512"] = shrink_mlps(tiny, masks, text)
+    shapes[f"{units} units of 512"] = shrink_mlps(tiny, masks), shrink_mlps(tiny, masks, text)
 
 
 def through(model: Llama, tokens: torch.Tensor) -> torch.Tensor:
@@ -1352,38 +1389,39 @@ def through(model: Llama, tokens: torch.Tensor) -> torch.Tensor:
     return x
 
 
-shape_time, shape_bits, token = {}, {}, text[:1, :1]
-print("                    weights of the blocks   bits per byte   time of one token")
-for name, model in shapes.items():
-    shape_bits[name] = held_out_bits(model)
-    shape_time[name] = latency(
-        lambda m=model: [through(m, token) for _ in range(10)],
+token = text[:1, :1]
+print("                      weights of the blocks   bits per byte: as it is, repaired", end="")
+print("   time of one token")
+for name, (cut_model, mended) in shapes.items():
+    shape_bits[name] = held_out_bits(cut_model), held_out_bits(mended)
+    weights = sum(p.numel() for p in mended.blocks.parameters())
+    print(f"{name:22}{weights:21,}" + "{:25.3f}{:10.3f}".format(*shape_bits[name]), end="")
+    beside = latency(
+        lambda m=mended: [through(m, token) for _ in range(10)],
         lambda: [through(tiny, token) for _ in range(10)],
     ).ratio
-    weights = sum(p.numel() for p in model.blocks.parameters())
-    print(f"{name:18}{weights:20,}{shape_bits[name]:18.3f}{shape_time[name]:16.2f}")
+    print(f"{beside:20.2f}")
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed"]
 # Does it hold here?
-shallow, narrow_, stump = (
-    shape_time[n] for n in ("3 layers of 4", "341 units of 512", "8 units of 512")
+cut_at, mended_at = zip(
+    *(shape_bits[f"3 layers, without {layer}"] for layer in (1, 2)), strict=True
 )
-assert (
-    shape_bits["341 units of 512"]
-    < shape_bits["256 units of 512"]
-    < shape_bits["3 layers of 4"] + 0.02
-)
-assert shape_bits["341 units of 512"] < shape_bits["3 layers of 4"] - 0.08
-assert shallow < narrow_ - 0.03 and stump > 0.4
+assert cut_at[1] < cut_at[0] - 0.04 and mended_at[0] < mended_at[1] - 0.005
+assert shape_bits["341 units of 512"][1] < mended_at[0] - 0.05
+assert shape_bits["341 units of 512"][0] < min(cut_at) - 0.03
+assert mended_at[0] < shape_bits["256 units of 512"][1] - 0.015 < cut_at[1]
 
 # %% [markdown]
-# At equal bytes width is the better model by far: 1.236 against 1.346. And the shallow one is faster. Why?
-# Look at the last row. It has 8 units of 512, a quarter of the bytes of the blocks, and for one token it
-# still takes two thirds of the time or more: norms, attention, the turning of queries and keys, and the calls
-# themselves do not shrink with the MLP. **Width saves only its share of the matrices; depth saves its share
-# of everything.** So compare at equal *time*, too: 256 units take a little longer than three layers, and have
-# 1.328 against 1.346. Then the two are close, and which is better depends on the machine and the batch. Time
-# yours.
+# At equal bytes width is the better model, as it is, 1.293 against 1.346, and repaired, 1.236 against 1.304.
+# And the repair has changed the order of the layers: as they are, layer 2 should go; repaired, layer 1.
+#
+# And time? Equal bytes are equal products: each of the two has three quarters of the blocks' matrices. What
+# depth saves beside them: a quarter of the norms, of the calls, of the products of queries and keys, and of the
+# cache. Width saves nothing of these. In our runs three layers took 0.69 to 0.88 of the dense model's time, 341
+# units 0.68 to 0.90, 256 units 0.66 to 0.93: on a model this small and a machine that others share, the clock
+# does not tell them apart. **Per byte, width. Per second, time yours**, at your batch. Where 256 units are no
+# faster than three layers, depth has won, 1.304 against 1.328; where 341 are as fast, width has.
 #
 # ## 9. Each layer its own width
 #
@@ -1393,57 +1431,51 @@ assert shallow < narrow_ - 0.03 and stump > 0.4
 # That takes one assumption: rises add up.
 #
 # **Guess before you run:** four layers, 60 % of all units. How much does it gain over 60 % in each, cut? And
-# refitted?
+# refitted? And are the right widths for the one the right ones for the other?
 
-# %%
+# %% tags=["nbval-ignore-output"]
 score = scores["output error"]
-densities = [0.4, 0.6, 0.8, 1.0]
+densities = [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 measured = {
     "cut": width_sensitivity(tiny, score, densities, choosing_loss),
     "refitted": width_sensitivity(tiny, score, densities, choosing_loss, text[1::2]),
 }
+plans = {"uniform": highest_units(score, [0.6] * 4)}
+plans |= {f"best when {way}": adaptive_units(score, measured[way], 0.6) for way in measured}
 adapted = {}
-print(
-    "60 % of the units        uniform   adaptive   widths, adaptive      rises, nats: sum   true, of both"
-)
+print("60 % of the units     widths                    bits per byte: cut   refitted")
+for name, masks in plans.items():
+    adapted[name] = tuple(held_out_bits(shrink_mlps(tiny, masks, some)) for some in (None, text))
+    widths = [int(mask.sum()) for mask in masks]
+    print(f"{name:22}{widths!s:26}" + "{:18.3f}{:11.3f}".format(*adapted[name]))
 for way, found in measured.items():
-    calibration = text if way == "refitted" else None
-    plans = highest_units(score, [0.6] * 4), adaptive_units(score, found, 0.6)
-    models = [shrink_mlps(tiny, masks, calibration) for masks in plans]
-    adapted[way] = [held_out_bits(model) for model in models]
-    widths = [int(mask.sum()) for mask in plans[1]]
-    place = [densities.index(round(w / 512, 1)) for w in widths]
-    sums = (
-        found.increases[:, 1].sum().item(),
-        sum(found.increases[layer, at].item() for layer, at in enumerate(place)),
-    )
-    true = [choosing_loss(model) - found.dense for model in models]
-    adapted[way] += [widths, sums, true]
-    print("{:22}{:10.3f}{:11.3f}".format(way, *adapted[way][:2]), f"{widths!s:>24}", end="")
-    print("{:9.2f}, {:.2f}".format(*sums) + "{:9.2f}, {:.2f}".format(*true))
-for way, found in measured.items():
-    rises = ", ".join(f"{value:.2f}" for value in found.increases[:, 1])
-    print(f"one layer alone at 60 %, {way}: {rises} nats")
+    rises = ", ".join(f"{value:.2f}" for value in found.increases[:, 2])
+    print(f"one layer alone at 60 %, {way}: {rises} nats a token more")
+true = choosing_loss(shrink_mlps(tiny, plans["uniform"])) - measured["cut"].dense
+print(f"all four at 60 %, cut: sum {measured['cut'].increases[:, 2].sum():.2f}, true {true:.2f}")
 
 # %% tags=["collapsed"]
 # Does it hold here?
-assert adapted["cut"][1] < adapted["cut"][0] - 0.005
-assert abs(adapted["refitted"][1] - adapted["refitted"][0]) < 0.02
+own_best = adapted["best when refitted"][1]
+assert adapted["best when cut"][0] < adapted["uniform"][0] - 0.02
+assert own_best < adapted["uniform"][1] + 0.003 and own_best < adapted["best when cut"][1] - 0.003
 
 # %% [markdown]
-# Cut, adaptive widths gain 0.04 bits per byte, and the sum foretold it: 0.12 nats a token promised, 0.12
-# found. Refitted, 0.04 nats were promised and half of that is there: nothing worth the measurements. The last
-# lines say why: the dearest layer when cut, layer 0, at 0.20 nats, is the one that repair mends best, to
-# 0.09, so the refit has taken away the difference on which adapting lives. **Adaptive widths and repair drink
-# from the same cup.** It is worth trying both, and worth measuring them together.
+# Cut, adaptive widths gain 0.05 bits per byte. Refitted, and measured refitted, they gain 0.006: less, not
+# nothing. (With steps of 0.05 in place of 0.1, 0.009.) The last lines say why. Repair mends layer 0 best, from
+# 0.23 to 0.08 nats, and the others hardly, so the layers differ less. And the widths that are best when cut,
+# which spend most on layer 0, are not the best once everything is refitted: here they lose to uniform, with
+# finer steps they win by 0.004. **Measure with the repair that you will use**, and do not trust thousandths.
+# Nor do rises add up: 0.40 is the sum of the four, 0.46 the truth.
 #
 # ## 10. Healing
 #
 # A short training afterwards is called **healing**. (S2 §3.2.1 ends with a rebuilt model; this is how it is
 # rebuilt.) Papers show the healed model beside the cut one. You have learned in chapter 03 what to ask: equal
 # steps, one difference at a time, and the dense model trained as long. TinyLM, 60 % of its units by output
-# error; 40 steps of 8 windows; once on the text alone, once with the dense model as teacher (chapter 08);
-# three seeds. It takes minutes, so it is stored.
+# error; 40 steps of 8 windows; once on the text alone, once with the dense model as **teacher**, whose
+# probabilities for every next token are the target in place of the one word of the text (chapter 08 will
+# derive it); three seeds. It takes minutes, so it is stored.
 #
 # **Guess:** the refitted model has 1.26, the cut one 1.34. After 40 steps each, how much of the head start is
 # left?
@@ -1457,6 +1489,7 @@ STORED_HEALING = {  # what is trained, by whom: bits per byte before, and after 
     "refitted, text": (1.2606, 1.2445, 1.2464, 1.249),
     "refitted, teacher": (1.2606, 1.2273, 1.2278, 1.2274),
     "dense, text": (1.1731, 1.1823, 1.1855, 1.1865),
+    "dense, text, rate / 10": (1.1731, 1.1732, 1.1736, 1.1739),
 }
 figure, (axes,) = new_figure(height=3.3)
 for row, (before, *after) in enumerate(STORED_HEALING.values()):
@@ -1470,12 +1503,14 @@ for row, (before, *after) in enumerate(STORED_HEALING.values()):
         markersize=12,
         label="after 40 steps, 3 seeds" if row == 0 else None,
     )
-axes.set_yticks(range(5), list(STORED_HEALING))
+axes.set_yticks(range(len(STORED_HEALING)), list(STORED_HEALING))
 axes.invert_yaxis()
 axes.set(xlabel="bits per byte")
 axes.legend(frameon=False, loc="lower right")
 healed = {name: sum(after) / 3 for name, (_, *after) in STORED_HEALING.items()}
-axes.set_title("With a teacher the cut model all but catches up with the refitted one")
+axes.set_title(
+    "After 40 steps less than a quarter of the head start is left, with a teacher or without"
+)
 predict(
     "Cut 1.34, refitted 1.26. After 40 steps with the dense model as teacher they are how far apart?",
     ["0.08, as before", "0.04", "about 0.01"],
@@ -1488,12 +1523,20 @@ predict(
 )
 
 # %% [markdown]
-# After forty steps with a teacher the refitted model stands at 1.227 and the cut one at 1.241. Of the head
-# start of 0.078 bits a sixth is left. And a cut model with a teacher ends before a refitted one without,
-# 1.241 against 1.247: the teacher is worth more than the repair. The dense control, trained as long on the
-# text, got *worse*, by little: these steps are too large for a model that stands at its minimum. So what the
-# others gained is healing, and not just forty steps more on this text. Repair costs seconds, healing minutes,
-# and on a model of billions of weights hours: that is where the head start counts.
+# After forty steps with a teacher the refitted model stands at 1.227 and the cut one at 1.241; of the head
+# start of 0.078 bits 0.014 are left. On the text alone 0.018 are left. So it is the training that catches up,
+# whoever teaches. The teacher is worth 0.02 on both, and a cut model with a teacher ends a little before a
+# refitted one without, 1.241 against 1.247. But **equal steps are not equal time**: with a teacher the dense
+# model runs forward, too, by count 1.4 times the products. Give the refitted model 56 steps on the text for
+# 40, and it ends at 1.239 (one seed): the teacher still wins, by half as much.
+#
+# The dense control, trained as long on the text, got *worse*, by 0.012. Is it the rate? With a tenth of it
+# the dense model stays where it was, 1.173 to 1.174. So these steps are too large for it, and what the others gained is
+# healing, and not just forty steps more on this text. Perhaps the rate holds the others back, too: we have not
+# tried. And one control is missing. **Train the small shape from scratch**, for as long as TinyLM was trained
+# and healed: Liu et al. (2019) did this with pruned networks for pictures, and often it came out as good. Then
+# what was found is a shape, and not the weights. Repair costs seconds, healing minutes, and on a model of
+# billions of weights hours to weeks: that is where the head start counts.
 #
 # ## 11. N of M, honestly
 #
@@ -1549,7 +1592,7 @@ check(two_of_four_bytes)
 
 # %% [markdown]
 # With 4 bits and groups of 64, dense takes 4.25 bits a weight. 2:4 takes 3.25, not 2.13: each value drags
-# along two bits that say where it stood. And for 3.25 bits there is another model: all weights, with **3**
+# along two bits that say where it stood, and the scales do not halve. And for 3.25 bits there is another model: all weights, with **3**
 # bits each. The same bytes, to the last one.
 #
 # **Guess before you run:** half of the weights with 4 bits, refitted, or all of them with 3 bits?
@@ -1573,13 +1616,13 @@ again_now = {"2 of 4, float16": held_out_bits(sparse), "dense, 3 bits": held_out
 for name, (count, found) in STORED_N_OF_M.items():
     here = f"   again: {again_now[name]:.3f}" if name in again_now else ""
     print(f"{name:28}{count:11,} bytes   {found:.3f} bits per byte{here}")
-fast = latency(lambda: through(sparse, text[:1]), lambda: through(tiny, text[:1])).ratio
+fast = latency(lambda: sparse(text[:1]), lambda: tiny(text[:1])).ratio
 print(f"time of 2:4 beside dense, with a processor's dense kernels: {fast:.2f}")
 
 # %% tags=["collapsed", "nbval-ignore-output"]
 # Does it hold here?
 two, three = (STORED_N_OF_M[n] for n in ("2 of 4, refitted, 4 bits", "dense, 3 bits"))
-assert two[0] == three[0] and two[1] > three[1] + 0.03 and fast > 0.8
+assert two[0] == three[0] and two[1] > three[1] + 0.03
 assert all(abs(found - STORED_N_OF_M[name][1]) < 0.006 for name, found in again_now.items())
 linear = [p.shape for p in tiny.blocks.parameters() if p.dim() == 2]
 weigh = yours("two_of_four_bytes")
@@ -1589,13 +1632,13 @@ assert sum(dense_bytes for _, dense_bytes in both) == STORED_N_OF_M["dense, 4 bi
 
 # %% [markdown]
 # **All weights with 3 bits beat half of them with 4, byte for byte**: 1.298 against 1.330, though the one is
-# rounded by the simplest rule there is, and the other was refitted. Chapter 11 found the same on a real
-# model. And with dense kernels 2:4 is as slow as dense. So its case rests on the sparse tensor cores alone.
-# What became of it? The hardware is still there: Hopper and Blackwell multiply 2:4 at up to twice the peak.
-# The model format has lost its engine. vLLM, which many servers run, had kernels for 2:4 with 4 and 8 bits
-# since May 2024, announced the end of the format in January 2026, and removed the last of them in March 2026
-# (pull request 36799), as "not widely used". PyTorch still multiplies it (`to_sparse_semi_structured`). Ask,
-# before you prune to a pattern, who will run it.
+# rounded by the simplest rule there is, and the other was refitted. (Mishra et al. train again after pruning;
+# nobody trained here.) And with dense kernels 2:4 is as slow as dense. So its case rests on the sparse tensor
+# cores. What became of it? The hardware is still there: Hopper and Blackwell multiply 2:4 at up to twice the
+# peak. In vLLM, which many servers run, the format has lost its engine: kernels for 2:4 with 4 and 8 bits
+# came in May 2024, their end was announced in January 2026, and the last went in March 2026 (pull request
+# 36799), as "not widely used". PyTorch still multiplies it (`to_sparse_semi_structured`). Ask, before you
+# prune to a pattern, who will run it.
 #
 # ## 12. What is needed changes with every token
 #
@@ -1607,8 +1650,10 @@ assert sum(dense_bytes for _, dense_bytes in both) == STORED_N_OF_M["dense, 4 bi
 # ### Leaving early
 #
 # **Early exit** (Teerapittayanon et al., 2016; Schuster et al., 2022, for language): after each layer let the
-# head read the stream. If it is sure, its largest probability beyond a threshold, the token leaves, and what
-# the head says is its answer.
+# head read the stream. If it is sure, the token leaves, and what the head says is its answer. Sure means here:
+# its largest probability is beyond a threshold. (The first paper takes the entropy, the second compares three
+# other measures.) A token that has left still owes the later layers its keys and values, since the tokens
+# behind it look back at it. They are made of the stream with which it left, and counted.
 #
 # ## Exercise 9: who leaves when
 
@@ -1633,7 +1678,7 @@ def exit_layer(confidences: torch.Tensor, threshold: float) -> torch.Tensor:
 check(exit_layer)
 
 # %% [markdown]
-# Watch it read. Each word has the colour of the layer after which the token that foretells it left. The
+# Watch it read. Each word has the colour of the layer after which the token that predicts it left. The
 # percentage beside it counts all products of two numbers that the text takes, the questions to the head
 # included, beside a model that asks nobody. Move the threshold.
 #
@@ -1706,7 +1751,7 @@ def draw_exits(threshold: float) -> Picture:
     shares = used.flatten().bincount(minlength=5)[1:] / used.numel()
     return Picture(
         figure,
-        "The beginning of a held-out text, words coloured by the layer after which they were foretold; of all tokens "
+        "The beginning of a held-out text, words coloured by the layer after which they were predicted; of all tokens "
         + ", ".join(f"{100 * s:.0f} % left after {n + 1}" for n, s in enumerate(shares))
         + ".",
     )
@@ -1714,97 +1759,165 @@ def draw_exits(threshold: float) -> Picture:
 
 explore(draw_exits, threshold=(list(thresholds), 0.8))
 
+# %% tags=["collapsed", "nbval-ignore-output"]
+# A linear map before the head
+streams, on_pages = (
+    record_inputs(tiny, some, [*tiny.blocks, tiny.norm]) for some in (text, pages)
+)  # before each layer and behind the last: (N, D) each
+following, lens = tokens[1:], {}
+print("behind layer   sure beyond 0.8 and right: the head alone, after a linear map")
+for layer in (1, 2, 3):
+    known = F.pad(streams[layer], (0, 1), value=1.0).double()  # (N, D + 1)
+    back = torch.linalg.lstsq(known, streams[4].double()).solution
+    mapped = (F.pad(on_pages[layer], (0, 1), value=1.0).double() @ back).float()
+    for how, x in (("head", on_pages[layer]), ("mapped", mapped)):
+        best, answer = read_logits(tiny, x).softmax(-1).max(-1)
+        lens[layer, how] = (answer == following)[best > 0.8].double().mean().item()
+    print(f"{layer:9}{100 * lens[layer, 'head']:38.0f} %{100 * lens[layer, 'mapped']:18.0f} %")
+assert all(0.04 < lens[n, "mapped"] - lens[n, "head"] < 0.2 for n in (1, 2, 3))
+assert lens[1, "mapped"] < 0.6 and lens[3, "mapped"] < 0.85
+
 # %% [markdown]
-# Below a threshold of about 0.6 it saves products, and the model is ruined. Above, it costs *more* than
-# asking nobody: at 0.95 half as much again, for a worse model. Look at the colours, and at the second line of
-# the cell: many leave early, sure of an answer that the whole model would not have given. The head was
-# trained to read the last layer; what it reads earlier is a draft.
+# Somewhere between 0.5 and 0.7 the threshold begins to save products, and there the model is ruined. Above, it
+# costs *more* than asking nobody: at 0.95 half as much again, for a worse model. Look at the colours, and at
+# the second line of the cell: many leave early, sure of an answer that the whole model would not have given.
+# The head was trained to read the last layer. Is that the reason? The last lines test it: a linear map, fitted
+# on the calibration text, turns the stream behind an early layer into what the last layer would make of it,
+# and then the head reads (Belrose et al., 2023, call it the tuned lens). It is a part of the reason: of the
+# sure answers behind layer 3, 76 instead of 65 % are right. But whoever is sure beyond 80 % should be right
+# more often than that. The early stream is also *too sure*.
 #
 # ### Why it does not pay here, and when it would
 #
 # To ask the head takes $V \cdot D$ products, for TinyLM 2,048 × 192 = 393,216: one whole layer. (A layer has
 # 393,216 in its matrices, too.) The head is asked three times, and a token that leaves after layer 3 saves
-# one. Is that the reason? Then a cheaper judge would mend it. Let a linear function of $x$ foretell the
+# one. Is that the reason? Then a cheaper judge would mend it. Let a linear function of $x$ predict the
 # confidence after layer 3, 192 products. And beside it the same linear router, but trained on another
-# question: will the last layer turn this token's stream? Each lets the same share of tokens leave out the
-# last layer; two controls draw them at random, or leave out layer 2, for the share of tokens whose stream it
-# turns least.
+# question: how far will the last layer turn this token's stream? Each lets 30 % of the tokens skip a layer,
+# the last one or layer 2. Two controls draw the tokens at random.
 
 # %% tags=["nbval-ignore-output"]
 share = 0.3
-states = embed(tiny, text)[0]
-angles = embed(tiny, text)[1:]
-for block in tiny.blocks[:3]:
-    states = block(states, *angles)
-confident = confidences(tiny, text)[2].flatten()
-judge = fit_predictor(states.flatten(0, 1), -confident[:, None], rank=1)
-level = judge(states.flatten(0, 1)).flatten().quantile(share).item()
+levels = confidences(tiny, text)[2].flatten(), confidences(tiny, pages)[2].flatten()
+judge = fit_predictor(streams[3], -levels[0][:, None], rank=1)
+turns = fit_routers(tiny, text, [2, 3], share)
+
+
+def equal_share(score: nn.Module, layer: int):
+    """The rule: the 30 % of the pages' tokens that score lowest skip this layer."""
+    return by_routers({layer: Router(score, score(on_pages[layer]).quantile(share).item())})
+
+
+def by_chance(layer: int):
+    return at_random([layer], share, torch.Generator().manual_seed(0))
+
+
 rules = {
     "asks the head after layer 3": None,
-    "linear, confidence": by_routers({3: Router(judge, level)}),
-    "linear, turn of the last layer": by_routers(fit_routers(tiny, text, [3], share)),
-    "chance": at_random([3], share, torch.Generator().manual_seed(0)),
-    "linear, turn of layer 2": by_routers(fit_routers(tiny, text, [2], share)),
+    "linear, confidence after layer 3": equal_share(judge, 3),
+    "linear, turn of the last layer": equal_share(turns[3].score, 3),
+    "chance, the last layer": by_chance(3),
+    "linear, turn of layer 2": equal_share(turns[2].score, 2),
+    "chance, layer 2": by_chance(2),
 }
 paid = {}
-print("                                 bits per byte   products")
+print("                                  bits per byte   products   tokens that skip")
 for name, rule in rules.items():
     if rule is None:
-        threshold = confident.quantile(1 - share).item()
-        products = early_exit(tiny, pages, threshold, [3]).products(tiny)
-        loss = held_out_bits(EarlyExit(tiny, threshold, [3]))
+        threshold = levels[1].quantile(1 - share).item()
+        ran = early_exit(tiny, pages, threshold, [3])
+        products, loss = ran.products(tiny), held_out_bits(EarlyExit(tiny, threshold, [3]))
     else:
-        products = token_products(tiny, run_by_token(tiny, pages, rule).used) + 192
+        ran = run_by_token(tiny, pages, rule)
+        products = token_products(tiny, ran.used) + 192
         loss = held_out_bits(RunByToken(tiny, rule))
     paid[name] = loss, (products.double().mean() / everyone.double().mean()).item()
-    print("{:33}{:13.3f}{:11.2f}".format(name, *paid[name]))
+    print("{:34}{:13.3f}{:11.2f}".format(name, *paid[name]), end="")
+    print(f"{100 * (ran.layers < 4).double().mean():14.0f} %")
 
 # %% tags=["collapsed"]
 # Does it hold here?
-asks, linear_judge, turn, chance, middle = paid.values()
-assert asks[1] > 1.03 and linear_judge[1] < 0.96 and abs(asks[0] - linear_judge[0]) < 0.02
-assert (
-    turn[0] < linear_judge[0] - 0.015 and middle[0] < turn[0] - 0.03 and turn[0] < chance[0] - 0.03
-)
+asks, linear_judge, turn, chance, middle, chance_middle = paid.values()
+assert asks[1] > 1.03 and linear_judge[1] < 0.96 and abs(asks[0] - linear_judge[0]) < 0.025
+assert max(turn[0], linear_judge[0]) < chance[0] - 0.02 and abs(turn[0] - linear_judge[0]) < 0.025
+assert middle[0] < chance_middle[0] - 0.008 and chance_middle[0] < turn[0] - 0.02
 
 # %% [markdown]
-# Yes: the same loss, 1.283 against 1.287, and the products fall from 106 to 93 %. **The judge was the
-# price.** But better judges ask better questions. The same linear function, trained to foretell whether the
-# last layer would turn the stream, is right where confidence is not. And leaving out a *middle* layer is far
-# cheaper than leaving early, for as many products: 1.194. That is **Mixture of Depths** (Raposo et al.,
-# 2024), where the router is trained with the model.
+# Yes: the linear judge does as well as the head itself, 1.269 against 1.278, and the products fall from 107
+# to 94 %. **The judge was the price.** Which question it learned, confidence or turn, hardly matters, and
+# beside chance it gains 0.04. But *which layer* is skipped matters most: layer 2 by mere chance, 1.215, is
+# better than the last layer by any judge, and there the router gains another 0.02. That is in the spirit of
+# **Mixture of Depths** (Raposo et al., 2024). There the model is trained with its routers from the start, and
+# a fixed number of tokens of each sequence goes through every other block.
 #
-# When would early exit pay? Count. To ask once costs $V D$ products, a layer of this kind 11 to 13 times
-# $D^2$. So a question costs about $V / 12 D$ layers: TinyLM one; SmolLM2, with 49,152 words and $D = 576$,
-# eight of its thirty; a model with $D = 8{,}192$ and 128,000 words between one and one and a half of its
-# eighty. There it may ask now and then. Or it learns to leave, with heads of its own.
+# When would early exit pay? Count. To ask once costs $V D$ products; a layer of this kind has 10.7 $D^2$ in
+# TinyLM and SmolLM2. So a question costs about $V / 10.7 D$ layers: TinyLM one; SmolLM2, with 49,152 words and
+# $D = 576$, eight of its thirty. A model with $D = 8{,}192$, 128,000 words and 12.8 $D^2$ in each of its
+# eighty layers: 1.2. There it may ask now and then. Or it learns to leave, with heads of its own.
 #
 # ### A few units for each token
 #
-# **Contextual sparsity** (Liu et al., 2023): before an MLP runs, a small predictor foretells which of its
-# units will say much for *this* token, and only those rows are read. Controls: **static**, the same units for
-# all, those of largest mean effect; and the **oracle**, who has computed all of them already and shows what
-# can be reached.
+# **Contextual sparsity** (Liu et al., 2023): before an MLP runs, a small predictor says which of its units will
+# do much for *this* token, and only those rows are read. Controls: **static**, the same units for all, the
+# best way that you have, by output error and refitted; and the **oracle**, who has computed all of them
+# already and shows what can be reached.
 #
 # **Guess before you run:** a quarter of the units, chosen for each token by the oracle. And the same quarter
-# for all?
+# for all, refitted?
 
 # %% tags=["nbval-ignore-output"]
 by_scorer = {}
-makers = {
-    "static": (lambda: static_scorers(tiny, text), None),
-    "foretold, rank 64": (lambda: fit_predictors(tiny, text, 64), 64),
-    "oracle": (lambda: oracles(tiny), None),
-}
 print("units used            1/2: bits per byte, products    1/4")
-for name, (make, rank) in makers.items():
+for name in ("static, cut", "static, refitted", "predicted, rank 64", "oracle"):
     print(f"{name:21}", end="")
-    scorers = make()
+    rank = 64 if name.startswith("predicted") else 0
+    scorers = fit_predictors(tiny, text, rank) if rank else oracles(tiny)
     for k in (256, 128):
-        products = contextual_products(192, k, 512, rank or 0) / contextual_products(192, 512, 512)
-        by_scorer[name, k] = held_out_bits(contextual(tiny, scorers, k)), products
+        products = contextual_products(192, k, 512, rank) / contextual_products(192, 512, 512)
+        model = contextual(tiny, scorers, k)
+        if name.startswith("static"):
+            same_for_all = highest_units(scores["output error"], [k / 512] * 4)
+            model = shrink_mlps(tiny, same_for_all, text if "refitted" in name else None)
+        by_scorer[name, k] = held_out_bits(model), products
         print("{:13.3f}, {:.2f}".format(*by_scorer[name, k]), end="")
     print("" if name != "oracle" else "   (without the oracle's own work)")
+
+# %% tags=["collapsed"]
+# Does it hold here?
+assert by_scorer["oracle", 128][0] < dense_bits + 0.015
+assert by_scorer["predicted, rank 64", 256][0] < dense_bits + 0.02
+assert dense_bits + 0.015 < by_scorer["predicted, rank 64", 128][0] < dense_bits + 0.045
+for k, least in ((256, 0.1), (128, 0.3)):
+    assert by_scorer["static, refitted", k][0] > by_scorer["predicted, rank 64", k][0] + least
+    assert by_scorer["static, cut", k][0] > by_scorer["static, refitted", k][0] + 0.08
+
+# %% tags=["collapsed", "nbval-ignore-output"]
+# On the clock, and in a batch
+wide_mlp, quarter = (
+    MLP(LlamaConfig(8, 576, 1, 9, 3, units, 64)).requires_grad_(False) for units in (1536, 384)
+)  # of SmolLM2's width
+one, rows = torch.randn(576), wide_mlp.down.weight.T.contiguous()
+predictor = nn.Sequential(nn.Linear(576, 64, bias=False), nn.Linear(64, 1536)).requires_grad_(False)
+
+
+def choose() -> torch.Tensor:
+    return predictor(one).topk(384, sorted=False).indices
+
+
+chosen = choose()
+sides = {
+    "to predict which": choose,
+    "to fetch them and multiply": lambda: fetched(
+        wide_mlp.gate.weight, wide_mlp.up.weight, rows, one, chosen
+    ),
+    "the same quarter, lying in one piece": lambda: quarter(one),
+}
+print("one token, beside the whole MLP; products: 0.30, of these 0.05 to predict")
+for name, side in sides.items():
+    beside = latency(
+        lambda s=side: [s() for _ in range(30)], lambda: [wide_mlp(one) for _ in range(30)]
+    ).ratio
+    print(f"{name:38}{beside:6.2f}")
 
 own_mlps = [block.mlp for block in tiny.blocks]
 read = record_inputs(tiny, unseen, own_mlps)
@@ -1812,50 +1925,29 @@ effects = [unit_effects(mlp, x) for mlp, x in zip(own_mlps, read, strict=True)]
 together = [
     top_units(effect, 128).unfold(0, 64, 64).any(-1).double().mean().item() for effect in effects
 ]  # of the units, those that at least one of 64 tokens uses
-wide_mlp = MLP(LlamaConfig(8, 576, 1, 9, 3, 1536, 64)).requires_grad_(False)  # of SmolLM2's size
-one, rows = torch.randn(576), wide_mlp.down.weight.T.contiguous()
-foretell = nn.Sequential(nn.Linear(576, 64, bias=False), nn.Linear(64, 1536)).requires_grad_(False)
-
-
-def a_quarter() -> torch.Tensor:
-    """One token: foretell 384 of the 1,536 units, and read no others."""
-    chosen = foretell(one).topk(384, sorted=False).indices
-    return fetched(wide_mlp.gate.weight, wide_mlp.up.weight, rows, one, chosen)
-
-
-one_token = latency(
-    lambda: [a_quarter() for _ in range(30)], lambda: [wide_mlp(one) for _ in range(30)]
-).ratio
-print(f"time of one token, a quarter of the units, beside the whole MLP: {one_token:.2f}")
-print("used by at least one of 64 tokens: " + ", ".join(f"{100 * u:.0f} %" for u in together))
-
-# %% tags=["collapsed", "nbval-ignore-output"]
-# Does it hold here?
-assert by_scorer["oracle", 128][0] < dense_bits + 0.015 and by_scorer["static", 128][0] > 1.9
-assert (
-    by_scorer["static", 256][0] > 1.45
-    and by_scorer["foretold, rank 64", 256][0] < dense_bits + 0.02
-)
-assert dense_bits + 0.015 < by_scorer["foretold, rank 64", 128][0] < dense_bits + 0.045
-assert min(together) > 0.9 and one_token > 0.2
+print("TinyLM, used by at least one of 64 tokens: ", end="")
+print(", ".join(f"{100 * used:.0f} %" for used in together))
+assert min(together) > 0.9
 
 # %% [markdown]
-# **A quarter of the units is enough for any token: 1.180. A quarter of the units for all tokens is ruin:
-# 2.04.** The predictor of rank 64 gets within 0.01 at one half and 0.03 at a quarter, with 65 and 40 % of the
-# MLP's products.
+# **A quarter of the units is enough for any token: 1.180. The same quarter for all tokens is not, even
+# refitted: 1.629.** (Cut it is 1.876.) The predictor of rank 64 gets within 0.01 of dense at one half and
+# within 0.03 at a quarter, with 65 and 40 % of the MLP's products.
 #
-# And on the clock? For one token of an MLP of SmolLM2's size, 0.3 of the products took 0.8 to 1.8 of the time
-# in our runs on a busy machine: PyTorch copies the rows that it fetches before it multiplies them. Only a
-# kernel that reads them in place turns products into time. And 64 tokens choose different quarters, together
+# And on the clock? One token of an MLP of SmolLM2's width, a quarter of its units, 30 % of the products. We
+# took the time apart. To predict costs little. To fetch the rows and multiply them took three times as long as
+# the same quarter where it lies in one piece: PyTorch copies the rows before it multiplies them. In all it was
+# a gain for one token, in CPU seconds 0.36 of the whole MLP. But 64 tokens choose different quarters, together
 # 97 to 99 % of all units, so that in a batch nothing is saved. It is a method for one user at a time, and for
 # memory that is slow.
 #
 # ## 13. Your own: 40 % of the units
 #
-# TinyLM, at most 1,228 of its 2,048 hidden units, nothing trained. The best of section 5, asked again and
-# refitted, does not reach the bar. You have widths, rounds, and what is being refitted: `down` need not be
-# fitted to what it gave for the shrunk stream. (The check puts channels and units into another order, the
-# same function.)
+# TinyLM, at most 1,228 of its 2,048 hidden units, nothing trained. The best of section 5, with the same width
+# in each layer, does not reach the bar: 1.258. What you may change: the width of each layer, the score and its
+# rounds, and what is refitted, to what. No one of them need do it alone: combine. Choose on calibration text
+# (`choosing_loss`); the check judges on held-out text, and puts channels and units into another order, the same
+# function. A try takes some ten seconds.
 #
 # ## Exercise 10: invent
 
@@ -1930,7 +2022,7 @@ check(narrow_tiny)
 # <!-- BEGIN SOLUTION -->
 # Other eight layers, healed as long: a run of neighbours, a greedy choice by measured loss, random ones from the middle. If they end at the same loss, the training did it, and not the choice. The dense model
 # trained as long, so that "after" is compared with the right "before". And the loss before healing: influence is a mean over tokens, and a layer that serves one token, the first of a window, looks
-# harmless to it and is not.
+# harmless to it and is not. Also good: the shape of 72 layers trained from scratch.
 #
 # *One point* for other choices healed equally. *One point* for what the mean, or the training, can hide.
 # <!-- END SOLUTION -->
@@ -1949,33 +2041,32 @@ print(
     f"digits, half of the channels: cut {channels[0.5, 'cut']:.0f} %, refitted {channels[0.5, 'refitted']:.0f} %"
 )
 print(f"TinyLM, {dense_bits:.3f} bits per byte; 60 % of the units:  cut   refitted")
-for rule in ("random", "norm", "output error", "repair error, asked again"):
+for rule in ("random", "norm", "output error"):
     print("  {:45}{:8.3f}{:9.3f}".format(rule, *STORED_SCORES[rule, 0.6]))
 print(
     f"  healed by the dense model, 40 steps          {healed['cut, teacher']:8.3f}{healed['refitted, teacher']:9.3f}"
 )
-print(f"yours, with half of the text: {own_units} of 2,048 units, {held_out_bits(own):.3f}")
-print(
-    f"three of four layers {shape_bits['3 layers of 4']:.3f}, as many bytes in units {shape_bits['341 units of 512']:.3f}"
-)
+print(f"yours, or else the reference, with half of the text: {own_units} of 2,048 units, ", end="")
+print(f"{held_out_bits(own):.3f}")
+shallow, narrower = (shape_bits[n][1] for n in ("3 layers, without 1", "341 units of 512"))
+print(f"refitted: three of four layers {shallow:.3f}, as many bytes in units {narrower:.3f}")
 print(f"2 of 4 in 4 bits {two[1]:.3f}, all in 3 bits, as many bytes, {three[1]:.3f}")
+print(f"30 % leave early: {asks[0]:.3f} for {asks[1]:.2f} of the products; ", end="")
+print(f"skip layer 2: {middle[0]:.3f} for {middle[1]:.2f}, by chance {chance_middle[0]:.3f}")
+by_token, for_all = (by_scorer[n, 256][0] for n in ("predicted, rank 64", "static, refitted"))
 print(
-    f"30 % leave early: {asks[0]:.3f} for {asks[1]:.2f} of the products; skip layer 2: {middle[0]:.3f} for {middle[1]:.2f}"
-)
-print(
-    f"half of the units for each token: foretold {by_scorer['foretold, rank 64', 256][0]:.3f}, the same for all {by_scorer['static', 256][0]:.3f}"
+    f"half of the units: for each token {by_token:.3f}, the same for all, refitted, {for_all:.3f}"
 )
 assert own_units <= 1228
 
 # %% [markdown]
 # Can whole neurons, heads and layers go, so that it really gets smaller and faster? Yes: they leave an
 # ordinary, smaller model, and no mask does. What pays, in the order in which you would try it: **refit** what
-# stays, which needs a text and seconds, and is worth more than any score; choose by an **error of the
-# output**, in squares, and ask again when much goes; **heal** with the old model as teacher. Units are the
-# cheapest to give up, heads are dear, the residual stream is dearest. Width is better per byte, depth per
-# second.
+# stays, which needs a text and seconds; choose by **what the units say on a text**, not by the weights alone;
+# **heal** with the old model as teacher. Units are the cheapest to give up, the residual stream is dear, heads
+# are dearest. At equal bytes width beats depth; at equal time the clock must decide, and the cache counts, too.
 #
 # And three habits. Test a removal on something whose answer you know: what gives 0 must go without a trace.
 # Before you trust a mean, ask for the one token that is not like the others. And pay everybody: whoever
-# decides token by token sends a bill, too, and it is in no paper's table. How few bits the weights that stay
+# decides token by token sends a bill, too; look whether it is in the table. How few bits the weights that stay
 # need: chapter 05.
