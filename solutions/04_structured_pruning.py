@@ -13,7 +13,7 @@
 #   closed form; choose what goes, and say why the usual scores fail; compare depth with width at equal bytes
 #   and at equal time; and count whether a method that decides token by token pays.
 # * **You need** chapter 03 (Optimal Brain Surgeon), least squares, and the parts of a block (chapter 01).
-# * **Time:** about four hours, in two sittings. The first ends behind section 5, where it says **Pause**.
+# * **Time:** about five hours, in two sittings. The first ends behind section 5, where it says **Pause**.
 # * **Core:** Exercises 1 to 6 and 9. **Extra:** two of four (7, 8), your own (10).
 #
 # ## 1. Masked, smaller, faster
@@ -32,6 +32,7 @@ from collections import OrderedDict
 import torch
 import torch.nn.functional as F
 from matplotlib.patches import Rectangle
+from scipy.stats import spearmanr
 from torch import nn
 
 from course_lib.data.images import digits
@@ -147,9 +148,9 @@ x = torch.randn(3, 1, 768)
 assert (masked.blocks[0].mlp(x) - removed.blocks[0].mlp(x)).abs().max() < 1e-4
 assert abs(count_parameters(removed.blocks[0]) / count_parameters(whole.blocks[0]) - 0.625) < 0.001
 assert count_parameters(masked.blocks[0]) == count_parameters(whole.blocks[0])
-assert all(clock["masked", b][0] > 0.8 for b in (1, 64))
-assert all(clock["removed", b][0] < min(0.85, clock["masked", b][0] - 0.1) for b in (1, 64))
-assert all(clock["removed", b][1] < min(0.95, clock["masked", b][1] - 0.05) for b in (1, 64))
+for batch in (1, 64):  # a busy machine moves each of these by a fifth
+    assert clock["removed", batch][0] < 0.9 and clock["masked", batch][0] > 0.65
+    assert clock["removed", batch][0] < clock["masked", batch][0]
 predict(
     "Half of the MLP's units are masked. What of its time is left? And if they are removed?",
     ["masked 0.5, removed 0.5", "masked 0.8, removed 0.5", "masked 1.0, removed 0.5 to 0.65"],
@@ -290,7 +291,7 @@ def fold_constants(
     weight W (O, H), bias b (O,). inputs (N, H): what the layer was given for N examples. keep (H,),
     bool: True for the inputs that stay, K of them, at least one. An input that goes counts as its
     mean over the N examples from now on, so its weights times its mean move into b. The result is
-    (O, K) and (O,), each in its own dtype (all float; reckon float16 in float32 or wider).
+    (O, K) and (O,), each in its own dtype (all float; reckon in float64).
     """
     ### BEGIN SOLUTION
     lost = weight[:, ~keep].double() @ inputs[:, ~keep].double().mean(0)  # (O, H − K) (H − K,)
@@ -361,13 +362,20 @@ for name, some in choices.items():
             end="",
         )
     print(f"{fewer_units[name, 0.25, True][1]:10.0f} %")
+amplified = []
+for one in choices["at random"]:
+    keep = highest_units([one], [0.25])[0]
+    varies = (data.test_images @ first.weight.T + first.bias).relu() - hidden.mean(0)
+    given_on = second(hidden.mean(0)) + 4 * (varies * keep) @ second.weight.T
+    amplified.append(right(third(given_on.relu()).argmax(1)))
+print(f"at random, folded, differences times 4: {sum(amplified) / 5:.0f} %")
 
 # %% tags=["collapsed"]
 # Does it hold here?
 assert count_parameters(three_layers) == 26_122 == 13_770 + 64 * (65 + 128) == 7_594 + 96 * 193
 half_cut, half_folded = ({n: fewer_units[n, 0.5, f][0] for n in choices} for f in (False, True))
-assert half_folded["mean activation"] > half_cut["mean activation"] + 3
-assert half_folded["deviation × weights"] > half_folded["at random"] + 5
+assert half_folded["mean activation"] > half_cut["mean activation"]
+assert sum(amplified) / 5 > fewer_units["at random", 0.25, True][0] + 40
 random_cut, random_folded = (
     fewer_units["at random", 0.25, False],
     fewer_units["at random", 0.25, True],
@@ -375,13 +383,16 @@ random_cut, random_folded = (
 assert random_folded[0] < random_cut[0] - 25 and random_folded[1] > random_cut[1] + 20
 
 # %% [markdown]
-# What a small activation promises, it does not keep: folded, those units cost more than the ones that *vary*
-# little times what hangs on them. And now the surprise. **With a quarter of the units, folding ruins the
-# network that cutting had left half alive**: 80 % cut, 25 % folded, units at random. The last column says
-# why. The next layer now gets the right mean and a quarter of the differences between images, so nearly all
-# images look like the average image, and get one and the same answer. Cutting shrinks mean and differences
-# alike, and ReLU and the largest logit do not mind a factor. So S0's rule holds with two conditions: fold
-# what is *constant*, as Exercise 2 says. What varies must be foretold from what stays. That is section 4.
+# With half of the units, folding helps where a score chose. And now the surprise. **With a quarter of them,
+# folding ruins the network that cutting had left nearly whole**: 80 % cut, 25 % folded, units at random. The
+# last column shows how: nearly all images get one and the same answer. Here is the reason. Folded, the next
+# layer is given the right mean and less than a third of the differences between images, so that every image
+# looks like the average one. Cutting shrinks mean and differences alike, and a ReLU and the largest logit do
+# not mind a common factor. If that is so, then the differences, multiplied by 4 after folding, must bring it
+# back. They do: the last line. (Why a random quarter beats both scores when it is cut, we have not found out.)
+# So S0's rule holds with two conditions. Weigh an activation by what it is
+# multiplied with; and fold what is *constant*. What varies must be predicted from what stays, and that is
+# section 4.
 #
 # ### And the residual stream?
 #
@@ -410,9 +421,11 @@ assert abs(count_parameters(narrow) / count_parameters(fewer) - 1) < 0.001
 assert 1.27 < narrow_bits < 1.31 and fewer_bits < 1.205 and 1.172 < dense_bits < 1.174
 
 # %% [markdown]
-# The stream is the dearest place of all: 0.12 bits per byte for what costs 0.025 in hidden units. A unit is
-# read by one matrix, and the units that stay are refitted. A number of the stream is read by 20 matrices and
-# the head. Leave it alone.
+# Number for number the stream costs five times as much as hidden units. A unit is read by one matrix; a
+# number of the stream by 20 matrices and the head. But these 192 numbers are an accident of training. Turn the
+# stream first, so that its axes are the main directions of what flows in it, and the last axes carry little:
+# that is SliceGPT (Ashkboos, Croci, Nascimento, Hoefler and Hensman, 2024); chapter 11 will turn streams. And
+# where a long training follows, large models are narrowed in practice (Muralidharan et al., 2024).
 #
 # ## 3. Channels
 #
@@ -503,10 +516,10 @@ check(remove_channels)
 
 # %% [markdown]
 # Now train the network, and keep in each convolution half of the filters, those of largest norm (Li et al.,
-# 2017). Then a quarter. Three ways: **cut** and nothing else; **folded**, your Exercise 2; **refitted**,
+# 2017, who take the sum of magnitudes and report little difference). Then a quarter. Three ways: **cut** and nothing else; **folded**, your Exercise 2; **refitted**,
 # which section 4 explains: the weights of the next layer that stay are chosen anew, by least squares.
 #
-# **Guess before you run:** dense, it reads 98 % of the test images. With half of the channels, cut? And
+# **Guess before you run:** dense, it reads about 98 % of the test images. With half of the channels, cut? And
 # refitted?
 
 # %% tags=["nbval-ignore-output"]
@@ -537,26 +550,24 @@ for share in (0.5, 0.25):
 # %% tags=["collapsed", "nbval-ignore-output"]
 # Does it hold here? And a guess
 assert off_by > 0.05 and traceless < 1e-5 and right(cnn(data.test_images).argmax(1)) > 96
-assert (
-    channels[0.5, "cut"] < 45
-    and channels[0.5, "refitted"] > right(cnn(data.test_images).argmax(1)) - 4
-)
-assert channels[0.5, "cut"] + 10 < channels[0.5, "folded"] < channels[0.5, "refitted"] - 15
+assert channels[0.5, "cut"] < 50 < 90 < channels[0.5, "refitted"]
+assert channels[0.5, "cut"] < channels[0.5, "folded"] < channels[0.5, "refitted"] - 15
 assert channels[0.25, "refitted"] > channels[0.25, "folded"] + 30
 predict(
     "Half of the channels of every convolution go, nothing is trained. What share of the digits is read?",
-    ["cut 90, refitted 97", "cut 50, refitted 75", "cut below 40, refitted above 93"],
+    ["cut 90, refitted 97", "cut 60, refitted 75", "cut below 50, refitted above 90"],
     f"cut {channels[0.5, 'cut']:.0f} %, folded {channels[0.5, 'folded']:.0f} %, refitted "
     f"{channels[0.5, 'refitted']:.0f} %; dense {right(cnn(data.test_images).argmax(1)):.0f} %",
 )
 
 # %% [markdown]
-# Cut, half of the channels take the network to a quarter of the digits; refitted, it reads 97 %, and nothing
-# was trained. What did the colleague's two faults have in common? Every tensor had the right shape. In
+# Cut, half of the channels leave a network that reads less than half of the digits; refitted, it reads nearly
+# all of them, and nothing was trained. What did the colleague's two faults have in common? Every tensor had the right shape. In
 # structured pruning the shapes are the only thing that an error message knows; a channel that gives 0
 # everywhere, removed without a trace, is the test that knows more. Keep it in your drawer.
 #
-# Folding is no help here, for the reason that you have seen. The rest is refitting.
+# Folding helps a little at one half, and at a quarter it does harm, for the reason that you have seen. The
+# rest is refitting.
 #
 # ## 4. Repair in closed form
 #
@@ -572,13 +583,17 @@ predict(
 # $$V = W\, G_{\cdot K}\, G_{KK}^{-1} .$$
 #
 # (He et al., 2017, do it for channels.) Read it this way: split $W x = W_K x_K + W_R\, x_R$, $R$ for removed.
-# The first part is there. The second is foretold from $x_K$ by linear regression, $x_R \approx G_{RK}
-# G_{KK}^{-1} x_K$, and the regression is multiplied into $W_K$. What no regression can foretell is lost. It
-# is chapter 03's surgeon, with many weights out at once, and all rows of $W$ share one $G$.
+# The first part is there. The second is predicted from $x_K$ by linear regression, $x_R \approx G_{RK}
+# G_{KK}^{-1} x_K$. So what $W_R$ would have made of it is added to $W_K$:
 #
-# One trouble: if the inputs that stay foretell one another, $G_{KK}$ has no inverse, and if there are few
+# $$V = W_K + W_R\, G_{RK}\, G_{KK}^{-1} .$$
+#
+# What no regression can predict is lost. It is chapter 03's surgeon, with many weights out at once, and all
+# rows of $W$ share one $G$.
+#
+# One trouble: if the inputs that stay predict one another, $G_{KK}$ has no inverse, and if there are few
 # examples, it has one that believes in accidents. So add a price, $\lambda \|V - W_K\|^2$, the **damping**.
-# It holds $V$ where $W_K$ was, unless moving pays.
+# It holds $V$ where $W_K$ was, unless moving pays: $G_{KK} + \lambda 1$ stands where $G_{KK}$ stood.
 #
 # ## Exercise 4: refit
 
@@ -650,6 +665,9 @@ for tokens in (500, 1500, 8192):
         mended = torch.zeros_like(weight)
         mended[:, keep] = refit_columns(weight, moments, keep, damping)
         by_damping[tokens, damping] = error_share(mended - weight, weight, given_later[3])
+unpredicted = [r / o for r, o in zip(scores["repair error"], scores["output error"], strict=True)]
+print("what the other 511 units cannot predict of a unit, mean of a layer's units:")
+print("   " + "".join(f"layer {n}: {100 * u.mean():.0f} %   " for n, u in enumerate(unpredicted)))
 
 # %% tags=["collapsed", "nbval-ignore-output"]
 # Does it hold here? And the figure
@@ -658,36 +676,35 @@ gain = [1 - mended / cut for cut, mended in local[0.6]]
 assert gain[0] > 0.5 and 0.08 < min(gain) < max(gain[1:]) < 0.25
 assert by_damping[500, 1e-6] > 1.6 * cut_error and cut_error > by_damping[500, 1.0]
 assert by_damping[8192, 1e-4] < cut_error - 0.02
+assert unpredicted[0].mean() < 0.35 < 0.55 < min(u.mean() for u in unpredicted[1:])
 figure, (left, right_side) = new_figure(columns=2, height=3.6)
 for number, colour in enumerate((RED, BLUE, GREEN, ORANGE)):
-    cut, mended = zip(*(local[share][number] for share in kept_shares), strict=True)
+    taken = [100 - 100 * mended / cut for cut, mended in (local[s][number] for s in kept_shares)]
     at = [100 * share for share in kept_shares]
-    left.plot(at, [100 * e for e in cut], "--", color=colour)
-    left.plot(at, [100 * e for e in mended], "o-", color=colour, label=f"layer {number}")
-left.set(
-    xlabel="units kept (%)", ylabel="error of the output (%)", title="dashed: cut; lines: refitted"
-)
+    left.plot(at, taken, "o-", color=colour, label=f"layer {number}")
+left.set(xlabel="units kept (%)", ylabel="error that a refit takes away (%)", ylim=(0, 70))
 left.legend(frameon=False)
 for tokens, colour in ((500, RED), (1500, ORANGE), (8192, BLUE)):
     values = [100 * by_damping[tokens, d] for d in dampings]
     right_side.semilogx(dampings, values, "o-", color=colour, label=f"{tokens:,} tokens")
 right_side.axhline(100 * cut_error, color=BLACK, linestyle="--", linewidth=1, label="cut")
 right_side.set(
-    xlabel="damping, beside the mean input power", title="layer 3, 307 units kept", ylim=(0, 60)
-)
+    xlabel="damping, beside the mean input power", ylabel="error of the output (%)",
+    title="layer 3, 307 units kept", ylim=(0, 60),
+)  # fmt: skip
 right_side.legend(frameon=False)
 figure.suptitle("A refit mends 60 % in layer 0; with few tokens and little damping it harms")
 Picture(
     figure,
-    "Left: errors of four layers over the share of units kept, cut dashed, refitted below; the gap is widest in "
-    "layer 0. Right: error over the damping; with 500 tokens it is above the cut's at little damping, with 8,192 "
+    "Left: the share of the error that a refit takes away, over the share of units kept: about 60 % in layer 0, "
+    "less than 25 % in the others. Right: error over the damping; with 500 tokens it is above the cut's at little damping, with 8,192 "
     "flat and below it.",
 )
 
 # %% [markdown]
-# In layer 0 the refit takes away 60 % of the error, in the others 13 to 18 %. The units of the first layer
-# say much that the others say, too; later ones each say something of their own. And the right picture is a
-# warning. 500 tokens for 307 unknowns in each row: without damping the refit is twice as bad as doing
+# With 60 % of the units the refit takes away 60 % of the error in layer 0, in the others 13 to 18 %. The units of the first layer
+# say much that the others say, too: of what one says the others cannot predict 30 %. In the later layers it is
+# 60 % and more. And the right picture is a warning. 500 tokens for 307 unknowns in each row: without damping the refit is twice as bad as doing
 # nothing, and it takes a damping of the size of the inputs themselves to make it useful. With 8,192 tokens
 # damping hardly matters. **Repair learns from a text, and whoever learns from little learns accidents.**
 #
@@ -700,7 +717,7 @@ Picture(
 # |---|---|---|
 # | norm (Li et al., 2017; Fang et al., 2023) | $\sqrt{\lVert g_i\rVert^2 + \lVert u_i\rVert^2 + \lVert d_i\rVert^2}$ | weights |
 # | norm product | $\lVert g_i\rVert\, \lVert u_i\rVert\, \lVert d_i\rVert$ | weights |
-# | Taylor (Molchanov et al., 2017) | $\lvert \sum_o g_{oi}\, d_{oi} \rvert$, $g$ the gradient of the loss | gradients |
+# | Taylor (Molchanov et al., 2017) | $\mathbb{E}\,\lvert a_i\, \partial L / \partial a_i \rvert$, $L$ the loss | gradients |
 # | contribution (chapter 01) | $\mathbb{E}\,\lvert a_i\rvert \cdot \lVert d_i\rVert$ | activations |
 # | output error | $\mathbb{E}\, a_i^2 \cdot \lVert d_i\rVert^2$: the squared error of the output without $i$ | activations |
 # | repair error | that error, once the others were refitted | second moments |
@@ -711,8 +728,9 @@ Picture(
 #
 # $$\frac{\sum_o w_{oi}^2}{[G^{-1}]_{ii}} .$$
 #
-# $1/[G^{-1}]_{ii}$ is what is left of input $i$ when all others have foretold what they can. So this score
-# knows that a twin costs nothing.
+# $1/[G^{-1}]_{ii}$ is what is left of input $i$ when all others have predicted what they can. So this score
+# knows that a near twin costs nearly nothing. (An exact one leaves $G$ without an inverse; the library adds
+# some damping.)
 #
 # ## Exercise 5: repair errors, all at once
 
@@ -737,9 +755,9 @@ def repair_error(weight: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
 check(repair_error)
 
 # %% [markdown]
-# Now all of them: in every layer of TinyLM 80, 60 or 40 % of the units stay, the highest. Once cut, and once
-# with `down` refitted, block by block, on what the shrunk blocks before it give. All 48 measurements take a
-# minute and a half, so they are stored; the cell makes two of them again.
+# Now all of them: in every layer of TinyLM 80, 60 or 40 % of the units stay, the highest. First cut, then with
+# `down` refitted, block by block, on what the shrunk blocks before it give. The measurements take a minute and
+# a half, so they are stored; the cell makes two of them again.
 #
 # **Guess before you look**, two things. Which score wins? And is the order after the repair the order before
 # it?
@@ -750,28 +768,34 @@ check(repair_error)
 STORED_SCORES = {  # (rule, share of the units that stays): bits per byte cut, and refitted
     ("norm", 0.8): (1.2417, 1.2018),
     ("norm product", 0.8): (1.2371, 1.1998),
-    ("Taylor", 0.8): (1.2806, 1.2227),
+    ("Taylor", 0.8): (1.2414, 1.2127),
     ("contribution", 0.8): (1.2337, 1.2039),
     ("output error", 0.8): (1.2181, 1.1963),
     ("repair error", 0.8): (1.2235, 1.1967),
     ("random", 0.8): (1.305, 1.2275),
-    ("repair error, asked again", 0.8): (1.217, 1.1969),
+    ("random, again", 0.8): (1.2967, 1.2283),
+    ("random, once more", 0.8): (1.3141, 1.2338),
+    ("one by one", 0.8): (1.217, 1.1969),
     ("norm", 0.6): (1.551, 1.2953),
     ("norm product", 0.6): (1.5147, 1.2853),
-    ("Taylor", 0.6): (1.4834, 1.3197),
+    ("Taylor", 0.6): (1.4482, 1.3247),
     ("contribution", 0.6): (1.4023, 1.2998),
     ("output error", 0.6): (1.3388, 1.2606),
     ("repair error", 0.6): (1.3757, 1.264),
     ("random", 0.6): (1.5855, 1.3351),
-    ("repair error, asked again", 0.6): (1.3474, 1.2583),
+    ("random, again", 0.6): (1.5423, 1.349),
+    ("random, once more", 0.6): (1.6118, 1.3503),
+    ("one by one", 0.6): (1.3474, 1.2583),
     ("norm", 0.4): (2.0801, 1.5106),
     ("norm product", 0.4): (2.0326, 1.5008),
-    ("Taylor", 0.4): (1.8644, 1.5074),
+    ("Taylor", 0.4): (1.7374, 1.5014),
     ("contribution", 0.4): (1.6906, 1.4683),
     ("output error", 0.4): (1.5868, 1.4144),
     ("repair error", 0.4): (1.6784, 1.4428),
     ("random", 0.4): (2.0207, 1.5479),
-    ("repair error, asked again", 0.4): (1.5807, 1.3987),
+    ("random, again", 0.4): (2.0034, 1.5559),
+    ("random, once more", 0.4): (2.0799, 1.5684),
+    ("one by one", 0.4): (1.5807, 1.3987),
 }
 kept = {rule: highest_units(scores[rule], [0.6] * 4) for rule in scores}
 again = {r: held_out_bits(shrink_mlps(tiny, kept[r], text)) for r in ("norm", "contribution")}
@@ -782,8 +806,13 @@ ORDER = [
 
 
 def draw_scores(units_kept_in_percent: int) -> Picture:
-    """Two bars for each rule: cut, and refitted."""
-    both = [STORED_SCORES[rule, units_kept_in_percent / 100] for rule in ORDER]
+    """Two bars for each rule: cut, and refitted; for random units the mean of three draws."""
+    share = units_kept_in_percent / 100
+    three = [
+        STORED_SCORES[draw, share] for draw in ("random", "random, again", "random, once more")
+    ]
+    both = [tuple(sum(v) / 3 for v in zip(*three, strict=True))]
+    both += [STORED_SCORES[rule, share] for rule in ORDER[1:]]
     figure, (axes,) = new_figure(height=3.6)
     for shift, which, colour in ((-0.2, 0, ORANGE), (0.2, 1, BLUE)):
         values = [pair[which] - dense_bits for pair in both]
@@ -818,19 +847,17 @@ predict(
 explore(draw_scores, units_kept_in_percent=([80, 60, 40], 60))
 
 # %% [markdown]
-# Three surprises. The winner is not the cleverest score: the plain output error beats the repair error, cut
-# and refitted. The refit makes up for more than any score can: random units with a refit are better than the
-# best norm without. And the order changes: contribution loses its lead over the norm. Each wants a reason,
-# and each reason a test.
+# Three surprises. Scores that lie far apart when cut lie close together after a refit. A refit is worth as much
+# as a choice: with 60 % kept, units drawn at random and refitted are about as good as the best score's units, cut.
+# And the order changes: contribution loses its lead over the norm. Each wants a reason, and each reason a test.
 #
 # ### Why norms mislead
 #
-# A norm knows the weights. It does not know how often the gate opens. So take the two factors of the output
-# error, $\mathbb{E}\, a_i^2$ and $\lVert d_i \rVert^2$, one at a time. And build a **twin**, as in chapter
-# 11: multiply each row of `up` by some $s_i > 0$, divide the column of `down` by it. It is the same function,
-# so the truth about its units is the same.
+# A norm knows the weights and not the text. So take the two factors of the output error, $\mathbb{E}\, a_i^2$
+# and $\lVert d_i \rVert^2$, one at a time. And build a **twin**: multiply each row of `up` by some $s_i > 0$,
+# divide the column of `down` by it. It is the same function, so the truth about its units is the same.
 #
-# **Guess:** which of these scores tells the twins apart?
+# **Guess:** which of these scores chooses other units in the twin, and so reaches another loss?
 
 # %%
 twin, dice = copy.deepcopy(tiny), torch.Generator().manual_seed(0)
@@ -859,6 +886,20 @@ print("60 % of the units, cut, bits per byte      TinyLM   its twin")
 for name, (own, of_twin) in by_part.items():
     print(f"{name:40}{own:9.3f}{of_twin:11.3f}")
 
+
+def unevenness(values: torch.Tensor) -> float:
+    """Standard deviation beside the mean."""
+    return (values.std() / values.mean()).item()
+
+
+uneven = []
+print("TinyLM, unevenness in a layer: length of g, of u, of d; root of mean a²")
+for block, a in zip(tiny.blocks, record_inputs(tiny, text, downs), strict=True):
+    rows = block.mlp.gate.weight, block.mlp.up.weight, block.mlp.down.weight.T
+    uneven.append([unevenness(w.norm(dim=1)) for w in rows])
+    uneven[-1].append(unevenness(a.square().mean(0).sqrt()))
+    print("   " + "".join(f"{value:8.2f}" for value in uneven[-1]))
+
 # %% tags=["collapsed"]
 # Does it hold here?
 assert by_part["mean a²: how active"][0] < by_part["length of d: how loud"][0] - 0.04
@@ -867,68 +908,94 @@ for name in ("norm product", "both: the output error"):
     assert abs(by_part[name][0] - by_part[name][1]) < 0.004
 assert by_part["mean a²: how active"][1] > by_part["mean a²: how active"][0] + 0.06
 assert by_part["length of d: how loud"][1] > by_part["length of d: how loud"][0] + 0.06
+assert all(max(lengths) < 0.25 and a > 1.5 * max(lengths) for *lengths, a in uneven)
 
 # %% [markdown]
-# There they are, the two halves of the truth. How active a unit is says most: 1.356 alone, where the best
-# score has 1.339 and the norms have 1.52 to 1.55. A norm of the gate's row is no stand-in for how often the
-# gate opens. But activity alone is at the mercy of a scale, as is the length of $d$ alone: on the twin, the
-# same function, both lose a tenth of a bit. Their **product** does not notice, nor does the product of norms,
-# which is blind to the text, though. So *active* (S0, S1) is half a score, and *large* (S2, S3) the other
-# half. Multiply them.
+# How active a unit is says most: 1.356 alone, where the best score has 1.339 and the norms have 1.52 to 1.55.
+# The last lines say why: from unit to unit the lengths of its weights hardly differ, by 10 to 22 %, and how
+# strongly it answers differs about two to three times as much. A norm ranks by the small differences and is blind to
+# the large ones. But activity alone is at the mercy of a scale, as is the length of $d$ alone: on the twin,
+# the same function, both lose a tenth of a bit. Their **product** does not notice. So *active* (S0) is half a
+# score, and the length of what the unit sends on the other half. S1's word *contribution* is the right one.
 #
 # ### Why repair changes the order
 
+
 # %%
-print("layer    of the units' error the others cannot foretell     rare and strong: E a⁴ / (E a²)²")
-print(
-    "         gone by norm, spared    gone by output error       gone by contribution, output error"
-)
+hessians = [layer_hessian(x) for x in given]
+
+
+def given_back(number: int, keep: torch.Tensor) -> float:
+    """Of the error that a layer's output has without some units, the share that a refit takes away."""
+    W, G = downs[number].weight.double(), hessians[number]
+    mended = torch.zeros_like(W)
+    mended[:, keep] = refit_columns(W, G, keep)
+    lost, left = W * ~keep, W - mended
+    return 1 - (((left @ G) * left).sum() / ((lost @ G) * lost).sum()).item()
+
+
+def rank_correlation(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float(spearmanr(one, other).statistic)
+
+
+dice = torch.Generator().manual_seed(0)
+kept["random"] = highest_units([torch.rand(512, generator=dice) for _ in downs], [0.6] * 4)
+choosers = ("random", "norm", "contribution", "output error")
 why = []
-unforetold = [r / o for r, o in zip(scores["repair error"], scores["output error"], strict=True)]
-for number, x in enumerate(record_inputs(tiny, text, downs)):
-    by_norm, by_error, by_contribution = (
-        ~kept[rule][number] for rule in ("norm", "output error", "contribution")
+print("layer   % of the error given back if units went by     rank correlation with the share")
+print("        random   norm   contribution   output error    unpredicted: norm, output error")
+for number in range(4):
+    back = [given_back(number, kept[rule][number]) for rule in choosers]
+    correlations = [
+        rank_correlation(scores[r][number], unpredicted[number]) for r in choosers[1::2]
+    ]
+    why.append((back, correlations))
+    print(
+        "{:5}{:9.0f}{:8.0f}{:12.0f}{:15.0f}".format(number, *(100 * share for share in back)),
+        end="",
     )
-    peaked = (x**4).mean(0) / x.square().mean(0).square()
-    why.append((
-        unforetold[number][by_norm & ~by_error].mean().item(),
-        unforetold[number][by_error & ~by_norm].mean().item(),
-        peaked[by_contribution & ~by_error].median().item(),
-        peaked[by_error & ~by_contribution].median().item(),
-    ))  # fmt: skip
-    print("{:5}{:17.2f}{:23.2f}{:31.0f}{:10.0f}".format(number, *why[-1]))
+    print("{:22.2f}{:9.2f}".format(*correlations))
+peaks = []
+for number, x in enumerate(given):
+    peaked = (x**4).mean(0) / x.square().mean(0).square()  # E a⁴ / (E a²)²: rare and loud
+    mean_goes, square_goes = (~kept[rule][number] for rule in choosers[2:])
+    two = peaked[mean_goes & ~square_goes], peaked[square_goes & ~mean_goes]
+    peaks.append([some.median().item() for some in two])
+print("rare and loud, medians: gone by contribution alone, by output error alone", end=" ")
+print(", ".join("{:.0f} and {:.0f}".format(*pair) for pair in peaks))
 
 # %% tags=["collapsed"]
 # Does it hold here?
-assert all(norm < error - 0.08 for norm, error, *_ in why)
-assert all(contribution > 1.8 * error for *_, contribution, error in why)
+assert all(norm > max(mean, square) + 0.03 for (_, norm, mean, square), _ in why)
+assert all(of_norm > 0.1 and of_error < of_norm - 0.3 for _, (of_norm, of_error) in why)
+assert all(by_mean > 1.8 * by_square for by_mean, by_square in peaks)
 
 # %% [markdown]
-# Look at the units on which two scores disagree. Those that the norm throws away and output error spares are
-# the ones that the others can foretell: 22 against 36 % of their error is their own in layer 0, 54 against 68
-# % in layer 3. So they hurt when cut, and the refit gives most of it back. That is why the norm catches up.
+# A refit gives back more of what the norm threw away than of what contribution or output error threw away, in
+# every layer. The last two columns say why. A unit of large norm is one that the others predict *less* well;
+# a unit of large output error, in the later layers, one that they predict *better*. So the norm, which knows
+# nothing of the text, spares by accident what cannot be replaced. When cut, that is worth nothing, and after a
+# refit it makes up for a bad start.
 #
 # And contribution, a mean of $|a|$, throws away units that speak seldom and loudly: their fourth moment,
-# measured in squares, is more than twice that of the ones it spares, in one layer more than three times. A
-# mean of $|a|$ hardly hears them. The squared error does, and the loss, too. **A score should be in the units
-# of what is lost**, as chapter 03 said: here an error of squares.
+# measured in squares, is about twice that of the units that the output error throws away, or more. A mean
+# of $|a|$ hardly hears them. A mean of squares does.
 #
 # ### Why the cleverest score does not win
 #
-# The repair error takes it that *one* unit goes and 511 stay to help. But 205 go. A unit that was cheap
-# because of its neighbour is no longer cheap when the neighbour has gone, too. That can be tested: add up
-# what the score promised for the units that went, and measure what the refit leaves of the error. And it can
-# be mended: take out the cheapest, refit, ask again, take out the next, 205 times in each layer. (Each step
-# is one of chapter 03's: a column over a number. `keep_one_by_one` does it, in the spirit of Kurtic et al.,
-# 2023.)
+# The repair error assumes that *one* unit goes and 511 stay to help. But 205 go. A unit that was cheap because
+# of its neighbour is no longer cheap when the neighbour has gone, too. That can be tested: add up what the
+# score promised for the units that went, and measure what the refit leaves of the error. And it can be mended:
+# take out the cheapest, $i$, let the others make up for it, $W \leftarrow W - w_i\, [G^{-1}]_{i\cdot} /
+# [G^{-1}]_{ii}$ with the column $w_i$ and the row $i$ of $G^{-1}$, compute the scores again, and take out the
+# next, 205 times in each layer. (`keep_one_by_one` does it, in the spirit of Kurtic et al., 2023.)
 
 # %% tags=["nbval-ignore-output"]
-hessians = [layer_hessian(x) for x in given]
 asked = [keep_one_by_one(down.weight, H, 307) for down, H in zip(downs, hessians, strict=True)]
 asked_bits = held_out_bits(shrink_mlps(tiny, asked)), held_out_bits(shrink_mlps(tiny, asked, text))
 promises = []
 print("share of the output's power    layer 0   layer 1   layer 2   layer 3")
-for name, masks in (("asked once", kept["repair error"]), ("asked again", asked)):
+for name, masks in (("all at once", kept["repair error"]), ("one by one", asked)):
     rows = []
     for down, H, keep, score in zip(downs, hessians, masks, scores["repair error"], strict=True):
         W, G = down.weight.double(), H / 2
@@ -939,8 +1006,27 @@ for name, masks in (("asked once", kept["repair error"]), ("asked again", asked)
         rows.append((float(score[~keep].sum() / power), float(left)))
     promises.append(rows)
     for what, values in zip(("promised", "left"), zip(*rows, strict=True), strict=True):
-        print(f"{name:12}{what:15}" + "".join(f"{100 * v:8.1f} %" for v in values))
-print("bits per byte: cut {:.3f}, refitted {:.3f}".format(*asked_bits), "(asked again)")
+        if (name, what) != ("one by one", "promised"):  # the scores change from step to step
+            print(f"{name:12}{what:15}" + "".join(f"{100 * v:8.1f} %" for v in values))
+print("bits per byte: cut {:.3f}, refitted {:.3f}".format(*asked_bits), "(one by one)")
+
+# OMP_NUM_THREADS=1 python -m benchmarks.structured texts, 2026-11-26, one core of an x86 server
+STORED_TEXTS = {  # 60 % kept, refitted: bits per byte on three stretches of held-out text
+    "dense": (1.1731, 1.121, 1.1791),
+    "norm": (1.2953, 1.2474, 1.2864),
+    "norm product": (1.2853, 1.2494, 1.2791),
+    "Taylor": (1.3247, 1.2711, 1.3051),
+    "contribution": (1.2998, 1.2578, 1.2882),
+    "output error": (1.2606, 1.2284, 1.259),
+    "repair error": (1.264, 1.2238, 1.2619),
+    "random": (1.3351, 1.2959, 1.3398),
+    "random, again": (1.349, 1.3132, 1.3301),
+    "random, once more": (1.3503, 1.3088, 1.3296),
+    "one by one": (1.2583, 1.221, 1.2598),
+}
+print("60 % kept, refitted; the course's held-out text, and two other stretches:")
+for name, values in STORED_TEXTS.items():
+    print(f"  {name:26}" + "".join(f"{value:8.3f}" for value in values))
 
 # %% tags=["collapsed"]
 # Does it hold here?
@@ -951,16 +1037,27 @@ assert all(
 )
 for new, once_asked in zip(asked_bits, STORED_SCORES["repair error", 0.6], strict=True):
     assert new < once_asked - 0.003
-for keep in (0.6, 0.4):
-    plain, best = (STORED_SCORES[r, keep][1] for r in ("output error", "repair error, asked again"))
-    assert best < plain
+near = "output error", "repair error", "one by one"
+for n in range(3):
+    best, worst = (f(STORED_TEXTS[rule][n] for rule in near) for f in (min, max))
+    assert (
+        worst
+        < best + 0.01
+        < min(STORED_TEXTS[r][n] for r in STORED_TEXTS if r not in near + ("dense",))
+    )
+assert abs(again["norm"] - STORED_TEXTS["norm"][0]) < 0.004
 
 # %% [markdown]
-# In layer 0 the score promised an error of 1.9 % and 3.7 % is left, twice as much. That is the layer whose
-# units say each other's words. In the later layers a fifth to a quarter more is left than was promised. Asked
-# again after each removal, the same score beats the output error wherever much goes: 1.258 against 1.261 at
-# 60 %, and 1.399 against 1.414 at 40 %. The price was three seconds. (A score that looks at one unit at a
-# time can be right about each of 205 units and wrong about all of them: chapter 03 saw it with weights.)
+# In layer 0, the layer in which units replace one another, the score promised an error of 1.9 % and 3.7 % is
+# left, twice as much. In the later layers a fifth to a quarter more is left than was promised, or a little over. One by one, less
+# is left in every layer. (A score that looks at one unit at a time can be right about each of 205 units and
+# wrong about all of them: chapter 03 saw it with weights.)
+#
+# And what is that worth? Look at the last table, at more than one text. Output error, repair error and one by
+# one stand within a hundredth of a bit, and which of them leads depends on the text. So here is what 12,731
+# characters can tell you, and no more: **activations before weights, squares before magnitudes, and a refit
+# always.** Between the three, take the one that is easiest to compute. (Nor is the error of a layer's output
+# the loss: where one by one leaves less error, the loss is not always lower.)
 #
 # **Pause.** Here the first sitting ends.
 #
@@ -1565,9 +1662,10 @@ assert sum(dense_bytes for _, dense_bytes in both) == STORED_N_OF_M["dense, 4 bi
 def exit_layer(confidences: torch.Tensor, threshold: float) -> torch.Tensor:
     """After how many layers each of T tokens leaves: the first whose confidence is above threshold.
 
-    confidences: (L, T), float, row l after l + 1 layers. A token that is never sure leaves after
-    all L. What stands behind its exit is not computed, so it may be anything, and so may the last
-    row; a NaN is not above any threshold. Returns int64 (T,), from 1 to L.
+    confidences: (L, T), float, row l after l + 1 layers; threshold: from 0 to 1. A token that is
+    never sure leaves after all L. What stands behind its exit is not computed, so it may be
+    anything, and so may the last row; a NaN is not above any threshold. Returns int64 (T,), from 1
+    to L.
     """
     ### BEGIN SOLUTION
     sure = confidences > threshold  # (L, T)
@@ -1858,10 +1956,11 @@ assert min(together) > 0.9
 def narrow_tiny(model: Llama, tokens: torch.Tensor) -> Llama:
     """TinyLM with at most 1228 of the 2048 hidden units of its MLPs, nothing trained.
 
-    Each MLP may keep its own number of units, at least 1. Attention keeps its shapes and the
-    embedding its numbers; all other numbers may change. tokens (B, T) are a text to calibrate
-    with; the model stays as it is. Asked for: at most 1.254 bits per byte on held-out text (dense:
-    1.173).
+    Each MLP may keep its own number of units, from 1 to 512. Attention keeps its shapes and the
+    embedding its numbers; all other numbers may change, and all are float32. tokens (B, T) are a
+    text to calibrate with; the model stays as it is. Returns the new model, or its state_dict.
+    Asked for: at most 1.254 bits per byte on held-out text (dense: 1.173; less than 1.17 comes of
+    training), within 2 minutes.
     """
     ### BEGIN SOLUTION
     widths, small = (387, 227, 307, 307), copy.deepcopy(model)
