@@ -2033,7 +2033,11 @@ check(narrow_tiny)
 # %% tags=["collapsed", "nbval-ignore-output"]
 # The chapter in numbers
 own = yours("narrow_tiny")(copy.deepcopy(tiny), text[::2])
-own_units = sum(block.mlp.down.in_features for block in own.blocks)
+state = own if isinstance(own, dict) else own.state_dict()
+widths = [len(state[f"blocks.{layer}.mlp.gate.weight"]) for layer in range(4)]
+narrowed = shrink_mlps(tiny, [torch.arange(512) < width for width in widths])
+narrowed.load_state_dict(state)
+own_units, own_bits = sum(widths), held_out_bits(narrowed)
 print(
     f"half of an MLP's units masked: {clock['masked', 64][0]:.2f} of its time; removed: {clock['removed', 64][0]:.2f}"
 )
@@ -2047,7 +2051,7 @@ print(
     f"  healed by the dense model, 40 steps          {healed['cut, teacher']:8.3f}{healed['refitted, teacher']:9.3f}"
 )
 print(f"yours, or else the reference, with half of the text: {own_units} of 2,048 units, ", end="")
-print(f"{held_out_bits(own):.3f}")
+print(f"{own_bits:.3f}")
 shallow, narrower = (shape_bits[n][1] for n in ("3 layers, without 1", "341 units of 512"))
 print(f"refitted: three of four layers {shallow:.3f}, as many bytes in units {narrower:.3f}")
 print(f"2 of 4 in 4 bits {two[1]:.3f}, all in 3 bits, as many bytes, {three[1]:.3f}")
