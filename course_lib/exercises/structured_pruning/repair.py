@@ -261,29 +261,24 @@ def repair_error(weight: Tensor, inputs: Tensor) -> Tensor:
     return weight.double().square().sum(dim=0) / inverse.diagonal()
 
 
+def _of_six(draw: Draw, of_weight: float = 1, of_inputs: float = 1) -> tuple[Tensor, Tensor]:
+    """A layer of three outputs and six inputs, and 40 examples."""
+    return of_weight * draw.normal(3, 6), of_inputs * _related(draw, 40, 6)
+
+
 def _layers(seed: int) -> list[Case]:
     draw = Draw(seed)
 
     def layer(outputs: int, inputs: int, examples: int) -> tuple[Tensor, Tensor]:
         return draw.normal(outputs, inputs), _related(draw, examples, inputs)
 
-    def scaled(of_weight: float, of_inputs: float) -> tuple[Tensor, Tensor]:
-        return of_weight * draw.normal(3, 6), of_inputs * _related(draw, 40, 6)
-
-    nearly_twins, shifted, uneven, half, brain, wide, tiny = (layer(3, 6, 40) for _ in range(7))
-    nearly_twins[1][:, 4] = nearly_twins[1][:, 1] + 1e-3 * draw.normal(40)
-    nearer = _related(draw, 40, 6).double()
-    nearer[:, 4] = nearer[:, 1] + 1e-4 * draw.normal(40)
-    sizes = 10 ** (3 * draw.uniform(6) - 1.5)
     unread = draw.normal(3, 5) * torch.tensor([1.0, 0.0, -1.0, 1.0, -0.0])
     w, x = layer(4, 7, 30)
     by_hand = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 0.0], [1.0, 2.0]])
     labelled = {
         "by hand": (by_hand[0] * draw.number(1, 9), by_hand[1]),
-        "six inputs": layer(3, 6, 40),
+        "six inputs": _of_six(draw),
         "inputs that foretell nothing": (draw.normal(3, 4), torch.diag(1.0 + torch.arange(4))),
-        "nearly twins": nearly_twins,
-        "float64, more nearly twins": (draw.normal(3, 6), nearer),
         "as many outputs as inputs": layer(5, 5, 30),
         "hardly more examples than inputs": layer(3, 6, 9),
         "many examples, the later ones larger": (
@@ -293,20 +288,36 @@ def _layers(seed: int) -> list[Case]:
         "one input": layer(3, 1, 8),
         "one output": layer(1, 6, 25),
         "an input that nobody reads": (unread, _related(draw, 30, 5)),
-        "inputs with a mean": (shifted[0], shifted[1] + 10),
-        "inputs of very different size": (uneven[0] / sizes, uneven[1] * sizes),
-        "very small inputs": scaled(1, 1e-9),
-        "very large inputs": scaled(1, 1e9),
-        "very small weights": scaled(1e-9, 1),
-        "weights too large to be squared in float32": scaled(1e25, 1),
         "views": (w.T.clone().T, x.T.clone().T),
-        "float16": (half[0].half(), half[1].half()),
-        "bfloat16, inputs in float32": (brain[0].bfloat16(), brain[1]),
-        "float64": (wide[0].double(), wide[1].double()),
-        "float64, smaller than float32 knows": tuple(1e-60 * part.double() for part in tiny),
+        **_odd_layers(draw),
         "800 inputs": (draw.normal(5, 800), draw.normal(900, 800)),
     }
     return labelled_cases(("weight", "inputs"), labelled)
+
+
+def _odd_layers(draw: Draw) -> dict[str, tuple[Tensor, Tensor]]:
+    """Inputs that are nearly alike, scales and dtypes."""
+    nearly_twins, nearer, shifted, uneven, half, brain = (_of_six(draw) for _ in range(6))
+    nearly_twins[1][:, 4] = nearly_twins[1][:, 1] + 1e-3 * draw.normal(40)
+    close = nearer[1].double()
+    close[:, 4] = close[:, 1] + 1e-4 * draw.normal(40)
+    sizes = 10 ** (3 * draw.uniform(6) - 1.5)
+    return {
+        "nearly twins": nearly_twins,
+        "float64, more nearly twins": (nearer[0], close),
+        "inputs with a mean": (shifted[0], shifted[1] + 10),
+        "inputs of very different size": (uneven[0] / sizes, uneven[1] * sizes),
+        "very small inputs": _of_six(draw, of_inputs=1e-9),
+        "very large inputs": _of_six(draw, of_inputs=1e9),
+        "very small weights": _of_six(draw, of_weight=1e-9),
+        "weights too large to be squared in float32": _of_six(draw, of_weight=1e25),
+        "float16": (half[0].half(), half[1].half()),
+        "bfloat16, inputs in float32": (brain[0].bfloat16(), brain[1]),
+        "float64": tuple(part.double() for part in _of_six(draw)),
+        "float64, smaller than float32 knows": tuple(
+            1e-60 * part.double() for part in _of_six(draw)
+        ),
+    }
 
 
 BY_FORCE = 10  # inputs, at most: so many are refitted one after another
