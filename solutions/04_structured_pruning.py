@@ -1253,10 +1253,10 @@ assert influence[0] > influence[3] > 1.5 * max(influence[1], influence[2])
 # %% [markdown]
 # Where do they disagree, and why? Influence is a mean over tokens. But one token of a window is not like the
 # others: the first. In SmolLM2 one of its numbers grows beyond 20,000 on the way, a **massive activation**
-# (Sun et al., 2024; chapter 11 will show you more of them). A layer that writes this number matters through
-# one token in 512, which no mean can see. So find out who writes it. Let *only the first token* skip a layer,
-# and look at its largest number, and at the loss of the others; and let *all but the first* skip it. (Who
-# skips a layer still gives its attention keys and values.)
+# (Sun, Chen, Kolter and Liu, 2024; chapter 11 will show you more of them). A layer that writes this number
+# matters through one token in 512, which no mean can see. So find out who writes it. Let *only the first
+# token* skip a layer, and look at its largest number, and at the loss of the others; and let *all but the
+# first* skip it. (Who skips a layer still gives its attention keys and values.)
 
 # %% tags=["nbval-ignore-output"]
 print("SmolLM2 (stored), nats a token more if a layer is skipped by")
