@@ -1253,10 +1253,10 @@ assert influence[0] > influence[3] > 1.5 * max(influence[1], influence[2])
 # %% [markdown]
 # Where do they disagree, and why? Influence is a mean over tokens. But one token of a window is not like the
 # others: the first. In SmolLM2 one of its numbers grows beyond 20,000 on the way, a **massive activation**
-# (Sun et al., 2024; chapter 11 will show you more of them). A layer that writes this number matters through
-# one token in 512, which no mean can see. So find out who writes it. Let *only the first token* skip a layer,
-# and look at its largest number, and at the loss of the others; and let *all but the first* skip it. (Who
-# skips a layer still gives its attention keys and values.)
+# (Sun, Chen, Kolter and Liu, 2024; chapter 11 will show you more of them). A layer that writes this number
+# matters through one token in 512, which no mean can see. So find out who writes it. Let *only the first
+# token* skip a layer, and look at its largest number, and at the loss of the others; and let *all but the
+# first* skip it. (Who skips a layer still gives its attention keys and values.)
 
 # %% tags=["nbval-ignore-output"]
 print("SmolLM2 (stored), nats a token more if a layer is skipped by")
@@ -1418,7 +1418,7 @@ assert mended_at[0] < shape_bits["256 units of 512"][1] - 0.015 < cut_at[1]
 #
 # And time? Equal bytes are equal products: each of the two has three quarters of the blocks' matrices. What
 # depth saves beside them: a quarter of the norms, of the calls, of the products of queries and keys, and of the
-# cache. Width saves nothing of these. In most of our runs, on cores that others shared, three layers took 0.69
+# cache. Width saves nothing of these. In most of our runs, on cores that others shared, three layers took 0.65
 # to 0.79 of the dense model's time, 341 units 0.85 to 0.96, and 256 units, with fewer bytes, 0.75 to 0.93. **Per
 # byte, width; then per second depth**: 1.304 against 1.328. But in one run it was 0.72, 0.68 and 0.66, and
 # width won both. Time yours, at your batch.
