@@ -24,17 +24,17 @@ def best_levels(weights: Tensor, k: int) -> Tensor:
     about their mean. Reckon in float64; the result has the weights' dtype.
     """
     ordered = weights.double().sort().values
-    count = len(ordered)
-    runs = {(a, b): ordered[a:b] for b in range(1, count + 1) for a in range(b)}
-    means = {ends: run.mean().item() for ends, run in runs.items()}
-    errors = {ends: (run - means[ends]).square().sum().item() for ends, run in runs.items()}
-    least = [(0.0, ())] + [(math.inf, ())] * count  # (F_0(b), the levels) for b = 0 … N
+    best = [(0.0, ())] + [(math.inf, ())] * len(ordered)  # (F_0(b), the levels) for b = 0 … N
     for _ in range(k):
-        least = [(math.inf, ())] + [
-            min((least[a][0] + errors[a, b], (*least[a][1], means[a, b])) for a in range(b))
-            for b in range(1, count + 1)
-        ]
-    return torch.tensor(least[count][1], dtype=weights.dtype, device=weights.device)
+        before, best = best, [(math.inf, ())]
+        for b in range(1, len(before)):
+            runs = [ordered[a:b] for a in range(b)]  # what the last cell may be
+            ways = [
+                (before[a][0] + (run - run.mean()).square().sum(), (*before[a][1], run.mean()))
+                for a, run in enumerate(runs)
+            ]
+            best.append(min(ways))
+    return torch.stack(best[-1][1]).to(weights.dtype)
 
 
 def _few_weights(seed: int) -> list[Case]:
@@ -127,8 +127,8 @@ BEST_LEVELS = Exercise(
     hints=(
         "Sort. Then a cell is a run of neighbours, and only the places of k − 1 cuts are unknown. "
         "What does the last cell's beginning leave to be solved?",
-        "If the last cell begins at a, the first a weights need their best m − 1 cells, and that is "
-        "the same question, smaller. Keep a table of the answers: for each m, one entry for each b.",
+        "If the last cell begins at a, the first a weights need their best m − 1 cells: the same "
+        "question, smaller. Keep a table of the answers: for each m, one entry for each b.",
         "Start with F_0(0) = 0, and infinity elsewhere. Each entry may keep its levels beside its "
         "error, so that none have to be traced back: min of (error, levels) over a, with a tuple "
         "of levels.",
@@ -171,8 +171,8 @@ BEST_LEVELS = Exercise(
         Misconception(
             "one cut at a time",
             _one_cut_at_a_time,
-            "you made the best cut, then the best of the next ones, and so on. The best three cells "
-            "need not come from the best two: a first cut may have to move.",
+            "you made the best cut, then the best of the next ones, and so on. The best three "
+            "cells need not come from the best two: a first cut may have to move.",
         ),
         Misconception(
             "variances added",

@@ -20,7 +20,7 @@ def normal_float_levels(bits: int, last: float) -> Tensor:
     """
     half = 2 ** (bits - 1)
     above = torch.linspace(0.5, last, half + 1, dtype=torch.float64)  # the first is ½: the level 0
-    below = torch.linspace(0.5, last, half, dtype=torch.float64)[1:].flip(0)
+    below = torch.linspace(last, 0.5, half, dtype=torch.float64)[:-1]
     levels = torch.cat([-torch.special.ndtri(below), torch.special.ndtri(above)])
     return (levels / levels[-1]).float()
 
