@@ -169,7 +169,7 @@ def _formats(seed: int) -> list[Case]:
     ends = torch.tensor([448.0, 449.0, 463.9, 464.0, 465.0, 480.0, 1e9, 3e38, torch.inf])
     odd = torch.tensor([torch.nan, 0.0, -0.0, 1e-45, -1e-45, 1e-30, -1e-30, -1e-3, -0.2])
     ties = (draw.integers(8, 16, 40) + 0.5) * 2.0 ** draw.integers(-9, 5, 40)
-    beside = ties.double() * (1 + 1e-12 * (2 * draw.integers(0, 2, 40) - 1))
+    beside = ties.double() * (1 + 1e-12 * (2 * draw.integers(0, 2, 40).double() - 1))
     halves = draw.integers(-31744, 31744, 60).to(torch.int16).view(torch.float16)
     M, bias, top = draw.number(3, 7), draw.number(1, 12), draw.number(3, 9)
     own = (M, bias, (2 ** (M + 1) - 1 - draw.number(0, 5)) * 2.0 ** (top - M))

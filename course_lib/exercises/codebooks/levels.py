@@ -55,8 +55,8 @@ def _weights_and_levels(seed: int) -> list[Case]:
     few = torch.tensor([-9.0, 0.4, 0.6, 1.2, 2.4, 2.6, 9.0])[draw.order(7)]
     uneven, whole, many = ascending(draw, 9), _whole(draw, 12), ascending(draw, 256)
     double, far = ascending(draw, 20).double(), torch.tensor([-3.2, -1.1, 0.3, 1.4, 3.3])
-    half = torch.tensor([-60000.0, -20000.0, 30000.0, 64000.0]).half()
-    halves = torch.tensor([-40000.0, -39000.0, -41000.0, 5000.0, 47000.0, 46500.0, 65504.0])
+    half = torch.tensor([-60000.0, -20000.0, -8000.0]).half()
+    halves = torch.tensor([-40000.0, -39000.0, -41000.0, -14000.0, 60000.0, 62000.0, 65504.0])
     zeros = torch.tensor([0.0, -0.0, 0.3, -0.3, 0.5, -0.5, -0.51])
     labelled = {
         "even levels": (few, torch.arange(4.0)),
