@@ -1067,7 +1067,7 @@ def decode_canonical(bits: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """
     ### BEGIN SOLUTION
     number, before, symbols = 0, 0, {}
-    for length, symbol in sorted((l, s) for s, l in enumerate(lengths.tolist()) if l):
+    for length, symbol in sorted((n, s) for s, n in enumerate(lengths.tolist()) if n):
         number <<= length - before
         symbols[length, number] = symbol
         number, before = number + 1, length
