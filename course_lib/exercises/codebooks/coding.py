@@ -306,7 +306,7 @@ def _streams(seed: int) -> list[Case]:
         "random counts": (whole, lengths),
         "all of one length": (threes, eight),
         "some symbols have no code": some(40, gapped),
-        "many symbols": some(300, draw.integers(1, 2000, 200)),
+        "many symbols": some(300, draw.integers(1, 2000, 600)),
         "codes of up to 40 bits": some(20, _fibonacci(41)[draw.order(41)]),
         "no bits": (whole[:0], lengths),
         "one symbol alone": (torch.zeros(draw.number(3, 9), dtype=torch.uint8), alone),
