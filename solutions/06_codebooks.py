@@ -1482,7 +1482,8 @@ assert contest[3][2] > by_vectors["the layer"][1] + 1
 #
 # ## 8. Deep Compression
 #
-# Now all together, as Han et al. (2016) did. A network for digits, 64-300-100-10, 50,200 weights. **Prune**, gradually, to 7 %. Let the
+# Now all together, as Han et al. (2016) did in *Deep Compression*. (It is the first reference of S3, under other authors'
+# names and with hashing in its title, which it does not have.) A network for digits, 64-300-100-10, 50,200 weights. **Prune**, gradually, to 7 %. Let the
 # weights that stay **share** eight values a layer, by k-means. **Retrain** the eight values: all weights of a cell move
 # together, so a value's gradient is the sum of theirs. **Write** values and gaps between them under Huffman's code.
 # The teacher is the dense network (chapter 08). Forty epochs here; the stored table has ninety.

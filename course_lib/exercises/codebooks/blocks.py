@@ -20,12 +20,11 @@ def mx_block(values: Tensor) -> tuple[Tensor, int]:
     mantissa: 0, 1, 2 or 4. No number on the way is rounded or too large, even for float16.
     """
     wide = values.double()
-    largest = wide.abs().max()
-    power = int(largest.frexp().exponent) - 3 if largest > 0 else -127  # largest < 2^(power + 3)
-    exponent = min(max(power, -127), 127)
-    size = (wide.abs() / 2.0**exponent).clamp(max=6)
-    step = 2.0 ** (size.frexp().exponent - 2).clamp(min=-1)  # 0.5 below 2, 1 below 4, then 2
-    multiples = (size / step).round() * step  # ties to even
+    largest = wide.abs().max().frexp()  # m · 2ᵖ, ½ ≤ m < 1
+    exponent = min(max(int(largest.exponent) - 3, -127), 127) if largest.mantissa else -127
+    size = (wide.abs() * 2.0**-exponent).clamp(max=6)
+    steps = (size.frexp().exponent - 2).clamp(min=-1)  # ½ below 2, 1 below 4, then 2: as powers
+    multiples = (size * 2.0**-steps).round() * 2.0**steps  # ties to even
     return (multiples * wide.sign()).to(values.dtype), exponent
 
 
@@ -118,7 +117,7 @@ MX_BLOCK = Exercise(
         "2ᵉ goes to the nearest of the eight levels, with its sign.",
         "⌊log₂ m⌋ goes wrong just below a power of two, where the logarithm is rounded up: "
         "torch.frexp gives the exponent exactly, m = f · 2ᵖ with f from 0.5 to 1, so ⌊log₂ m⌋ is "
-        "p − 1. Work in float64: 2⁻¹²⁷ is too small for float16.",
+        "p − 1. Its exponents are a tensor: int(…) for e.",
         "Between 0 and 2 levels are 0.5 apart, to 4 they are 1 apart, then 2. Cut |x| / 2ᵉ to 6, "
         "divide by that step, round, multiply. torch.round sends ties to the even number, and that "
         "is the even mantissa.",

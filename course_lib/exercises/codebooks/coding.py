@@ -27,7 +27,7 @@ def code_lengths(counts: Tensor) -> Tensor:
     heap = [(count, [symbol]) for symbol, count in enumerate(counts.tolist()) if count]
     heapq.heapify(heap)
     if len(heap) == 1:
-        lengths[heap[0][1]] = 1
+        return (counts > 0).long()
     while len(heap) > 1:
         (one, symbols), (other, more) = heapq.heappop(heap), heapq.heappop(heap)
         lengths[symbols + more] += 1
@@ -58,6 +58,7 @@ def _counts(seed: int) -> list[Case]:
         "two symbols": draw.integers(1, 100, 2),
         "one symbol alone": torch.tensor([draw.number(1, 100)]),
         "one symbol that occurs": single,
+        "one symbol that occurs once": torch.eye(7, dtype=torch.long)[draw.number(0, 7)],
         "no symbol occurs": torch.zeros(draw.number(2, 9), dtype=torch.long),
         "half of them do not occur": draw.integers(1, 60, 40) * draw.integers(0, 2, 40),
         "halves of halves": (2 ** torch.arange(16))[draw.order(16)],
@@ -247,11 +248,10 @@ def decode_canonical(bits: Tensor, lengths: Tensor) -> Tensor:
     lengths the lower symbol first, and a 0 is appended for each bit that a code is longer than the
     one before. Raises ValueError if the last bits are no whole code.
     """
-    number, before, symbols = 0, 0, {}
+    begin, symbols = 0, {}  # a code is the first digits of begin / 2⁴⁰
     for length, symbol in sorted((n, s) for s, n in enumerate(lengths.tolist()) if n):
-        number <<= length - before
-        symbols[length, number] = symbol
-        number, before = number + 1, length
+        symbols[length, begin >> (40 - length)] = symbol
+        begin += 1 << (40 - length)
     found, number, length = [], 0, 0
     for bit in bits.tolist():
         number, length = 2 * number + bit, length + 1
@@ -306,7 +306,7 @@ def _streams(seed: int) -> list[Case]:
         "random counts": (whole, lengths),
         "all of one length": (threes, eight),
         "some symbols have no code": some(40, gapped),
-        "many symbols": some(300, draw.integers(1, 2000, 200)),
+        "many symbols": some(300, draw.integers(1, 2000, 600)),
         "codes of up to 40 bits": some(20, _fibonacci(41)[draw.order(41)]),
         "no bits": (whole[:0], lengths),
         "one symbol alone": (torch.zeros(draw.number(3, 9), dtype=torch.uint8), alone),

@@ -37,12 +37,12 @@ def layer_bytes(weight: Tensor, gap_bits: int) -> tuple[int, int]:
     flat, widest = weight.flatten(), 2**gap_bits
     places = flat.nonzero().squeeze(1)
     zeros = places.diff(prepend=places.new_tensor([-1])) - 1  # before each number
-    fillers = int((zeros // widest).sum())
+    fillers = (zeros // widest).sum()
     gaps = (zeros % widest).bincount(minlength=widest)
     gaps[-1] += fillers
     _, values = flat[places].unique(return_counts=True)
     if fillers:
-        values = torch.cat([values, values.new_tensor([fillers])])
+        values = torch.cat([values, fillers[None]])
     k, entries = len(values), len(places) + fillers
     widths = (k - 1).bit_length(), gap_bits
     equal = sum(math.ceil(entries * width / 8) for width in widths)
@@ -131,10 +131,9 @@ def _bytes(found: Entries, gap_bits: int, cost: Callable[[Tensor], int] = coded_
 
 def _gaps_are_cut(weight, gap_bits):
     """A number for each entry, however wide the gap is."""
-    found = _entries(weight, 30)
-    gaps = found.gaps[: 2**gap_bits].clone()
-    gaps[-1] += found.numbers - gaps.sum()
-    return _bytes(found._replace(gaps=gaps), gap_bits)
+    zeros = weight.flatten().nonzero().squeeze(1).diff(prepend=torch.tensor([-1])) - 1
+    gaps = zeros.clamp(max=2**gap_bits - 1).bincount(minlength=2**gap_bits)
+    return _bytes(_entries(weight, gap_bits)._replace(fillers=0, gaps=gaps), gap_bits)
 
 
 def _no_codebook(weight, gap_bits):

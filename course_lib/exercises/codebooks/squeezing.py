@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor
 
 from course_lib.exercises.engine.seeded import Draw
@@ -90,7 +89,7 @@ SQUEEZE = Exercise(
     cases=_matrices,
     compare=False,
     reached=_what_was_reached,
-    seconds=20.0,
+    seconds=60.0,
     hints=(
         "Eight levels for every weight are a code of fixed length: 3 bits are gone before the "
         "codebook has a byte, and the best eight levels reach 14.6 dB. What if there were more "
