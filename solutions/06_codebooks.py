@@ -261,7 +261,7 @@ assert gains[16][2] - gains[16][1] < 1.5 and 2.5 < gains[32][2] - gains[32][1] <
 #
 # And S1 (§3.2) says that non-linear quantization preserves accuracy better. (S0, §3.2, names it, too.) Better
 # for *which* weights? Try three kinds of numbers. Non-linear levels here: k-means, which looks at the numbers,
-# and **logarithmic** levels, $0$ and $\pm 1, \pm\frac12, \pm\frac14 \dots$ times a scale (Miyashita et al.,
+# and **logarithmic quantization**, levels $0$ and $\pm 1, \pm\frac12, \pm\frac14 \dots$ times a scale (Miyashita et al.,
 # 2016), which do not.
 
 # %%
@@ -440,7 +440,7 @@ rules = {
     ),
     "as many weights for each": quantiles,
     "by the cube root": math.sqrt(3) * quantiles,
-    "the best (Lloyd–Max)": lloyd_max(normal, 16),
+    "the best (Lloyd-Max)": lloyd_max(normal, 16),
 }
 print("16 levels for a normal density      dB")
 normal_db = {n: -10 * math.log10(mean_squared_error(normal, r)) for n, r in rules.items()}
@@ -471,7 +471,7 @@ axes.spines["left"].set_visible(False)
 axes.grid(False)
 axes.set_title("The best levels spread as the cube root of the density, not as the density")
 assert normal_db["as many weights for each"] < 17 < 19 < normal_db["even, best end"]
-assert 19.8 < normal_db["by the cube root"] < 20 < normal_db["the best (Lloyd–Max)"] < 20.3
+assert 19.8 < normal_db["by the cube root"] < 20 < normal_db["the best (Lloyd-Max)"] < 20.3
 assert mended < 0.15 and abs(levels_far_out(found) - outside["best"]) < 1
 Picture(
     figure,
@@ -485,7 +485,7 @@ Picture(
 # cube root comes within 0.3 dB of the best. And Lloyd from a start by the cube root ends 10 % above the
 # optimum, not 40 to 50. So the tails were the reason, or most of it.
 #
-# The best levels for a known density are called **Lloyd–Max** levels (Max, 1960): every level is the mean of its
+# The best levels for a known density are called **Lloyd-Max** levels (Max, 1960): every level is the mean of its
 # cell, every cell ends halfway. You need no weights to compute them, and no list in the file.
 #
 # ## 3. A scale and a table: NF4
@@ -493,7 +493,7 @@ Picture(
 # A codebook for the whole layer ignores what chapter 05 taught: rows are of different size. A codebook for each row
 # costs 16 levels a row. The way in between: *one* table for all, in units of a **scale** that each row or
 # block has for itself. Which unit? Two come to mind: the row's largest magnitude (**absmax**), and its width,
-# the root of the mean square (**rms**). Take the Lloyd–Max table of 8 levels, $\pm 0.25$ to $\pm 2.15$ widths.
+# the root of the mean square (**rms**). Take the Lloyd-Max table of 8 levels, $\pm 0.25$ to $\pm 2.15$ widths.
 # With rms as the unit it is used as it is. With absmax it is shrunk so that its last level meets the largest.
 
 # %%
@@ -647,7 +647,7 @@ assert (
 #
 # ## 4. What a float is
 #
-# A float of few bits is a codebook, too, one that was made for arithmetic. It has a sign, $E$ bits of exponent
+# A **few-bit float** is a codebook, too, one that was made for arithmetic. It has a sign, $E$ bits of exponent
 # and $M$ bits of mantissa. With the exponent field $e$ and the mantissa field $m$,
 #
 # $$x = \pm\, 2^{\,e - \text{bias}} \left(1 + \frac{m}{2^M}\right), \qquad
@@ -803,7 +803,7 @@ assert even[2] < 0.012 and odd[2] > 0.7 and 0.02 < even[3] < 0.024 and 0.02 < od
 #
 # ### Blocks
 #
-# So 4-bit floats come with scales for small blocks, and the hardware multiplies them in.
+# So 4-bit floats come in a **block format**: each small block has a scale, and the hardware multiplies it in.
 #
 # * **MXFP4**: 32 neighbours share a power of two, 8 bits. $4 + 8/32 = 4.25$ bits.
 # * **NVFP4**: 16 neighbours share a scale that is an E4M3 number; all blocks of a tensor share one `float32` more.
@@ -1013,7 +1013,7 @@ exact = (counts.sum() / counts.clamp(min=1)).log2()
 places = torch.arange(-7, 8)
 axes.bar(places[seen].tolist(), lengths[seen].tolist(), color=SKY, label="Huffman's bits")
 axes.plot(places[seen].tolist(), exact[seen].tolist(), "o", color=BLUE, label="log₂(1/p)")
-axes.set(xlabel="code", ylabel="bits", xticks=range(-7, 8), ylim=(0, 19))
+axes.set(xlabel="code", ylabel="bits", xticks=range(-7, 7), yticks=range(0, 17, 4), ylim=(0, 20))
 axes.axhline(4, color=RED, linestyle="--", label="fixed length")
 axes.legend(frameon=False, ncols=3, loc="upper center")
 axes.set_title(
@@ -1031,11 +1031,14 @@ predict(
     Picture(
         figure,
         "Bars, Huffman's length of each of the codes −7 to 7: 1 bit in the middle, up to 12 at the ends. Points, "
-        "log₂(1/p), lie close to the bars' ends; a dashed line at 4 bits.",
+        "log₂(1/p), lie near the three middle bars' ends and above the others; a dashed line at 4 bits.",
     ),
 )
 
 # %% [markdown]
+# Whole bits: the three frequent codes take 1, 2 and 3 of them, where they need 0.8, 2.2 and 2.3. That leaves an eighth of all names for the
+# other codes, which are 2 % of all, so these have shorter names than they need. It costs 0.14 bits a code.
+#
 # Of the four bits, 2.3 were air. The stretched ruler of chapter 05 was not so wasteful after all: it was badly
 # *written down*. K-means leaves little air: its levels are used nearly equally, 3.6 of 4 bits. Keep this in mind.
 #
@@ -1316,7 +1319,7 @@ for name, colour, mark in (("Huffman, own steps", BLUE, "o-"), ("k-means, a tens
         [row[1] for row in points], [row[0] for row in points], mark, color=colour, label=name
     )
 others = {
-    "Lloyd–Max,\nrows, rms": units["row", "rms"][:1:-1],
+    "Lloyd-Max,\nrows, rms": units["row", "rms"][:1:-1],
     "blocks of 64,\nrms": units["block of 64", "rms"][:1:-1],
     "FP4, rows": four["FP4, row"][::-1],
     "MXFP4": four["MXFP4"][::-1],
@@ -1484,7 +1487,7 @@ assert contest[3][2] > by_vectors["the layer"][1] + 1
 #
 # Now all together, as Han et al. (2016) did in *Deep Compression*. (It is the first reference of S3, under other authors'
 # names and with hashing in its title, which it does not have.) A network for digits, 64-300-100-10, 50,200 weights. **Prune**, gradually, to 7 %. Let the
-# weights that stay **share** eight values a layer, by k-means. **Retrain** the eight values: all weights of a cell move
+# weights that stay **share** eight values a layer, by k-means (weight sharing). **Retrain** the eight values: all weights of a cell move
 # together, so a value's gradient is the sum of theirs. **Write** values and gaps between them under Huffman's code.
 # The teacher is the dense network (chapter 08). Forty epochs here; the stored table has ninety.
 
