@@ -218,11 +218,11 @@ check(lloyd_step)
 
 # %%
 book, steps = even_levels(weights, 8)[0], []
-for _ in range(200):
+for _ in range(100):
     steps.append(decibels(on_levels(weights, book[None]), weights))
     book = yours("lloyd_step")(weights[0], book)
 print("Lloyd from even levels, dB after so many steps:")
-print("   ".join(f"{n}: {steps[n]:.2f}" for n in (0, 1, 2, 5, 20, 50, 199)))
+print("   ".join(f"{n}: {steps[n]:.2f}" for n in (0, 1, 2, 5, 20, 50, 99)))
 
 gains = {}
 print("\nlevels   even   even, clipped   k-means      (dB)")
@@ -1280,11 +1280,15 @@ matrices = {name: state[name] for name in every_linear(tiny, None)}
 
 def together(steps: dict[str, float]) -> tuple[float, float, float]:
     """Loss, bits, and decibels of all matrices together, even levels of these steps."""
-    changed = {
-        n: decode_even(encode_even(w, EvenCoded(steps[n])), w.shape) for n, w in matrices.items()
-    }
-    flat = [torch.cat([some[n].flatten() for n in matrices]) for some in (changed, matrices)]
-    return *loss_and_bits({n: EvenCoded(step) for n, step in steps.items()}), decibels(*flat)
+    packed = pack_model(tiny, {name: EvenCoded(step) for name, step in steps.items()})
+    model = unpack_model(packed, tiny)
+    flat = [
+        torch.cat([some[name].flatten() for name in matrices])
+        for some in (model.state_dict(), matrices)
+    ]
+    stored = sum(part.nbytes for key, part in packed.items() if key.partition(":")[0] in matrices)
+    loss = tiny_quality(model, tokenizer).bits_per_byte
+    return loss, 8 * stored / len(flat[0]), decibels(*flat)
 
 
 print("TinyLM's linear layers             2 bits           3 bits           4 bits")
@@ -1303,12 +1307,16 @@ for name in ("k-means, a tensor", "Huffman, own steps", "Huffman, one step"):
         + "".join(f"{row[0]:8.3f}{more}" for row, more in zip(cells, decibel, strict=True))
     )
 
-down = [name for name in matrices if "down" in name]
-mixed = one_step[3] | {name: own_step[3][name] for name in down}
-spared, (_, fewer, _) = together(mixed), language["Huffman, one step", 3]
-harmed = together(own_step[3] | {name: one_step[3][name] for name in down})
-print(f"\n3 bits, own steps, but `down` at the one step: {harmed[0]:.3f} in {harmed[1]:.2f} bits")
-print(f"3 bits, one step, but `down` at its own:        {spared[0]:.3f} in {spared[1]:.2f} bits")
+
+def apart(kind: str) -> float:
+    """The loss at 3 bits if matrices of this kind keep their own steps and the others share one."""
+    others = {name: weight for name, weight in matrices.items() if kind not in name}
+    return together(own_step[3] | dict.fromkeys(others, step_for(list(others.values()), 3)))[0]
+
+
+spared = {kind: apart(kind) for kind in ("down", "gate")}
+print("\n3 bits, one step for all matrices but those of one kind, which keep their own steps:")
+print(", ".join(f"all but `{kind}` {loss:.3f}" for kind, loss in spared.items()))
 
 # %% tags=["collapsed"]
 # Figure: loss over bits; does it hold here?
@@ -1339,9 +1347,9 @@ axes.set_title("At equal bits nothing of fixed length comes near Huffman's loss"
 for bits in (2, 3, 4):
     assert language["Huffman, own steps", bits][0] < language["k-means, a tensor", bits][0] - 0.008
     assert language["Huffman, own steps", bits][0] < language["Huffman, one step", bits][0] - 0.002
-    assert language["Huffman, own steps", bits][2] < language["Huffman, one step", bits][2] - 0.2
-assert harmed[0] > language["Huffman, own steps", 3][0] + 0.008
-assert spared[0] < language["Huffman, one step", 3][0] - 0.006
+    assert language["Huffman, own steps", bits][2] < language["Huffman, one step", bits][2] - 0.05
+assert spared["down"] < language["Huffman, one step", 3][0] - 0.004
+assert spared["gate"] > spared["down"] + 0.004
 Picture(
     figure,
     "Bits per byte over bits a weight. Even levels with Huffman: "
@@ -1359,14 +1367,15 @@ Picture(
 #
 # And one step for all has more decibels *and* more loss. So a decibel is not a decibel. Who is hurt? The one step gives few bits
 # to matrices of small weights, and the smallest weights are those of `down`. But `down` reads the products of the
-# MLP, the largest numbers in a block; its small weights meet large inputs. If that is the reason, `down` alone must
-# account for it. It does. Own steps everywhere but for `down`: the loss rises from 1.211 to 1.226, beyond that of one
-# step for all. One step everywhere but for `down`: it falls from 1.218 to 1.206, for a tenth of a bit. What counts is the
-# error of the layer's *output*, and that is chapter 11's.
+# MLP, the largest numbers in a block; its small weights meet large inputs. If that is the reason, it must be enough to take `down`
+# out: one step for all others, its own for `down`, 3 bits for both, as many bytes as before. It is enough: 1.211 again. The same with
+# `gate`, as many weights, helps nothing. What counts is the error of the layer's *output*, and that is chapter 11's.
 #
 # ### Where it does not win
 #
-# A stored table, all matrices of TinyLM, its embedding included, which is also the head.
+# A stored table, all matrices of TinyLM, its embedding included, which is also the head. At 2 bits a form wins that you have not
+# met, vectors, and at 4 bits clipped rows of fixed length come close. But look at the bytes. Below the table Huffman gets as
+# many as they have. **Guess** what becomes of the two.
 
 # %% tags=["collapsed"]
 # Stored: the loss of TinyLM, all matrices in one form
@@ -1387,16 +1396,29 @@ for name, row in STORED_LOSS.items():
         f"{name:40}"
         + "".join(f"{loss:7.3f}, {size / 1000:5.0f} kB  " for loss, size in row.values())
     )
-coded, vectors4 = (
-    STORED_LOSS[n] for n in ("even levels, Huffman, a step for each", "vectors of 4")
-)
-rows_ = STORED_LOSS["even levels, fixed length, row"]
-assert vectors4[2][0] < coded[2][0] - 0.2 and abs(rows_[4][0] - coded[4][0]) < 0.003
+
+# %%
+everything = {name: weight for name, weight in state.items() if weight.dim() == 2}
+others = 10_083  # bytes of norms, names and shapes, the same in all these files
+fair = {}
+for name, bits in (("vectors of 4", 2), ("even levels, fixed length, row", 4)):
+    loss, count = STORED_LOSS[name][bits]
+    rate = 8 * (count - others) / sum(weight.numel() for weight in everything.values())
+    packed = pack_model(tiny, {n: EvenCoded(step_for([w], rate)) for n, w in everything.items()})
+    now = tiny_quality(unpack_model(packed, tiny), tokenizer).bits_per_byte
+    fair[name] = loss, now, count, size(packed).bytes
+    print("{:32}{:.3f}, Huffman {:.3f}, in {:,} and {:,} bytes".format(name, *fair[name]))
+
+# %% tags=["collapsed"]
+# Does it hold here?
+for name, margin in (("vectors of 4", -0.01), ("even levels, fixed length, row", 0.006)):
+    stored_loss, now, count, bytes_now = fair[name]
+    assert 0.995 < bytes_now / count < 1.001 and now < stored_loss + margin
 
 # %% [markdown]
-# With the embedding in 4 bits the lead shrinks: 1.195 in 994 kB against 1.196 in 1,022 kB for clipped rows of fixed length,
-# nearly a tie. (One step for *all* rows of a matrix is not what the embedding needs: its rows are tokens, frequent and rare.
-# That is a guess; we have not tested it.) And at 2 bits a form wins that you have not met: vectors.
+# The win of the vectors was one of bytes: their codebooks weigh an eighth of the file. At equal bytes Huffman is ahead by a little, and at
+# 4 bits it is a tie. So with the embedding in few bits the lead shrinks. (One step for all rows of a matrix may not be what an embedding
+# needs, whose rows are tokens, frequent and rare. That is a guess; we have not tested it.)
 #
 # ## 7. Vectors
 #
@@ -1467,18 +1489,17 @@ predict(
     ["nothing", "0.4 dB", "as much as before, or more"],
     f"{won['the layer, shuffled']:.1f} dB",
 )
-assert 0 < won["spread evenly"] < 0.25 and 0.4 < won["normal"] < 0.75
+assert -0.1 < won["spread evenly"] < 0.17 and 0.4 < won["normal"] < 0.75
 assert 0.6 < won["the layer"] < 1.1 and won["the layer, shuffled"] > won["the layer"] - 0.15
 assert all(row[1] > row[2] - 0.15 for row in by_vectors.values())
 assert contest[3][2] > by_vectors["the layer"][1] + 1
 
 # %% [markdown]
-# Neighbours know nothing of each other here: shuffled, the layer gains as much. Of the 0.8 dB that pairs win, cells are worth less
-# than 0.2, as the first line says; the rest is shape. But shape is just what Huffman's code gets too, and without a codebook: 16.2 dB
+# Neighbours know nothing of each other here: shuffled, the layer gains as much. Cells bring nothing either, as the first line says: 64 points
+# are few for honeycombs, and k-means does not find them. So the 0.8 dB that pairs win are shape. But shape is just what Huffman's code gets too, and without a codebook: 16.2 dB
 # against 14.6. So with 3 bits or more, vectors are the harder way to the same thing.
 #
-# At 2 bits it is another matter: even levels lose much there (a step of one width of the hill is not small), and 256 fours at 2
-# bits a weight won the table above, with codebooks of 2,048 numbers for each matrix. Why not 8 weights at once, with $2^{16}$ points? The codebook
+# More weights at once, then? 256 fours take 2 bits a weight, and a codebook of 1,024 numbers for each matrix. Why not 8 weights at once, with $2^{16}$ points? The codebook
 # would be larger than the layer. **Stages** are the way out: a second codebook for what the first left over, $v \approx c^{(1)} + c^{(2)}$. Two
 # books of 64 make 4,096 sums, of which not all are useful: fours in two stages are no better than pairs above. AQLM (Egiazarian et al.,
 # 2024) chooses the codes of all stages together, for the outputs of a layer, and so brings language models to 2 bits.
