@@ -1349,8 +1349,7 @@ for bits in (2, 3, 4):
     assert language["Huffman, own steps", bits][0] < language["k-means, a tensor", bits][0] - 0.008
     assert language["Huffman, own steps", bits][0] < language["Huffman, one step", bits][0] - 0.002
     assert language["Huffman, own steps", bits][2] < language["Huffman, one step", bits][2] - 0.05
-assert spared["down"] < language["Huffman, one step", 3][0] - 0.004
-assert spared["gate"] > spared["down"] + 0.004
+assert min(spared.values()) > language["Huffman, own steps", 3][0] + 0.004
 Picture(
     figure,
     "Bits per byte over bits a weight. Even levels with Huffman: "
@@ -1366,11 +1365,13 @@ Picture(
 # %% [markdown]
 # At 3 bits 1.211, where k-means has 1.263; at 4 bits 1.181, less than NVFP4 with 4.5 bits.
 #
-# And one step for all has more decibels *and* more loss. So a decibel is not a decibel. Who is hurt? The one step gives few bits
-# to matrices of small weights, and the smallest weights are those of `down`. But `down` reads the products of the
-# MLP, the largest numbers in a block; its small weights meet large inputs. If that is the reason, it must be enough to take `down`
-# out: one step for all others, its own for `down`, 3 bits for both, as many bytes as before. It is enough: 1.211 again. The same with
-# `gate`, as many weights, helps nothing. What counts is the error of the layer's *output*, and that is chapter 11's.
+# And one step for all has more decibels *and* more loss. So a decibel is not a decibel. Who is hurt? A tempting answer: the one step
+# gives few bits to matrices of small weights, and the smallest are those of `down`, which read the products of the MLP, the largest
+# inputs in a block. If that were it, it would be enough to take `down` out: one step for all others, its own for `down`, 3 bits for
+# both, as many bytes as before. It is not: 1.221, no better than all alike, and no better than with `gate` taken out. (If one gives
+# `down` its own step and does *not* take the bits from the others, the loss falls to 1.206, and one believes the story. But then the file
+# has grown by a tenth of a bit.) So the loss is spread over many matrices, and this chapter has no better reason than the general one:
+# what counts is the error of a layer's *output*, which chapter 11 will weigh.
 #
 # ### Where it does not win
 #
