@@ -303,8 +303,8 @@ assert 0.7 < matched["normal"][2] - matched["normal"][0] < 1
 # * S2's formula divides all weights by one number. There are as many different weights as before, in as many
 #   bytes. It rescales. (And it changes what the layer computes, unless somebody undoes it.)
 # * Non-linear is not better. It is better **where it matches the numbers**. For numbers spread evenly the best
-#   levels are even. Logarithmic levels match none of the three: half of them crowd within 1/64 of the largest,
-#   where a squared error has nothing to win. (They are cheap to multiply with: a shift.)
+#   levels are even. Logarithmic levels match none of the three: nine of the 15 lie within an eighth of the largest,
+#   where a squared error has little to win. (They are cheap to multiply with: a shift.)
 #
 # ## 2. How near does Lloyd come?
 #
@@ -1131,7 +1131,7 @@ assert read.equal(some) and len(bits) < 2000 * 3.8
 assert worst < 60 and 0.15 < shifted < 0.85 and len(spoiled) > 400
 
 # %% [markdown]
-# A few codes are wrong, then the reader falls into step by luck. But often a code more or less came out, and then every weight
+# A few codes are wrong, then the reader falls into step by luck. But in three cases of ten a code more or less came out, and then every weight
 # behind it stands in its neighbour's place. A file with codes of unequal length therefore carries a check sum.
 #
 # There is another price: to know where a code begins, one has to have read all before. The library writes where each block
@@ -1643,7 +1643,7 @@ predict(
 )
 
 # %% [markdown]
-# Twice as much for *where* as for *what*. It cannot be otherwise: of 50,200 places 7 % are taken, and the entropy of that is $H(0.07) = 0.37$
+# Nearly twice as much for *where* as for *what*. It cannot be otherwise: of 50,200 places 7 % are taken, and the entropy of that is $H(0.07) = 0.37$
 # bits for each place, 2,296 bytes, however one writes it (if the places follow no pattern). Values take
 # 2.6 bits for each of the 3,400 weights that stay. So do not save on the values: a ninth value is cheap, a weight more is dear.
 # Structured pruning (chapter 04) has no places to store at all.
