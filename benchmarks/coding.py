@@ -158,20 +158,25 @@ def accuracy(model: nn.Module, data: Digits) -> float:
         return 100 * (model(data.test_images).argmax(1) == data.test_labels).double().mean().item()
 
 
+def digits_seed(data: Digits, recipe: Recipe, seed: int) -> tuple[float, float, int, int]:
+    """A network before and after Deep Compression: accuracy in percent, twice, and bytes, twice."""
+    torch.manual_seed(seed)
+    dense = DigitsMLP()
+    train_digits(dense, data, seed=seed)
+    packed = deep_compression(dense, data, recipe, seed)
+    before, after = (accuracy(m, data) for m in (dense, unpack_model(packed, dense)))
+    return before, after, size(dense.state_dict()).bytes, size(packed).bytes
+
+
 def digits_table(seeds: int = 5) -> None:
     """Each seed's accuracy, points lost, bytes and seconds; then of a recipe twice as sparse."""
     data = digits()
     for recipe in (Recipe(), replace(Recipe(), density=Recipe().density / 2)):
         lost, ratios = [], []
         for seed in range(seeds):
-            torch.manual_seed(seed)
-            dense = DigitsMLP()
-            train_digits(dense, data, seed=seed)
             start = time.process_time()
-            packed = deep_compression(dense, data, recipe, seed)
+            before, after, full, small = digits_seed(data, recipe, seed)
             seconds = time.process_time() - start
-            before, after = (accuracy(m, data) for m in (dense, unpack_model(packed, dense)))
-            full, small = (size(tensors).bytes for tensors in (dense.state_dict(), packed))
             lost.append(after - before)
             ratios.append(full / small)
             print(
