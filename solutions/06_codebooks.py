@@ -1060,7 +1060,7 @@ predict(
 #
 # Must the file hold all names? No. Sort the codes by length, those of equal length by number, and count upwards
 # in binary; where the length grows, append zeros. Now the lengths alone say everything, half a byte for each code, if none is longer than 15 bits.
-# (Schwartz and Kallick, 1964.)
+# Such a code is called **canonical**. (Schwartz and Kallick, 1964.)
 #
 #     symbol     0    1    2    3
 #     length     1    3    2    3
