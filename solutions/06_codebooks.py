@@ -395,7 +395,7 @@ outside["best"] = levels_far_out(least)
 # The tables; does it hold here?
 print("16 levels, squared error above the least possible, after Lloyd")
 for name in (whole, by_row):
-    some = [f"{s}: {above[name, s]:7.2%}   " for s in ("linear", "density", "random")]
+    some = [f"{s}: {above[name, s]:7.1%}   " for s in ("linear", "density", "random")]
     print(f"{name:28}" + "".join(some))
 print("\nrows: levels beyond two widths   at the start   after Lloyd")
 for start in ("linear", "density"):
@@ -584,14 +584,14 @@ check(normal_float_levels)
 # %% [markdown]
 # Equally often? And if they were, would that be good? Take blocks of 64 normal numbers, the case that NF4 was
 # made for. Once as it is used, in units of each block's largest. Once in the unit in which its levels *are* the
-# quantiles: $\Phi^{-1}(0.9677) = 1.85$ widths. Then against four other tables of 16 levels. **Guess:** is the
+# quantiles: $\Phi^{-1}(0.9677) = 1.85$ widths. Then beside other tables. **Guess:** is the
 # table of quantiles the best one for normal numbers?
 
 # %%
 generator = torch.Generator().manual_seed(0)
 fit, test = (torch.randn(2**12, 64, generator=generator) for _ in range(2))
 own = yours("normal_float_levels")(4, 0.9677083)[None]
-quantile_unit = torch.full((len(test), 1), 1 / float(own[0, -1]) * 1.848)
+quantile_unit = torch.full((len(test), 1), 1.848)
 usage = {}
 for name, unit in {"the block's largest": absmax(test), "1.85 widths": quantile_unit}.items():
     codes = nearest_codes(test, own, unit)
@@ -624,8 +624,8 @@ predict(
 # The table; does it hold here?
 print("16 levels for blocks of 64          normal, dB   TinyLM, loss   bits")
 for name, row in block_tables.items():
-    print("{:32}{:14.2f}{:15.4f}{:7.2f}".format(name, *row))
-print("{:46}{:15.4f}{:7.2f}".format("NF4, its scales quantized too", *doubly))
+    print("{:32}{:14.2f}{:15.3f}{:7.2f}".format(name, *row))
+print("{:46}{:15.3f}{:7.2f}".format("NF4, its scales quantized too", *doubly))
 assert usage["the block's largest"][1] > usage["1.85 widths"][1] + 3.5
 assert usage["the block's largest"][0].min() < 2.5 and usage["the block's largest"][0].max() > 8.5
 assert usage["1.85 widths"][0].min() > 5 and usage["1.85 widths"][0].max() < 7.6
