@@ -3,6 +3,7 @@
 Axes: N weights, k levels.
 """
 
+import itertools
 import math
 
 import torch
@@ -114,10 +115,14 @@ def _one_cut_at_a_time(weights, k):
 
 def _least_sum_of_variances(weights, k):
     ordered = _sorted(weights)
-    cuts = torch.combinations(torch.arange(1, len(ordered)), k - 1).tolist() if k > 1 else [[]]
-    splits = [ordered.tensor_split(cut) for cut in cuts]
-    best = min(splits, key=lambda runs: sum(_error(run) / len(run) for run in runs))
-    return _means(weights, best)
+    ends = range(len(ordered) + 1)
+    variances = {(a, b): _error(ordered[a:b]) / (b - a) for a, b in itertools.combinations(ends, 2)}
+    cuts = itertools.combinations(ends[1:-1], k - 1)
+    best = min(
+        cuts,
+        key=lambda cut: sum(variances[run] for run in itertools.pairwise((0, *cut, ends[-1]))),
+    )
+    return _means(weights, ordered.tensor_split(best))
 
 
 BEST_LEVELS = Exercise(
