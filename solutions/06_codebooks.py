@@ -1058,7 +1058,7 @@ predict(
 # ### The canonical code
 #
 # Must the file hold all names? No. Sort the codes by length, those of equal length by number, and count upwards
-# in binary; where the length grows, append zeros. Now the lengths alone say everything, half a byte for each code.
+# in binary; where the length grows, append zeros. In this **canonical** code the lengths alone say everything, half a byte for each code.
 # (Schwartz and Kallick, 1964.)
 #
 #     symbol     0    1    2    3
