@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.structured             70 CPU seconds
     OMP_NUM_THREADS=1 python -m benchmarks.structured layers      424 choices of 1.4 CPU seconds
     OMP_NUM_THREADS=1 python -m benchmarks.structured alone       3 CPU minutes
-    OMP_NUM_THREADS=1 python -m benchmarks.structured scores      60 CPU seconds
+    OMP_NUM_THREADS=1 python -m benchmarks.structured scores      80 CPU seconds
+    OMP_NUM_THREADS=1 python -m benchmarks.structured texts       60 CPU seconds
     OMP_NUM_THREADS=1 python -m benchmarks.structured healing     6 CPU minutes
     OMP_NUM_THREADS=1 python -m benchmarks.structured n_of_m      30 CPU seconds
 
@@ -24,12 +25,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.measuring import cpu_seconds
+from course_lib.data.text import bible_chapters, split
 from course_lib.distillation.losses import soft_target_loss
 from course_lib.distillation.training import distill
 from course_lib.formats.linear import Format, Scheme
 from course_lib.formats.model_file import every_linear, pack_model, unpack_model
 from course_lib.formats.two_of_four import TwoOfFour
+from course_lib.measure.quality import quality
 from course_lib.measure.yardstick import (
+    EVERY,
+    FIRST,
     smollm2_calibration,
     smollm2_quality,
     tiny_calibration,
@@ -156,10 +161,11 @@ def unit_masks(model: Llama, text: Tensor, keep: float) -> dict[str, list[Tensor
     """Which units of each MLP stay, by every score; the last rule asks again after each removal."""
     scores = mlp_scores(model, text[:, :-1], text[:, 1:])
     dice = torch.Generator().manual_seed(0)
-    scores["random"] = [torch.rand(len(score), generator=dice) for score in scores["norm"]]
+    for draw in ("random", "random, again", "random, once more"):
+        scores[draw] = [torch.rand(len(score), generator=dice) for score in scores["norm"]]
     masks = {name: highest_units(score, [keep] * len(score)) for name, score in scores.items()}
     downs = [block.mlp.down for block in model.blocks]
-    masks["repair error, asked again"] = [
+    masks["one by one"] = [
         keep_one_by_one(down.weight, layer_hessian(x), round(keep * down.in_features))
         for down, x in zip(downs, record_inputs(model, text, downs), strict=True)
     ]
@@ -180,10 +186,33 @@ def scores_table(keeps: tuple[float, ...] = (0.8, 0.6, 0.4), windows: int = 32) 
     return table
 
 
+@torch.no_grad()
+def texts_table(firsts: tuple[int, ...] = (FIRST, 2, 11), keep: float = 0.6) -> dict:
+    """Rule -> bits per byte, refitted, on every 14th held-out chapter from each of these on."""
+    model, tokenizer = tiny()
+    chapters = split(bible_chapters("kjv"))[1].split("\n\n")
+    stretches = ["\n\n".join(chapters[first::EVERY]) for first in firsts]
+    calibration, table = tiny_calibration(tokenizer), {}
+    masks = {"dense": None} | unit_masks(model, calibration, keep)
+    for rule, stay in masks.items():
+        small = model if stay is None else shrink_mlps(model, stay, calibration)
+        found = [quality(small, tokenizer, text).bits_per_byte for text in stretches]
+        table[rule] = tuple(round(value, 4) for value in found)
+        print(f"    {rule!r}: {table[rule]},", flush=True)
+    return table
+
+
 HEALING_RATE = 1e-3
 
 
-def healed(model: Llama, windows: tuple[Tensor, Tensor], steps: int, teacher, seed: int) -> Llama:
+def healed(
+    model: Llama,
+    windows: tuple[Tensor, Tensor],
+    steps: int,
+    teacher: Llama | None,
+    seed: int,
+    rate: float = HEALING_RATE,
+) -> Llama:
     """A copy, trained on 8 windows a step; the rate of AdamW falls to zero."""
     model = copy.deepcopy(model).requires_grad_(True)
     dice = torch.Generator().manual_seed(seed)
@@ -195,9 +224,7 @@ def healed(model: Llama, windows: tuple[Tensor, Tensor], steps: int, teacher, se
             return soft_target_loss(logits, answer)
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())  # (B, T, V) -> (B · T, V)
 
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=HEALING_RATE, betas=(0.9, 0.95), weight_decay=0
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0)
     with torch.enable_grad():
         distill(model, batches, loss, [optimizer], teacher, lambda k: 1 - k / steps)
     return model.requires_grad_(False)
@@ -216,9 +243,11 @@ def healing_table(steps: int = 40, seeds: int = 3, windows: int = 512) -> dict:
         "refitted, text": (shrink_mlps(model, masks, text), None),
         "refitted, teacher": (shrink_mlps(model, masks, text), model),
         "dense, text": (model, None),
+        "dense, text, rate / 10": (model, None),
     }
     for name, (start, teacher) in sides.items():
-        ends = [healed(start, pairs, steps, teacher, seed) for seed in range(seeds)]
+        rate = HEALING_RATE / 10 if "rate" in name else HEALING_RATE
+        ends = [healed(start, pairs, steps, teacher, seed, rate) for seed in range(seeds)]
         found = [round(tiny_quality(m, tokenizer).bits_per_byte, 4) for m in (start, *ends)]
         table[name] = tuple(found)
         print(f"    {name!r}: {tuple(found)},", flush=True)
@@ -408,6 +437,7 @@ if __name__ == "__main__":
         "layers": layers_table,
         "alone": alone_table,
         "scores": scores_table,
+        "texts": texts_table,
         "healing": healing_table,
         "n_of_m": n_of_m_table,
     }

@@ -9,6 +9,7 @@ from torch import nn
 from course_lib.models.llama import Llama, LlamaConfig
 from course_lib.models.parts import record_inputs
 from course_lib.pruning.group_scores import (
+    _gradients_of_products,
     group_norm,
     group_taylor,
     mlp_scores,
@@ -47,15 +48,14 @@ def test_norms_know_what_scaling_does():
 
 
 @pytest.mark.parametrize("E", [1, 3])
-def test_taylor_is_the_slope_of_switching_a_part_off(E):
+def test_taylor_is_the_slope_of_switching_a_part_off_for_each_example(E):
     torch.manual_seed(0)
     x, target, P = torch.randn(20, 4 * E).double(), torch.randn(20, 2).double(), 4
-    weight = torch.randn(2, 4 * E).double().requires_grad_()
-    factor = torch.ones(P).double().requires_grad_()
-    loss = F.mse_loss((x * factor.repeat_interleave(E)) @ weight.T, target)
-    slope, gradient = torch.autograd.grad(loss, [factor, weight])
-    parts = weight.T.unflatten(0, (P, E)), gradient.T.unflatten(0, (P, E))
-    torch.testing.assert_close(group_taylor(*parts), slope.abs())
+    weight, x = torch.randn(2, 4 * E).double(), x.requires_grad_()
+    factor = torch.ones(20, P).double().requires_grad_()
+    made = (x * factor.repeat_interleave(E, dim=1)) @ weight.T
+    slope, gradient = torch.autograd.grad((made - target).square().sum(), [factor, x])
+    torch.testing.assert_close(group_taylor(x.detach(), gradient, P), slope.abs().mean(dim=0))
 
 
 @pytest.mark.parametrize("parts", [1, 3, 6])
@@ -103,11 +103,15 @@ def test_every_score_of_a_decoders_units():
             assert layers[1][3] == 0 and layers[1].count_nonzero() == 9, name
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
     assert not any(weight.requires_grad for weight in model.parameters())
-    # Taylor: all windows at once, and of the loss itself.
-    down = model.blocks[0].mlp.down.weight.requires_grad_()
-    F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten()).backward()
-    torch.testing.assert_close(found["Taylor"][0], (down * down.grad).sum(0).abs().detach())
+    down = model.blocks[0].mlp.down.weight
     (x,) = record_inputs(model, inputs, [model.blocks[0].mlp.down])
+    # Taylor: with signs its sum over all tokens is the slope of the column of down.
+    down.requires_grad_()
+    F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten(), reduction="sum").backward()
+    (gradients, _) = _gradients_of_products(model, inputs, targets)
+    slopes = (down * down.grad).sum(0).detach()
+    torch.testing.assert_close((x * gradients).sum(dim=0), slopes)
+    torch.testing.assert_close(found["Taylor"][0], (x * gradients).abs().mean(dim=0))
     root_mean_square = (x.square().mean(0)).sqrt() * down.detach().norm(dim=0)
     torch.testing.assert_close(found["output error"][0].sqrt(), root_mean_square)
 
@@ -117,7 +121,7 @@ def test_half_precision_is_scored_in_float32(dtype):
     """Squares of these are zero in float16."""
     weight, hessian = torch.full((2, 4), 1e-4, dtype=dtype), torch.eye(4)
     assert group_norm([weight.T])[0].item() == pytest.approx(2**0.5 * 1e-4, rel=1e-2)
-    assert group_taylor(weight.T, weight.T)[0].item() == pytest.approx(2e-8, rel=2e-2)
+    assert group_taylor(weight, weight, 4)[0].item() == pytest.approx(1e-8, rel=2e-2)
     assert output_errors(weight, hessian, 4)[0].item() == pytest.approx(1e-8, rel=2e-2)
     assert repair_errors(weight, hessian, 4)[0].dtype == torch.float32
 
@@ -127,9 +131,9 @@ BAD = [
     (lambda: group_norm([]), "parts must be tensors"),
     (lambda: norm_product([ONES, ONES.T]), "agree in P"),
     (lambda: group_norm([ONES * torch.nan]), "parts must be finite"),
-    (lambda: group_taylor(ONES, ONES[:, :3]), "gradient must have the weight's shape"),
-    (lambda: group_taylor(ONES, ONES[:1]), "gradient must have the weight's shape"),
-    (lambda: group_taylor(ONES, ONES / 0), "gradient must be finite"),
+    (lambda: group_taylor(ONES, ONES[:, :3], 1), "inputs and gradients must both have shape"),
+    (lambda: group_taylor(ONES, ONES, 3), "parts divide I"),
+    (lambda: group_taylor(ONES, ONES / 0, 4), "gradients must be finite"),
     (lambda: output_errors(ONES, torch.eye(4), 3), "parts divide I"),
     (lambda: repair_errors(ONES, torch.eye(3), 1), "parts divide I"),
     (lambda: repair_errors(ONES * torch.nan, torch.eye(4), 1), "weight must be finite"),

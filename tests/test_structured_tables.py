@@ -28,7 +28,7 @@ def test_rows_of_the_scores_are_made_again(tiny):
     text, table = tiny_calibration(tokenizer), stored("STORED_SCORES")
     masks = structured.unit_masks(model, text, 0.6)
     assert {(rule, keep) for rule in masks for keep in (0.8, 0.6, 0.4)} == table.keys()
-    for rule in ("norm product", "repair error, asked again"):
+    for rule in ("norm product", "one by one"):
         cut, refitted = table[rule, 0.6]
         found = tiny_quality(shrink_mlps(model, masks[rule]), tokenizer).bits_per_byte
         assert found == pytest.approx(cut, abs=0.004)

@@ -2,7 +2,7 @@
 
     norm            √ Σ w² over all that would go together               no data
     norm product    ‖gate_p‖ ‖up_p‖ ‖down_p‖                             no data
-    Taylor          |Σ g w| over what the part sends on                  gradients
+    Taylor          mean |Σ g x| over what the part sends on             gradients
     contribution    mean ‖W_p x_p‖, in `models.layers`                   inputs of the last matrix
     output error    mean ‖W_p x_p‖²: of the output, without the part     their second moments
     repair error    of the output, once the others were refitted         their second moments
@@ -14,12 +14,12 @@ Axes: N examples, O outputs, I inputs, P parts, E columns of a part, L layers, F
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from course_lib.device import without_autocast
 from course_lib.models.finite import check_finite
@@ -61,36 +61,40 @@ def norm_product(parts: Sequence[Tensor]) -> Tensor:
     return reduce(torch.mul, _norms(parts))
 
 
-def group_taylor(weight: Tensor, gradient: Tensor) -> Tensor:
-    """|Σ g w| over each part: how the loss would change without it, were it a straight line.
+def group_taylor(inputs: Tensor, gradients: Tensor, parts: int) -> Tensor:
+    """Mean over N of |Σ_e g x|: how an example's loss would change, were it a straight line: (P,).
 
-    The derivative of the loss by a factor in front of the part, whose step from 1 to 0 removes it.
+    Σ_e g x is the derivative of the loss by a factor in front of the part, whose step from 1 to 0
+    removes it. The magnitude is taken example by example: the sum over all examples is nearly zero
+    at a minimum, whatever the part does.
 
     Args:
-        weight: what the part sends on, (P, …): of an MLP downᵀ alone, as all of a unit's effect
-            goes through it.
-        gradient: ∂L/∂w, of that shape.
+        inputs: x, what the parts send on, (N, I), with I = P · E.
+        gradients: g, that of each example's loss by x, (N, I).
+        parts: P.
 
     Returns:
         (P,), in float32 or wider.
 
     Raises:
-        ValueError: the shapes differ; NaN or infinity.
+        ValueError: the shapes differ, or parts do not divide I; NaN or infinity.
 
     Source: Molchanov et al., 2017, "Pruning Convolutional Neural Networks for
-    Resource Efficient Inference"; summed before the magnitude is taken.
+    Resource Efficient Inference".
 
-    >>> group_taylor(torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0, -3.0]]))
-    tensor([1.])
+    >>> x, g = torch.tensor([[2.0, 1.0], [2.0, 1.0]]), torch.tensor([[1.0, 3.0], [-1.0, 3.0]])
+    >>> group_taylor(x, g, parts=2)
+    tensor([2., 3.])
     """
-    if weight.shape != gradient.shape:
+    if inputs.dim() != 2 or inputs.shape != gradients.shape or inputs.shape[1] % parts:
         raise ValueError(
-            f"gradient must have the weight's shape {tuple(weight.shape)}; "
-            f"got {tuple(gradient.shape)}"
+            "inputs and gradients must both have shape (N, I), and parts divide I; "
+            f"got {tuple(inputs.shape)}, {tuple(gradients.shape)} and {parts}"
         )
-    check_finite(weight, "weight")
-    check_finite(gradient, "gradient")
-    return (wide(weight) * wide(gradient)).flatten(1).sum(dim=1).abs()
+    check_finite(inputs, "inputs")
+    check_finite(gradients, "gradients")
+    slopes = (wide(inputs) * wide(gradients)).unflatten(1, (parts, -1))  # (N, I) -> (N, P, E)
+    return slopes.sum(dim=2).abs().mean(dim=0)
 
 
 @without_autocast
@@ -166,27 +170,36 @@ def mlp_scores(model: Llama, inputs: Tensor, targets: Tensor) -> dict[str, list[
     given = record_inputs(model, inputs, [mlp.down for mlp in mlps])
     lasts = [mlp.down.weight.detach() for mlp in mlps]
     hessians = [layer_hessian(x) for x in given]
-    gradients = _gradients_of_down(model, inputs, targets)
+    gradients = _gradients_of_products(model, inputs, targets)
     return {
         "norm": [group_norm(some) for some in parts],
         "norm product": [norm_product(some) for some in parts],
-        "Taylor": [group_taylor(w.T, g.T) for w, g in zip(lasts, gradients, strict=True)],
+        "Taylor": [group_taylor(x, g, len(x.T)) for x, g in zip(given, gradients, strict=True)],
         "contribution": [contributions(x, w, len(w.T)) for w, x in zip(lasts, given, strict=True)],
         "output error": [output_errors(w, h, len(h)) for w, h in zip(lasts, hessians, strict=True)],
         "repair error": [repair_errors(w, h, len(h)) for w, h in zip(lasts, hessians, strict=True)],
     }
 
 
-def _gradients_of_down(model: Llama, inputs: Tensor, targets: Tensor) -> list[Tensor]:
-    """∂L/∂w of each layer's `down`, (D, F); L is the mean loss of a token."""
+def _gradients_of_products(model: Llama, inputs: Tensor, targets: Tensor) -> list[Tensor]:
+    """∂L/∂x of what each layer's `down` is given, (N, F); L is the loss of all tokens together."""
     model = copy.deepcopy(model).requires_grad_(False)
-    weights = [block.mlp.down.weight.requires_grad_() for block in model.blocks]
+    model.embedding.weight.requires_grad_()  # so that all behind it is followed
+    found = [[] for _ in model.blocks]
+
+    def follow(into: list) -> Callable:
+        def hook(module: nn.Module, given: tuple) -> None:
+            given[0].register_hook(lambda g: into.append(g.flatten(0, -2)))  # (B, T, F) -> (N, F)
+
+        return hook
+
+    for block, into in zip(model.blocks, found, strict=True):
+        block.mlp.down.register_forward_pre_hook(follow(into))
     with torch.enable_grad():
         for some, following in zip(inputs.split(AT_ONCE), targets.split(AT_ONCE), strict=True):
             logits = model(some).float().flatten(0, 1)  # (B, T, V) -> (B · T, V)
-            loss = F.cross_entropy(logits, following.flatten(), reduction="sum")
-            (loss / targets.numel()).backward()
-    return [weight.grad for weight in weights]
+            F.cross_entropy(logits, following.flatten(), reduction="sum").backward()
+    return [torch.cat(parts) for parts in found]
 
 
 def _own_blocks(matrix: Tensor, parts: int) -> Tensor:

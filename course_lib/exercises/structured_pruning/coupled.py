@@ -95,12 +95,21 @@ def _odd_convolutions(draw: Draw) -> dict[str, tuple]:
     turned |= {name: x.T.clone().T for name, x in turned.items() if x.dim() == 2}
     mixed |= {name: mixed[name].float() for name in STATISTICS}
     tiny = held_as(torch.float64, layers(5, 2), 1e-60)
+    idle, each = layers(6, 4), layers(5, 3)
+    for name in ("conv.weight", "norm.weight", "norm.bias", *STATISTICS):
+        idle[name][0] = 0
+    idle["linear.weight"][:, :4] = 0
+    dtypes = {"conv": torch.float16, "norm": torch.float32, "linear": torch.bfloat16}
+    each = {name: x.to(dtypes[name.split(".")[0]]) for name, x in each.items()}
+    each |= {name: each[name].double() for name in STATISTICS}
     return {
         "silent channels stay": (silent, torch.tensor([True, True, True, False, True, False])),
+        "a channel of zeros stays, that nobody reads": (idle, torch.arange(6) < 3),
         "views": (turned, torch.arange(12).remainder(4).eq(0)[::2]),
         "very small weights": (layers(6, 4, size=1e-9), draw.order(6) < 3),
         "very large weights": (layers(6, 4, size=1e9), draw.order(6) < 3),
         "float16, its statistics in float32": (mixed, draw.order(5) < 3),
+        "a dtype for each": (each, draw.order(5) < 3),
         "float64": (held_as(torch.float64, layers(6, 4)), draw.order(6) < 4),
         "float64, smaller than float32 knows": (tiny, draw.order(5) < 3),
     }
@@ -243,7 +252,7 @@ def _attention(
 ) -> tuple[Tensor, ...]:
     """query, key, value and output."""
     shapes = ((heads * width, D), *[(groups * width, D)] * 2, (D, heads * width))
-    return tuple((size * draw.normal(*shape)).to(dtype) for shape in shapes)
+    return tuple(size * draw.normal(*shape).to(dtype) for shape in shapes)
 
 
 def _mask(*stays: int) -> Tensor:
@@ -290,6 +299,7 @@ def _odd_attentions(draw: Draw) -> dict[str, tuple]:
         return draw.order(6) < 3
 
     q, k, v, o = attention()
+    q[:2] = 0  # head 0
     dtypes = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
     mixed = [x.to(dtype) for x, dtype in zip(attention(), dtypes, strict=True)]
     turned = [x.T.clone().T for x in attention()]

@@ -13,9 +13,10 @@ from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Prop
 def exit_layer(confidences: Tensor, threshold: float) -> Tensor:
     """After how many layers each of T tokens leaves: the first whose confidence is above threshold.
 
-    confidences: (L, T), float, row l after l + 1 layers. A token that is never sure leaves after
-    all L. What stands behind its exit is not computed, so it may be anything, and so may the last
-    row; a NaN is not above any threshold. Returns int64 (T,), from 1 to L.
+    confidences: (L, T), float, row l after l + 1 layers; threshold: from 0 to 1. A token that is
+    never sure leaves after all L. What stands behind its exit is not computed, so it may be
+    anything, and so may the last row; a NaN is not above any threshold. Returns int64 (T,), from 1
+    to L.
     """
     sure = confidences > threshold  # (L, T)
     sure[-1] = True
@@ -38,8 +39,6 @@ def _tokens(seed: int) -> list[Case]:
     rising = draw.uniform(6, 9).sort(dim=0).values
     equal = draw.integers(0, 5, 6, 40) / 4  # 0, ¼ … 1: often just the threshold
     nan, inf = torch.full((4, 12), torch.nan), torch.full((4, 12), torch.inf)
-    unknown = torch.where(draw.uniform(5, 20) < 0.4, torch.nan, draw.uniform(5, 20))
-    near = 0.75 + 1e-12 * (draw.order(28).double() - 14).view(4, 7)
     labelled = {
         "four tokens": (first, 0.5),
         "many tokens": (many, draw.number(70, 95) / 100),
@@ -57,19 +56,33 @@ def _tokens(seed: int) -> list[Case]:
             torch.cat([0.5 * draw.uniform(3, 6), torch.full((1, 6), torch.nan)]),
             0.625,
         ),
-        "NaN before the exits": (unknown, 0.5),
         "always sure": (0.5 + 0.5 * draw.uniform(4, 5), 0.25),
         "threshold 0, and zeros": (draw.integers(0, 2, 5, 30).float() * draw.uniform(5, 30), 0.0),
-        "threshold 1": (draw.integers(1, 3, 4, 9) / 2, 1.0),
+        "threshold 1": (draw.integers(1, 4, 4, 9) / 2, 1.0),
         "one layer": (draw.uniform(1, 7), 0.5),
         "two layers": (draw.uniform(2, 9), 0.5),
         "one token": (draw.uniform(6, 1), 0.7),
-        "many layers": (draw.uniform(300, 4), 0.995),
+        "as many layers as tokens": (draw.uniform(6, 6), 0.6),
         "very small confidences": (1e-9 * draw.uniform(5, 9), 5e-10),
-        "float64, nearly equal": (near, 0.75),
         "float16": ((draw.integers(0, 1025, 5, 60) / 1024).half(), 0.875),
+        **_odd_tokens(draw),
     }
     return labelled_cases(("confidences", "threshold"), labelled)
+
+
+def _odd_tokens(draw: Draw) -> dict[str, tuple[Tensor, float]]:
+    """NaN, infinities, late exits and confidences that are nearly the threshold."""
+    unknown = torch.where(draw.uniform(5, 20) < 0.4, torch.nan, draw.uniform(5, 20))
+    endless = torch.where(draw.uniform(5, 20) < 0.3, torch.inf, draw.uniform(5, 20))
+    late = torch.zeros(600, 4)  # one token is never sure
+    late[[299, 256 + 2 * draw.number(1, 20), 511], [0, 1, 2]] = 1
+    near = 0.75 + 2.0**-53 * (draw.order(28).double() - 14).view(4, 7)  # each double around ¾
+    return {
+        "NaN before the exits": (unknown, 0.5),
+        "infinite confidences": (endless, 0.9),
+        "many layers, late exits": (late, 0.5),
+        "float64, they differ in the last bit": (near, 0.75),
+    }
 
 
 def _last_that_is_not(confidences, threshold):

@@ -25,7 +25,8 @@ from course_lib.pruning.group_scores import group_norm, output_errors
 from course_lib.pruning.inverse_hessian import layer_hessian
 from course_lib.pruning.smaller import keep_outputs, with_weight
 
-UNITS, LOSS = 1228, 1.252  # asked for; the section reaches 1.26, with other widths 1.255
+UNITS, LOSS = 1228, 1.254  # asked for; the section reaches 1.26, with other widths 1.255
+FLOOR = 1.17  # just below the dense model: whoever is better has trained, or seen the text
 WINDOWS = 32  # of the calibration text
 WIDTHS = (387, 227, 307, 307)  # the first block is the dearest, the second the cheapest
 
@@ -88,10 +89,11 @@ def narrowed(model: Llama, tokens: Tensor, widths: Sequence[int]) -> Llama:
 def narrow_tiny(model: Llama, tokens: Tensor) -> Llama:
     """TinyLM with at most 1228 of the 2048 hidden units of its MLPs, nothing trained.
 
-    Each MLP may keep its own number of units, at least 1. Attention keeps its shapes and the
-    embedding its numbers; all other numbers may change. tokens (B, T) are a text to calibrate
-    with; the model stays as it is. Asked for: at most 1.252 bits per byte on held-out text (dense:
-    1.173).
+    Each MLP may keep its own number of units, from 1 to 512. Attention keeps its shapes and the
+    embedding its numbers; all other numbers may change, and all are float32. tokens (B, T) are a
+    text to calibrate with; the model stays as it is. Returns the new model, or its state_dict.
+    Asked for: at most 1.254 bits per byte on held-out text (dense: 1.173; less than 1.17 comes of
+    training), within 2 minutes.
     """
     return narrowed(model, tokens, WIDTHS)
 
@@ -178,19 +180,20 @@ NARROW_TINY = Exercise(
     cases=_tiny_and_text,
     compare=False,
     reached=_what_was_reached,
-    seconds=60.0,
+    seconds=120.0,
     hints=(
-        "307 units in each layer by output error, each `down` refitted: 1.26 bits per byte. Three "
+        "307 units in each layer by output error, each `down` refitted: 1.260 bits per byte. Three "
         "things are free. Must each layer keep as many? Must all units go at once? And what should "
         "a refitted `down` give: what the old one would give here, or what is missing?",
-        "The first block is dear and the second cheap: widths of 387, 227, 307 and 307 gain most. "
-        "Walk through the dense and the narrow model side by side (two `walk_blocks`, zipped): "
-        "the best target of `down` is the dense stream behind the block, minus the narrow "
-        "stream in front of the MLP. So it makes up for what the blocks before it did, too.",
-        "attention.output can be refitted in the same way, towards the dense stream behind "
-        "attention. To choose the units, remove one, refit the others, and ask again: with P = G⁻¹ "
-        "the cheapest has the least ‖w_p‖² / P_pp; then W ← W − w_p P_p / P_pp and "
-        "P ← P − P_p P_pᵀ / P_pp.",
+        "The first block is dear and the second cheap. Widths of 387, 227, 307 and 307 gain most: "
+        "by output error, 1.255. Then let units go one at a time, refit the others, and ask again: "
+        "1.250 (and 1.258 with 307 in each). With P = G⁻¹ the cheapest has the least "
+        "‖w_p‖² / P_pp; then W ← W − w_p P_p / P_pp and P ← P − P_p P_pᵀ / P_pp.",
+        "The last 0.001: walk through the dense and the narrow model side by side (two "
+        "`walk_blocks`, zipped). First refit attention.output towards the dense stream behind "
+        "attention, minus the narrow one in front of the block. Then `down`, towards the dense "
+        "stream behind the block, minus the narrow one in front of the MLP. So each makes up for "
+        "what the blocks before it did, too.",
     ),
     properties=(
         Property(
@@ -210,8 +213,9 @@ NARROW_TINY = Exercise(
             lambda inputs, state: sum(_widths(inputs, state)) <= UNITS,
         ),
         Property(
-            "a plain Llama with these numbers needs at most 1.252 bits per byte",
-            lambda inputs, state: _loss(inputs, state) <= LOSS,
+            "a plain Llama with these numbers needs at most 1.254 bits per byte, and not less than "
+            "1.17: the dense one needs 1.173, and nothing is to be trained",
+            lambda inputs, state: FLOOR <= _loss(inputs, state) <= LOSS,
         ),
     ),
     misconceptions=(
@@ -237,8 +241,8 @@ NARROW_TINY = Exercise(
             "the best of the section",
             _best_of_the_section,
             "as many units in each layer by output error, each `down` refitted: good, and it is "
-            "the bar to beat. Each refit only makes up for its own layer. What of the error that "
-            "flows in from the layers before?",
+            "what there is to beat. Is each layer as dear as the next? And after the first units "
+            "have gone and the others were refitted, are the same ones still the cheapest?",
         ),
     ),
 )

@@ -28,7 +28,7 @@ def remove_units(
 
 def _network(draw: Draw, inputs: int, hidden: int, outputs: int, scale=1.0, dtype=torch.float32):
     shapes = ((hidden, inputs), (hidden,), (outputs, hidden))
-    return tuple((scale * draw.normal(*shape)).to(dtype) for shape in shapes)
+    return tuple(scale * draw.normal(*shape).to(dtype) for shape in shapes)
 
 
 def _turned(draw: Draw) -> tuple[Tensor, ...]:
@@ -68,12 +68,18 @@ def _odd_networks(draw: Draw) -> dict[str, tuple[Tensor, ...]]:
     zeros[0][:3], zeros[1][:3] = 0.0, -0.0
     no_bias[1].zero_()
     unread[2][:, ::2] = 0
+    idle = network(4, 6, 3)
+    idle[0][0], idle[1][0], idle[2][:, 0] = 0, 0, 0
+    weight, bias, following = network(4, 5, 2)
+    twins = torch.tensor([0, 0, 1, 2, 0])
     halves = network(4, 7, 3, dtype=torch.float16)
     mixed = halves[0].bfloat16(), halves[1].float(), halves[2]
     tiny = network(3, 5, 2, 1e-60, torch.float64)
     return {
         "units of zeros stay": (*zeros, torch.tensor([1, 0, 1, 1, 0, 1]) == 1),
         "units that nobody reads stay": (*unread, torch.tensor([1, 1, 1, 0, 1, 0]) == 1),
+        "a unit of zeros that nobody reads stays": (*idle, torch.arange(6) < 4),
+        "twins stay": (weight[twins], bias[twins], following, torch.tensor([1, 1, 0, 1, 1]) == 1),
         "biases of zero": (*no_bias, draw.order(6) < 3),
         "very small weights": (*network(4, 6, 3, scale=1e-9), draw.order(6) < 4),
         "very large weights": (*network(4, 6, 3, scale=1e9), draw.order(6) < 4),
@@ -167,7 +173,7 @@ def fold_constants(
     weight W (O, H), bias b (O,). inputs (N, H): what the layer was given for N examples. keep (H,),
     bool: True for the inputs that stay, K of them, at least one. An input that goes counts as its
     mean over the N examples from now on, so its weights times its mean move into b. The result is
-    (O, K) and (O,), each in its own dtype (all float; reckon float16 in float32 or wider).
+    (O, K) and (O,), each in its own dtype (all float; reckon in float64).
     """
     lost = weight[:, ~keep].double() @ inputs[:, ~keep].double().mean(0)  # (O, H − K) (H − K,)
     return weight[:, keep], (bias + lost).to(bias.dtype)
@@ -184,6 +190,8 @@ def _layer(draw: Draw, outputs: int, hidden: int, rows: int, stay: int, change: 
             inputs -= 1
         elif change == "loud":
             inputs[:, keep] *= 1e6
+        elif change == "rising":
+            inputs *= torch.linspace(0, 2, rows)[:, None]
         elif change:
             inputs[:, ~keep] = draw.normal(hidden - stay) * (change == "constant")
         terms = bias.abs() + weight.abs() @ (inputs.abs().mean(0) * ~keep)
@@ -201,6 +209,7 @@ def _layers_and_inputs(seed: int) -> list[Case]:
     layer = partial(_layer, draw)
     by_hand = torch.tensor([[1.0, 2.0], [0.0, -1.0]]), torch.tensor([0.5, 1.0])
     weight, bias, inputs, keep = layer(3, 8, 6, 4)
+    w, b, x, stay = layer(3, 6, 9, 3)
     labelled = {
         "by hand": (
             *by_hand,
@@ -213,7 +222,7 @@ def _layers_and_inputs(seed: int) -> list[Case]:
         "as many outputs and examples as inputs": layer(5, 5, 5, 3),
         "what stays is far larger": layer(3, 7, 6, 3, "loud"),
         "one example": layer(3, 6, 1, 4),
-        "many examples": layer(2, 4, 3000, 2),
+        "many examples, the later ones larger": layer(2, 4, 3701, 2, "rising"),
         "what goes is always 0": layer(3, 6, 5, 3, "dead"),
         "a bias of zero": layer(3, 6, 5, 3, "no bias"),
         "nothing goes": layer(3, 5, 4, 5),
@@ -224,6 +233,7 @@ def _layers_and_inputs(seed: int) -> list[Case]:
         "very small weights": _scaled(1e-9, 1.0, layer(3, 6, 9, 3)),
         "views": (weight.T.clone().T, bias, inputs.T.clone().T, keep.repeat_interleave(2)[::2]),
         "float16, whose means are too fine for it": _fine_means(draw),
+        "a dtype for each": (w.bfloat16(), b.double(), x, stay),
         "float64, smaller than float32 knows": _scaled(
             1e-30, 1e-30, layer(3, 6, 9, 3), torch.float64
         ),
@@ -232,12 +242,15 @@ def _layers_and_inputs(seed: int) -> list[Case]:
 
 
 def _fine_means(draw: Draw) -> tuple[Tensor, ...]:
-    """Means in eighths near 900, where float16 knows halves; what is left of them is exact."""
-    signs = torch.tensor([1.0, 1.0, -1.0, -1.0])
+    """Means in eighths near 900, where float16 knows halves, add up to eighths near 1800, where it
+    knows whole numbers; what the bias leaves of them is exact.
+    """
+    signs = torch.tensor([1.0, 1.0, 1.0, -1.0])
     weight = torch.stack([signs[draw.order(4)] for _ in range(6)])
     weight = torch.cat([draw.normal(6, 2), weight], dim=1)
-    inputs = 850.0 + draw.integers(0, 100, 8, 6)
-    bias = 40 + draw.integers(-80, 80, 6) / 8
+    inputs = 880.0 + draw.integers(0, 40, 8, 6)
+    inputs[0, 5] += 1 - inputs[:, 2:].sum() % 2  # an odd sum: no mean output is a whole number
+    bias = draw.integers(-5, 6, 6) - 1760.0  # about 40 is left
     return weight.half(), bias.half(), inputs.half(), torch.arange(6) < 2
 
 

@@ -18,6 +18,11 @@ def _related(draw: Draw, examples: int, inputs: int) -> Tensor:
     return shared + 0.5 * draw.normal(examples, inputs)
 
 
+def _rising(inputs: Tensor) -> Tensor:
+    """From 0 to twice as large: a mean of the means of unequal parts shows."""
+    return inputs * torch.linspace(0, 2, len(inputs))[:, None]
+
+
 # ---------------------------------------------------------------------------- refit_kept
 
 
@@ -48,16 +53,28 @@ def _cut(draw: Draw, outputs: int, inputs: int, examples: int, stay: int) -> tup
 def _cuts(seed: int) -> list[Case]:
     draw = Draw(seed)
     cut = partial(_cut, draw)
-    by_hand = torch.tensor([[1.0, 2.0]]) * draw.number(1, 9), torch.tensor([[1.0, 3.0], [2.0, 6.0]])
+    size = draw.number(1, 9)
+    quarter = torch.tensor([[100.0, 0.0, 0.0], [0.0, 1.0, 1.0]])  # λ = 0.250025
+    twin = torch.tensor([[1.0, 3.0], [2.0, 6.0]])
     w, x, keep = cut(4, 8, 20, 5)
+    many = cut(2, 5, 3701, 3)
     labelled = {
-        "the lost input is three times the other": (*by_hand, torch.tensor([True, False])),
+        "by hand: λ is ¼, and two thirds come back": (
+            torch.tensor([[1.0, 1.0, 3.0]]) * size,
+            quarter,
+            torch.tensor([True, True, False]),
+        ),
+        "the lost input is three times the other": (
+            torch.tensor([[1.0, 2.0]]) * size,
+            twin,
+            torch.tensor([True, False]),
+        ),
         "seven inputs, four stay": cut(3, 7, 20, 4),
         "as many outputs and examples as inputs": cut(6, 6, 6, 3),
         **_spoiled_cuts(draw),
         "fewer examples than inputs": cut(3, 9, 4, 6),
         "one example": cut(3, 6, 1, 4),
-        "many examples": cut(2, 5, 4000, 3),
+        "many examples, the later ones larger": (many[0], _rising(many[1]), many[2]),
         "one stays": cut(3, 6, 20, 1),
         "one goes": cut(3, 6, 20, 5),
         "all stay": cut(3, 5, 20, 5),
@@ -101,7 +118,7 @@ def _scaled_cuts(draw: Draw) -> dict[str, tuple[Tensor, ...]]:
         return of_weight * weight.to(dtype), of_inputs * inputs.to(dtype) + shift, keep
 
     rows, sizes = torch.tensor([1e-9, 1.0, 1e9])[:, None], 10 ** (4 * draw.uniform(7) - 2)
-    brain = cut()
+    brain, half = cut(), cut()
     return {
         "inputs with a mean": cut(shift=5.0),
         "inputs of very different size": cut(1 / sizes, sizes),
@@ -110,9 +127,18 @@ def _scaled_cuts(draw: Draw) -> dict[str, tuple[Tensor, ...]]:
         "very large inputs": cut(1, 1e9),
         "float16": cut(dtype=torch.float16),
         "bfloat16, inputs in float32": (brain[0].bfloat16(), *brain[1:]),
+        "inputs in float16, too large to be squared": (half[0], (200 * half[1]).half(), half[2]),
+        "what goes nearly cancels": _cancelling(draw),
         "float64": cut(dtype=torch.float64),
         "float64, smaller than float32 knows": cut(1e-60, 1e-60, torch.float64),
     }
+
+
+def _cancelling(draw: Draw) -> tuple[Tensor, ...]:
+    """The input that goes is three times one that stays, and read with the opposite sign."""
+    weight, inputs = draw.normal(9, 4), draw.normal(20, 4)
+    weight[:, 0], inputs[:, 3] = -3 * weight[:, 3], 3 * inputs[:, 0]
+    return weight, inputs, torch.arange(4) < 3
 
 
 def _balanced(inputs, value: Tensor) -> bool:
@@ -171,7 +197,8 @@ REFIT_KEPT = Exercise(
         "With G = XᵀX / N, set the derivative by Δ to zero: Δ (G_stay,stay + λ 1) = W_gone "
         "G_gone,stay. The λ pulls Δ to 0, and so V to W_stay.",
         "G = X.T @ X / len(X) in .double(). λ = 1e-4 * G_ss.diagonal().mean(), where G_ss = "
-        "G[keep][:, keep]. torch.linalg.solve(G_ss + λ 1, G[keep][:, ~keep] @ W_goneᵀ) is Δᵀ.",
+        "G[keep][:, keep]. torch.linalg.solve(G_ss + λ 1, G[keep][:, ~keep] @ W_goneᵀ) is Δᵀ. The "
+        "1 in float64, too: torch.eye is float32 unless you say otherwise.",
     ),
     properties=(
         Property(
@@ -234,45 +261,63 @@ def repair_error(weight: Tensor, inputs: Tensor) -> Tensor:
     return weight.double().square().sum(dim=0) / inverse.diagonal()
 
 
+def _of_six(draw: Draw, of_weight: float = 1, of_inputs: float = 1) -> tuple[Tensor, Tensor]:
+    """A layer of three outputs and six inputs, and 40 examples."""
+    return of_weight * draw.normal(3, 6), of_inputs * _related(draw, 40, 6)
+
+
 def _layers(seed: int) -> list[Case]:
     draw = Draw(seed)
 
     def layer(outputs: int, inputs: int, examples: int) -> tuple[Tensor, Tensor]:
         return draw.normal(outputs, inputs), _related(draw, examples, inputs)
 
-    def scaled(of_weight: float, of_inputs: float) -> tuple[Tensor, Tensor]:
-        return of_weight * draw.normal(3, 6), of_inputs * _related(draw, 40, 6)
-
-    nearly_twins, shifted, uneven, half, brain, wide, tiny = (layer(3, 6, 40) for _ in range(7))
-    nearly_twins[1][:, 4] = nearly_twins[1][:, 1] + 1e-3 * draw.normal(40)
-    sizes = 10 ** (3 * draw.uniform(6) - 1.5)
     unread = draw.normal(3, 5) * torch.tensor([1.0, 0.0, -1.0, 1.0, -0.0])
     w, x = layer(4, 7, 30)
     by_hand = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 0.0], [1.0, 2.0]])
     labelled = {
         "by hand": (by_hand[0] * draw.number(1, 9), by_hand[1]),
-        "six inputs": layer(3, 6, 40),
+        "six inputs": _of_six(draw),
         "inputs that foretell nothing": (draw.normal(3, 4), torch.diag(1.0 + torch.arange(4))),
-        "nearly twins": nearly_twins,
         "as many outputs as inputs": layer(5, 5, 30),
         "hardly more examples than inputs": layer(3, 6, 9),
-        "many examples": layer(2, 5, 4000),
+        "many examples, the later ones larger": (
+            draw.normal(2, 5),
+            _rising(_related(draw, 3701, 5)),
+        ),
         "one input": layer(3, 1, 8),
         "one output": layer(1, 6, 25),
         "an input that nobody reads": (unread, _related(draw, 30, 5)),
-        "inputs with a mean": (shifted[0], shifted[1] + 10),
-        "inputs of very different size": (uneven[0] / sizes, uneven[1] * sizes),
-        "very small inputs": scaled(1, 1e-9),
-        "very large inputs": scaled(1, 1e9),
-        "very small weights": scaled(1e-9, 1),
         "views": (w.T.clone().T, x.T.clone().T),
-        "float16": (half[0].half(), half[1].half()),
-        "bfloat16, inputs in float32": (brain[0].bfloat16(), brain[1]),
-        "float64": (wide[0].double(), wide[1].double()),
-        "float64, smaller than float32 knows": tuple(1e-60 * part.double() for part in tiny),
+        **_odd_layers(draw),
         "800 inputs": (draw.normal(5, 800), draw.normal(900, 800)),
     }
     return labelled_cases(("weight", "inputs"), labelled)
+
+
+def _odd_layers(draw: Draw) -> dict[str, tuple[Tensor, Tensor]]:
+    """Inputs that are nearly alike, scales and dtypes."""
+    nearly_twins, nearer, shifted, uneven, half, brain = (_of_six(draw) for _ in range(6))
+    nearly_twins[1][:, 4] = nearly_twins[1][:, 1] + 1e-3 * draw.normal(40)
+    close = nearer[1].double()
+    close[:, 4] = close[:, 1] + 1e-4 * draw.normal(40)
+    sizes = 10 ** (3 * draw.uniform(6) - 1.5)
+    return {
+        "nearly twins": nearly_twins,
+        "float64, more nearly twins": (nearer[0], close),
+        "inputs with a mean": (shifted[0], shifted[1] + 10),
+        "inputs of very different size": (uneven[0] / sizes, uneven[1] * sizes),
+        "very small inputs": _of_six(draw, of_inputs=1e-9),
+        "very large inputs": _of_six(draw, of_inputs=1e9),
+        "very small weights": _of_six(draw, of_weight=1e-9),
+        "weights too large to be squared in float32": _of_six(draw, of_weight=1e25),
+        "float16": (half[0].half(), half[1].half()),
+        "bfloat16, inputs in float32": (brain[0].bfloat16(), brain[1]),
+        "float64": tuple(part.double() for part in _of_six(draw)),
+        "float64, smaller than float32 knows": tuple(
+            1e-60 * part.double() for part in _of_six(draw)
+        ),
+    }
 
 
 BY_FORCE = 10  # inputs, at most: so many are refitted one after another

@@ -32,7 +32,9 @@ def _weights(seed: int) -> list[Case]:
     first = torch.tensor([[3.0, 1.0, -2.0, 4.0, -1.0, 0.5, 0.25, -5.0]])
     zeros = torch.tensor([[0.0, -0.0, 0.0, 0.0, 0.0, 0.0, -2.0, -0.0, -0.0, 1.0, 0.0, 3.0]])
     scales = torch.tensor([[1e-9], [1.0], [1e9], [-1.0], [0.0]])
-    close = 1 + 1e-12 * torch.stack([draw.order(16).double() for _ in range(3)])
+    order = torch.stack([draw.order(4) for _ in range(24)]).view(8, 12)
+    close = torch.tensor(1001.7) + 2.0**-14 * order  # in float32, neighbours are 2⁻¹⁴ apart
+    close[:, 3::4] = 1900.0
     half = torch.stack([draw.order(24) - 12 for _ in range(3)]).half() * 2.0**-24
     labelled = {
         "one row": first,
@@ -47,12 +49,21 @@ def _weights(seed: int) -> list[Case]:
         "neighbours of very different scales": draw.normal(4, 16)
         * 10.0 ** draw.integers(-9, 9, 16),
         "very large, too large to be squared": 1e30 * draw.normal(3, 16),
-        "float64, nearly equal": close,
-        "float64, smaller than float32 knows": 1e-60 * draw.normal(3, 8).double(),
+        "they differ in the last bit": close,
+        "float64, they differ in the last bit": 1001.7 + 2.0**-43 * order.double(),
+        "float64, too small to be squared": 1e-200 * draw.normal(3, 8).double(),
         "float16, the smallest that it knows": half,
         "float16, too large to be squared": 1000 * draw.normal(4, 8).clamp(-50, 50).half(),
     }
     return [Case(label, {"weight": weight}) for label, weight in labelled.items()]
+
+
+def _left_ones_stay(inputs, value: Tensor) -> bool:
+    """No weight of a four stays while an equal one on its left goes."""
+    fours, stays = inputs["weight"].abs().unflatten(1, (-1, 4)), value.unflatten(1, (-1, 4))
+    left = torch.ones(4, 4, dtype=torch.bool).tril(-1)
+    equal = (fours[..., :, None] == fours[..., None, :]) & left  # (O, I/4, right one, left one)
+    return not (equal & stays[..., :, None] & ~stays[..., None, :]).any()
 
 
 def _largest_two(fours: Tensor, dim: int = -1) -> Tensor:
@@ -92,6 +103,7 @@ TWO_OF_FOUR = Exercise(
             "of every 4 neighbours in a row, 2 are True",
             lambda inputs, value: bool((value.unflatten(1, (-1, 4)).sum(-1) == 2).all()),
         ),
+        Property("of equal magnitudes in a four, the left ones stay", _left_ones_stay),
     ),
     misconceptions=(
         Misconception(
@@ -161,6 +173,7 @@ def _shapes(seed: int) -> list[Case]:
         "a scale for each weight": (draw.number(3, 40), 12, 4, 1),
         "groups of an odd width": (draw.number(3, 40), 4 * draw.number(5, 31), 3, 7),
         "1 bit": (draw.number(3, 40), 4 * draw.number(5, 31), 1, 32),
+        "more than 8 bits": (draw.number(3, 40), 4 * draw.number(5, 31), draw.number(9, 16), 32),
         "16 bits": (draw.number(3, 40), 4 * draw.number(5, 31), 16, 64),
         "billions of weights": (10**6 + draw.number(0, 99), 4 * draw.number(2000, 3000), 3, 48),
     }
@@ -180,21 +193,9 @@ def _counted(values: float = 0.5, place: float = 2.0, grouped: float = 1.0, scal
     return count
 
 
-def _a_mask(rows, columns, bits, group):
-    weights, scales = rows * columns, 2 * rows * math.ceil(columns / group)
-    sparse = math.ceil(weights // 2 * bits / 8) + math.ceil(weights / 8) + scales
-    return sparse, math.ceil(weights * bits / 8) + scales
-
-
 def _ends_cut(rows, columns, bits, group):
     weights, scales = rows * columns, 2 * rows * math.ceil(columns / group)
     return weights // 2 * bits // 8 + weights // 8 + scales, weights * bits // 8 + scales
-
-
-def _whole_groups(rows, columns, bits, group):
-    weights, scales = rows * columns, 2 * (rows * columns // group)
-    sparse = math.ceil(weights // 2 * bits / 8) + math.ceil(weights / 8) + scales
-    return sparse, math.ceil(weights * bits / 8) + scales
 
 
 TWO_OF_FOUR_BYTES = Exercise(
