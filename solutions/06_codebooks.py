@@ -1352,7 +1352,7 @@ others = {
     "NF4": doubly[::-1],
 }
 for (name, (bits, loss)), shift in zip(
-    others.items(), ((-8, -25), (5, -22), (-6, 12), (5, 6), (-8, -17), (6, -5)), strict=True
+    others.items(), ((-8, -25), (-14, -25), (-6, 12), (5, 6), (-8, -17), (6, -5)), strict=True
 ):
     axes.plot(bits, loss, "D", color=GREEN, markersize=5)
     axes.annotate(name, (bits, loss), shift, textcoords="offset points", size=8.5)
