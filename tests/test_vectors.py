@@ -135,5 +135,5 @@ def test_parts_of_another_shape_and_a_file_cut_off():
     parts = encode_vectors(gaussian(8, 8), Vectors(2, 3))
     with pytest.raises(ValueError, match="do not make a weight"):
         decode_vectors(parts, (3, 3))
-    with pytest.raises(ValueError, match="packed must have shape"):
+    with pytest.raises(ValueError, match=r"packed must be uint8 of shape \(12,\)"):
         decode_vectors(parts | {"stages": parts["stages"][:, :-1]}, (8, 8))
