@@ -35,7 +35,7 @@ class Workers:
     ...     workers.run(task, [(first_argument,), (another,)])
     """
 
-    def __init__(self, count: int = 2, timeout: float = 60.0):
+    def __init__(self, count: int = 2, timeout: float = 120.0):
         """Start them, and wait until they have met.
 
         Args:
@@ -145,11 +145,11 @@ def _serve(
     try:
         with _quiet():
             _meet(rank, count, meeting, timeout)
-        wire, answer = Wire(rank, count), (True, None)
+        answer = (True, None)
         while True:
             pipe.send_bytes(pickle.dumps(answer))
             task, own = pickle.loads(pipe.recv_bytes())
-            answer = (True, task(wire, *own))
+            answer = (True, task(Wire(rank, count), *own))
     except EOFError:
         return
     except Exception:
