@@ -176,6 +176,27 @@ def fit_stored(rows: Tensor, scheme: Scheme) -> Grid:
     return stored_grid(fit_grid(*scheme.calibrate(rows, scheme.format), scheme.format))
 
 
+def read_codes(parts: Mapping[str, Tensor], shape: torch.Size) -> Codes:
+    """The codes and levels that `encode_linear`'s parts hold, of a weight of this shape.
+
+    Symmetric codes are int8, affine ones uint8; scales are float32.
+
+    >>> weight = torch.tensor([[-1.5, 0.0, 1.0, 1.5]])
+    >>> read_codes(encode_linear(weight, Scheme(Format(3, True), "channel")), weight.shape).codes
+    tensor([[-3,  0,  2,  3]], dtype=torch.int8)
+    """
+    count, R = shape.numel(), len(parts["scale"])
+    bits = len(parts["codes"]) // -(-count // 8)  # eight codes fill n bytes
+    scale = parts["scale"].to(torch.float32)[:, None]  # (R,) -> (R, 1)
+    codes = unpack(parts["codes"], bits, count).view(shape)
+    if "zero_point" in parts:
+        zero_point = unpack(parts["zero_point"], bits, R).to(torch.int32)[:, None]
+        return Codes(codes, Grid(scale, zero_point, Format(bits)))
+    format = Format(bits, symmetric=True)
+    codes = (codes.to(torch.int16) + format.lowest).to(torch.int8)
+    return Codes(codes, Grid(scale, torch.zeros_like(scale, dtype=torch.int32), format))
+
+
 def decode_linear(parts: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
     """The weight that `encode_linear`'s parts stand for, in float32.
 
@@ -183,12 +204,4 @@ def decode_linear(parts: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
     >>> decode_linear(encode_linear(weight, Scheme(Format(2), "channel")), weight.shape)
     tensor([[0.0000, 0.5000, 1.0000, 1.5000]])
     """
-    count, R = shape.numel(), len(parts["scale"])
-    bits = len(parts["codes"]) // -(-count // 8)  # eight codes fill n bytes
-    scale = parts["scale"].to(torch.float32)[:, None]  # (R,) -> (R, 1)
-    if "zero_point" in parts:
-        zero_point = unpack(parts["zero_point"], bits, R).to(torch.int32)[:, None]
-    else:
-        zero_point = torch.full_like(scale, 2 ** (bits - 1) - 1, dtype=torch.int32)
-    codes = unpack(parts["codes"], bits, count).view(R, -1)  # (N,) -> (R, C)
-    return dequantize(codes, Grid(scale, zero_point, Format(bits))).view(shape)
+    return read_codes(parts, shape).weight
