@@ -1,0 +1,1 @@
+"""What is really faster: roofline, kernels, fusion, cache, speculation, parallel work, export."""
