@@ -8,6 +8,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := pyproject.toml requirements.lock data.lock
+# Installed without what it asks for: the extra `edge` names what it needs here.
+BARE := executorch
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .DEFAULT_GOAL := help
@@ -47,6 +49,7 @@ student:  ## build dist/student-edition.zip, the course without model answers, f
 lock:  ## renew requirements.lock: the newest that pyproject.toml allows, torch as it was
 	python3.11 -m venv --clear $(VENV)/new
 	$(VENV)/new/bin/python -m pip install --quiet --no-compile "$$(grep ^torch== requirements.lock)" -e '.[test]'
+	$(VENV)/new/bin/python -m pip install --quiet --no-compile --no-deps $(BARE)
 	$(VENV)/new/bin/python -m pip list --format=freeze --exclude-editable --exclude pip > $(VENV)/new/list
 	sed 's/+.*//' $(VENV)/new/list | LC_ALL=C sort -f > requirements.lock
 	rm -r $(VENV)/new
@@ -79,6 +82,7 @@ install:
 	@$(BIN)/python tools/which_torch.py
 	@$(INSTALL) -c requirements.lock -e '.[$(EXTRA)]'
 	@$(INSTALL) --no-deps -r data.lock
+	@$(if $(filter test,$(EXTRA)),$(INSTALL) --no-deps -c requirements.lock $(BARE))
 	@mkdir -p $(VENV)/share/jupyter/lab/settings
 	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false, "doNotDisturbMode": false}}' \
 		> $(VENV)/share/jupyter/lab/settings/overrides.json

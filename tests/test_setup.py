@@ -50,8 +50,17 @@ def test_the_lock_pins_exact_versions_and_nothing_else():
 
 def test_every_direct_requirement_is_locked_within_its_range():
     locked = doctor.read_lock(LOCK)
-    for requirement in direct("classroom", "site", "test"):
+    for requirement in direct("classroom", "edge", "site", "test"):
         assert requirement.specifier.contains(locked[normal(requirement.name)]), requirement
+
+
+def test_what_make_installs_without_its_requirements_is_locked_too():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    bare = re.search(r"^BARE := (.+)$", makefile, flags=re.M)[1].split()
+    assert set(bare) <= doctor.read_lock(LOCK).keys()
+    assert not set(bare) & {r.name for r in direct("classroom", "edge", "site", "test")}
+    assert makefile.count(" --no-deps $(BARE)") == 1  # make lock
+    assert makefile.count(" --no-deps -c requirements.lock $(BARE)") == 1  # set-up
 
 
 def test_conda_gets_the_same_versions():
