@@ -182,8 +182,8 @@ class Llama(nn.Module):
         )
         for block, layer_cache in zip(self.blocks, cache or [None] * len(self.blocks), strict=True):
             x = block(x, cos, sin, layer_cache)
-        head = self.embedding if self.config.tied else self.head
-        return F.linear(self.norm(x), head.weight)  # (B, T, D) -> (B, T, V)
+        x = self.norm(x)  # then (B, T, D) -> (B, T, V)
+        return F.linear(x, self.embedding.weight) if self.config.tied else self.head(x)
 
     def empty_cache(self) -> list[dict]:
         """A key-value cache that has seen nothing: one dictionary a layer."""

@@ -172,8 +172,8 @@ def read_logits(model: Llama, x: Tensor) -> Tensor:
     >>> read_logits(tiny()[0], torch.zeros(5, 192)).shape
     torch.Size([5, 2048])
     """
-    head = model.embedding if model.config.tied else model.head
-    return F.linear(model.norm(x), head.weight)  # (…, D) -> (…, V)
+    x = model.norm(x)  # then (…, D) -> (…, V)
+    return F.linear(x, model.embedding.weight) if model.config.tied else model.head(x)
 
 
 @torch.no_grad()
