@@ -40,7 +40,7 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None)
     if H % G:
         raise ValueError(f"the key-value heads must divide the query heads; got {G} and {H}")
     k, v = (x.repeat_interleave(H // G, dim=1) for x in (k, v))  # (B, G, S, E) -> (B, H, S, E)
-    scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5  # (B, H, T, S)
+    scores = q * q.shape[-1] ** -0.5 @ k.transpose(2, 3)  # (B, H, T, S)
     if seen is not None:
         scores = scores.masked_fill(~seen, float("-inf"))
     return scores.softmax(dim=-1) @ v  # (B, H, T, S) @ (B, H, S, E) -> (B, H, T, E)
