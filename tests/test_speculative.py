@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2
+from transformers.generation.utils import _speculative_sampling
 
 from course_lib.acceleration.drafts import LookUp, ModelDraft
 from course_lib.acceleration.speculative import (
@@ -146,6 +147,29 @@ def test_at_temperature_0_both_rules_are_one(drafted, data):
     one = torch.eye(3)
     by_rule = accept_or_resample(one[drafted], one[chosen], drafted, uniforms)
     assert torch.equal(by_rule, keep_matching(drafted, chosen))
+
+
+def test_the_library_transformers_keeps_and_draws_the_same(monkeypatch):
+    """Its rule on 200 rounds of three guesses, given the same uniforms; all ends occur."""
+    generator, lengths = torch.Generator().manual_seed(4), set()
+    for _ in range(200):
+        q, p = torch.randn(2, 4, 5, generator=generator, dtype=torch.float64)
+        uniforms = torch.rand(4, generator=generator, dtype=torch.float64)
+        drafted = torch.multinomial(q[:3].softmax(dim=-1), 1, generator=generator).flatten()
+        mine = accept_or_resample(q[:3].softmax(dim=-1), p.softmax(dim=-1), drafted, uniforms)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "rand_like", lambda _, given=uniforms: given[:3])
+            patch.setattr(
+                torch,
+                "multinomial",
+                lambda left, num_samples, given=uniforms: torch.searchsorted(
+                    left.cumsum(dim=-1), given[-1:].expand(1, 1), right=True
+                ),
+            )
+            theirs, _ = _speculative_sampling(drafted[None], q[None, :3], 3, p[None])
+        assert torch.equal(mine, theirs[0])
+        lengths.add(len(mine))
+    assert lengths == {1, 2, 3, 4}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

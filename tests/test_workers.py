@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import toy_tasks
@@ -46,6 +47,17 @@ def test_what_is_sent_arrives_and_is_counted(two):
 def test_the_wrong_number_of_arguments_leaves_the_workers_alone(two):
     with pytest.raises(ValueError, match="must be those of 2 workers; got 1"):
         two.run(toy_tasks.add_up, [(3,)])
+    assert len(two.run(toy_tasks.add_up, [(3,), (4,)])) == 2
+
+
+def test_a_function_of_a_cell_is_refused_before_it_is_sent(two, monkeypatch):
+    def of_a_cell(wire): ...
+
+    of_a_cell.__module__ = "__main__"
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
+    with pytest.raises(ValueError, match="task must be a function of a module; got <function"):
+        two.run(of_a_cell, [(), ()])
+    monkeypatch.undo()
     assert len(two.run(toy_tasks.add_up, [(3,), (4,)])) == 2
 
 

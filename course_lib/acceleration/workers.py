@@ -85,7 +85,8 @@ class Workers:
             arguments: for each worker its own.
 
         Raises:
-            ValueError: there are not as many arguments as workers, or the workers are gone.
+            ValueError: there are not as many arguments as workers, or the workers are gone; the
+                task stands in a notebook, where no other process can find it.
             RuntimeError: the task failed in a worker; the message is that worker's.
             TimeoutError: it took too long.
         """
@@ -93,10 +94,14 @@ class Workers:
             raise ValueError(
                 f"arguments must be those of {len(self)} workers; got {len(arguments)}"
             )
+        in_main = getattr(task, "__module__", None) == "__main__"
+        if in_main and not hasattr(sys.modules["__main__"], "__file__"):
+            raise ValueError(f"task must be a function of a module; got {task} of a notebook")
+        messages = [pickle.dumps((task, own)) for own in arguments]
         try:
-            for pipe, own in zip(self._pipes, arguments, strict=True):
+            for pipe, message in zip(self._pipes, messages, strict=True):
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # told below
-                    pipe.send_bytes(pickle.dumps((task, own)))
+                    pipe.send_bytes(message)
             return self._answers()
         except BaseException:  # an interrupt, too: half a task cannot be taken up again
             self.close()
