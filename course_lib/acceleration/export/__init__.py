@@ -1,0 +1,1 @@
+"""The learner's own model in other people's engines: onnxruntime, ExecuTorch, llama.cpp."""
