@@ -1,0 +1,247 @@
+"""What chapter 10 stores: SmolLM2 writing, long contexts, small caches, compiling, other engines.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.decoding smollm2     3 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.decoding contexts    2 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.decoding caches      6 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.decoding sinks       6 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.decoding look_up     2 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.decoding compiled    2 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.decoding engines     1 CPU minute
+
+Times are CPU seconds of one thread; the sides take turns, and the figure is the median. Ratios hold
+elsewhere, absolute times do not.
+"""
+
+import copy
+import os
+import platform
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from pprint import pprint
+from tempfile import TemporaryDirectory
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from benchmarks.measuring import cpu_seconds
+from course_lib.acceleration.cache import SlidingCache, cache_bytes
+from course_lib.acceleration.drafts import LookUp
+from course_lib.acceleration.export.executorch import (
+    KINDS,
+    export_executorch,
+    open_executorch,
+    run_executorch,
+)
+from course_lib.acceleration.packed_model import packed_bytes, packed_model
+from course_lib.acceleration.quantized_cache import QuantizedCache
+from course_lib.acceleration.speculative import speculative_generate
+from course_lib.data.text import wikipedia_articles
+from course_lib.formats.linear import Format, Scheme
+from course_lib.formats.model_file import every_linear
+from course_lib.measure.quality import quality
+from course_lib.measure.yardstick import smollm2_quality
+from course_lib.models.kv_cache import AnyCache
+from course_lib.models.llama import Llama, generate
+from course_lib.models.pretrained import smollm2, tiny
+
+STEP = 32  # tokens that are read at once where a cache is measured
+EIGHT, FOUR = Scheme(Format(8, symmetric=True), "channel"), Scheme(Format(4), 64)
+PROMPTS = {
+    "copy": "The committee of the northern harbour met on Tuesday. The committee of the northern "
+    "harbour decided on Wednesday to close the eastern gate. The eastern gate of the northern "
+    "harbour was closed on Thursday.\n\nThe same text, with every sentence written twice:\n\n",
+    "story": "Once upon a time, in a village near the sea, there lived an old clockmaker who",
+}
+
+
+class InSteps(nn.Module):
+    """A decoder that reads a window STEP tokens at a time through a cache."""
+
+    def __init__(self, model: Llama, make: Callable[[], AnyCache], step: int = STEP):
+        super().__init__()
+        self.model, self.config, self.make, self.step = model, model.config, make, step
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T) -> (B, T, V)."""
+        cache = [self.make() for _ in self.model.blocks]
+        return torch.cat([self.model(some, cache) for some in tokens.split(self.step, 1)], dim=1)
+
+
+def forms(model: Llama) -> dict[str, Llama]:
+    """SmolLM2 as floats, and with its linear layers packed; the embedding in 8 bits there."""
+    head = {"embedding.weight": EIGHT}
+    four = every_linear(model, FOUR) | head
+    return {
+        "float32": model,
+        "bfloat16": copy.deepcopy(model).bfloat16(),
+        "8-bit weights": packed_model(model, every_linear(model, EIGHT) | head),
+        "4-bit weights": packed_model(model, four),
+        "4 bits, unpacked at each product": packed_model(model, four, native=False),
+    }
+
+
+def smollm2_table(repeats: int = 5) -> dict[str, tuple[float, float, float, float]]:
+    """Megabytes, and ms: a token for one reader, for eight, and to read 256 tokens."""
+    model, tokenizer = smollm2()
+    found = forms(model)
+    prompt = torch.tensor([tokenizer.encode(PROMPTS["story"]).ids])[:, :16]
+    long = torch.tensor([tokenizer.encode(next(iter(wikipedia_articles().values()))[:4000]).ids])
+    sides = {
+        "one": (lambda m: generate(m, prompt, 12), 12),
+        "eight": (lambda m: generate(m, prompt.expand(8, -1), 6), 6),
+        "read": (lambda m: m(long[:, :256]), 1),
+    }
+    times = {}
+    for name, (call, count) in sides.items():
+        turns = cpu_seconds({n: lambda m=m, f=call: f(m) for n, m in found.items()}, repeats)
+        times[name] = {n: 1000 * seconds / count for n, seconds in turns.items()}
+    return {
+        n: (packed_bytes(m) / 1e6, *(times[side][n] for side in sides)) for n, m in found.items()
+    }
+
+
+def contexts_table(repeats: int = 7) -> dict[tuple[int, int], tuple[float, float]]:
+    """(B, S): MB of the cache, and ms for the next token of each of B texts of S tokens."""
+    model, _ = smollm2()
+    table, G, E = {}, model.config.kv_heads, model.config.head_width
+    for batch in (1, 8):
+        sides = {}
+        for seen in (64, 512, 1024, 2000):
+            cache = [{n: torch.randn(batch, G, seen, E) for n in ("key", "value")}] * 30
+
+            def step(cache=cache, batch=batch) -> Tensor:
+                return model(torch.zeros(batch, 1).long(), [dict(layer) for layer in cache])
+
+            sides[batch, seen] = step
+        for (_, seen), seconds in cpu_seconds(sides, repeats).items():
+            size = cache_bytes(model.config, seen, batch, bits=32)
+            table[batch, seen] = size / 1e6, 1000 * seconds
+    return table
+
+
+def caches_table() -> dict[str, float]:
+    """Perplexity of SmolLM2 whose cache has few bits, nothing kept as floats."""
+    model, tokenizer = smollm2()
+    table = {"float32": smollm2_quality(InSteps(model, dict), tokenizer).perplexity}
+    for bits in (8, 4, 3, 2):
+        for way, by_channel in (("by channel", True), ("naive", False)):
+
+            def make(bits=bits, by_channel=by_channel) -> QuantizedCache:
+                return QuantizedCache(bits, residual=0, keys_by_channel=by_channel)
+
+            found = smollm2_quality(InSteps(model, make), tokenizer)
+            table[f"{bits} bits, {way}"] = found.perplexity
+            print(bits, way, found.perplexity, flush=True)
+    return table
+
+
+def sinks_table(limit: int = 256) -> dict[str, float]:
+    """Perplexity on two windows of 2,048 tokens with a cache of 256."""
+    model, tokenizer = smollm2()
+    text = "\n\n".join(wikipedia_articles().values())[:19_712]
+    makes = {
+        "all tokens": (dict, STEP),
+        "the last 256": (lambda: SlidingCache(model.config, limit, sinks=0), 8),
+        "the first 4 and the last 252": (lambda: SlidingCache(model.config, limit, sinks=4), 8),
+    }
+    table = {}
+    for name, (make, step) in makes.items():
+        found = quality(InSteps(model, make, step), tokenizer, text, length=2048)
+        table[name] = found.perplexity
+        print(name, found.perplexity, flush=True)
+    return table
+
+
+def look_up_table(count: int = 64, repeats: int = 3) -> dict[str, tuple[float, float, float]]:
+    """By text: α, tokens for each pass, and time beside the plain loop; 4 guesses, looked up."""
+    model, tokenizer = smollm2()
+    table = {}
+    for name, prompt in PROMPTS.items():
+        tokens = torch.tensor([tokenizer.encode(prompt).ids])
+
+        def guessed(tokens=tokens):
+            return speculative_generate(model, LookUp(), tokens, count, gamma=4)
+
+        found, plain = guessed(), generate(model, tokens, count)
+        assert found.tokens.equal(plain)
+        sides = {"guess": guessed, "plain": lambda tokens=tokens: generate(model, tokens, count)}
+        times = cpu_seconds(sides, repeats)
+        ratio = times["guess"] / times["plain"]
+        table[name] = found.acceptance, found.tokens_per_round, ratio
+        print(name, repr(tokenizer.decode(plain[0].tolist())[-300:]), flush=True)
+    return table
+
+
+def compiled_table() -> dict[str, tuple[float, float]]:
+    """CPU seconds to compile, from an empty store, and the time beside that without."""
+    model, tokenizer = tiny()
+    x, tokens = torch.randn(16_000_000), torch.zeros(1, 64).long()
+
+    def chain(x: Tensor) -> Tensor:
+        return (2 * x + 1).relu()
+
+    table = {}
+    for name, function, given in (("relu(2x + 1)", chain, x), ("TinyLM", model, tokens)):
+        torch._dynamo.reset()
+        with TemporaryDirectory() as folder:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+            fast, before = torch.compile(function), _all_seconds()
+            fast(given)
+            took = _all_seconds() - before
+            sides = {"fast": lambda f=fast, g=given: f(g), "plain": lambda f=function, g=given: f(g)}
+            times = cpu_seconds(sides)
+            table[name] = took, times["fast"] / times["plain"]
+    return table
+
+
+def _all_seconds() -> float:
+    """CPU seconds of this process and of those that it has waited for."""
+    who = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
+    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, who))
+
+
+def engines_table(length: int = 128) -> dict[str, tuple[float, float, float, float]]:
+    """TinyLM in ExecuTorch: seconds to export, MB, largest error of a logit, time beside ours."""
+    model, tokenizer = tiny()
+    tokens, table = _some_tokens(tokenizer, length), {}
+    wanted = model(tokens[None])[0]
+    with TemporaryDirectory() as folder:
+        for kind in KINDS:
+            path, before = Path(folder, f"{kind}.pte"), _all_seconds()
+            export_executorch(model, path, length, kind)
+            took, ready = _all_seconds() - before, open_executorch(path)
+            error = (run_executorch(ready, tokens) - wanted).abs().max().item()
+            sides = {
+                "engine": lambda ready=ready: run_executorch(ready, tokens),
+                "ours": lambda: model(tokens[None]),
+            }
+            times = cpu_seconds(sides)
+            size = path.stat().st_size / 1e6
+            table[kind] = took, size, error, times["engine"] / times["ours"]
+    return table
+
+
+def _some_tokens(tokenizer: Tokenizer, count: int) -> Tensor:
+    return torch.tensor(tokenizer.encode("And it came to pass in those days, " * 40).ids[:count])
+
+
+TABLES = {
+    "smollm2": smollm2_table,
+    "contexts": contexts_table,
+    "caches": caches_table,
+    "sinks": sinks_table,
+    "look_up": look_up_table,
+    "compiled": compiled_table,
+    "engines": engines_table,
+}
+
+if __name__ == "__main__":
+    if sys.argv[-1] not in TABLES:
+        raise SystemExit(f"one of {', '.join(TABLES)}")
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    print(platform.processor() or platform.machine(), torch.get_num_threads(), "thread")
+    pprint(TABLES[sys.argv[-1]](), sort_dicts=False)
