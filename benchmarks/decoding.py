@@ -17,17 +17,16 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from pprint import pprint
 from tempfile import TemporaryDirectory
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.measuring import cpu_seconds
-from course_lib.acceleration.cache import SlidingCache, cache_bytes
+from course_lib.acceleration.cache import SlidingCache, ThroughCache, cache_bytes
 from course_lib.acceleration.drafts import LookUp
 from course_lib.acceleration.export.executorch import (
     KINDS,
@@ -43,7 +42,6 @@ from course_lib.formats.linear import Format, Scheme
 from course_lib.formats.model_file import every_linear
 from course_lib.measure.quality import quality
 from course_lib.measure.yardstick import smollm2_quality
-from course_lib.models.kv_cache import AnyCache
 from course_lib.models.llama import Llama, generate
 from course_lib.models.pretrained import smollm2, tiny
 
@@ -55,19 +53,6 @@ PROMPTS = {
     "harbour was closed on Thursday.\n\nThe same text, with every sentence written twice:\n\n",
     "story": "Once upon a time, in a village near the sea, there lived an old clockmaker who",
 }
-
-
-class InSteps(nn.Module):
-    """A decoder that reads a window STEP tokens at a time through a cache."""
-
-    def __init__(self, model: Llama, make: Callable[[], AnyCache], step: int = STEP):
-        super().__init__()
-        self.model, self.config, self.make, self.step = model, model.config, make, step
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, T) -> (B, T, V)."""
-        cache = [self.make() for _ in self.model.blocks]
-        return torch.cat([self.model(some, cache) for some in tokens.split(self.step, 1)], dim=1)
 
 
 def forms(model: Llama) -> dict[str, Llama]:
@@ -125,14 +110,14 @@ def contexts_table(repeats: int = 7) -> dict[tuple[int, int], tuple[float, float
 def caches_table() -> dict[str, float]:
     """Perplexity of SmolLM2 whose cache has few bits, nothing kept as floats."""
     model, tokenizer = smollm2()
-    table = {"float32": smollm2_quality(InSteps(model, dict), tokenizer).perplexity}
+    table = {"float32": smollm2_quality(ThroughCache(model, dict, STEP), tokenizer).perplexity}
     for bits in (8, 4, 3, 2):
         for way, by_channel in (("by channel", True), ("naive", False)):
 
             def make(bits=bits, by_channel=by_channel) -> QuantizedCache:
                 return QuantizedCache(bits, residual=0, keys_by_channel=by_channel)
 
-            found = smollm2_quality(InSteps(model, make), tokenizer)
+            found = smollm2_quality(ThroughCache(model, make, STEP), tokenizer)
             table[f"{bits} bits, {way}"] = found.perplexity
             print(bits, way, found.perplexity, flush=True)
     return table
@@ -149,7 +134,7 @@ def sinks_table(limit: int = 256) -> dict[str, float]:
     }
     table = {}
     for name, (make, step) in makes.items():
-        found = quality(InSteps(model, make, step), tokenizer, text, length=2048)
+        found = quality(ThroughCache(model, make, step), tokenizer, text, length=2048)
         table[name] = found.perplexity
         print(name, found.perplexity, flush=True)
     return table
@@ -191,7 +176,10 @@ def compiled_table() -> dict[str, tuple[float, float]]:
             fast, before = torch.compile(function), _all_seconds()
             fast(given)
             took = _all_seconds() - before
-            sides = {"fast": lambda f=fast, g=given: f(g), "plain": lambda f=function, g=given: f(g)}
+            sides = {
+                "fast": lambda f=fast, g=given: f(g),
+                "plain": lambda f=function, g=given: f(g),
+            }
             times = cpu_seconds(sides)
             table[name] = took, times["fast"] / times["plain"]
     return table

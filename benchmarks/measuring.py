@@ -1,22 +1,11 @@
 """What the benchmarks measure with: CPU seconds of sides that take turns, and extra peak memory."""
 
-import statistics
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-
-def cpu_seconds(sides: dict[str, Callable], repeats: int = 7) -> dict[str, float]:
-    """Median CPU seconds of each side, which take turns."""
-    seconds = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, function in sides.items():
-            start = time.process_time()
-            function()
-            seconds[name].append(time.process_time() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+from course_lib.measure.latency import cpu_seconds as cpu_seconds
 
 
 def report(title: str, seconds: dict[str, float], goal: float) -> None:

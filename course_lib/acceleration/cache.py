@@ -21,7 +21,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from course_lib.models.kv_cache import LayerCache
+from course_lib.models.kv_cache import AnyCache
 from course_lib.models.llama import Llama, rotary_tables, rotate
 from course_lib.models.llama_config import LlamaConfig
 
@@ -170,10 +170,11 @@ class PreallocatedCache:
 
 
 class ThroughCache(nn.Module):
-    """A decoder that reads token after token through a cache, to be measured like any other.
+    """A decoder that reads step by step through a cache, to be measured like any other.
 
     Args:
         make: a new cache of one layer.
+        step: tokens read at once. A step sees its own tokens as they are.
 
     >>> from course_lib.models.pretrained import tiny
     >>> model, tokens = tiny()[0], torch.arange(9)[None]
@@ -182,11 +183,11 @@ class ThroughCache(nn.Module):
     True
     """
 
-    def __init__(self, model: Llama, make: Callable[[], LayerCache]):
+    def __init__(self, model: Llama, make: Callable[[], AnyCache], step: int = 1):
         super().__init__()
-        self.model, self.config, self.make = model, model.config, make
+        self.model, self.config, self.make, self.step = model, model.config, make, step
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T) -> (B, T, V)."""
         cache = [self.make() for _ in self.model.blocks]
-        return torch.cat([self.model(token, cache) for token in tokens.split(1, dim=1)], dim=1)
+        return torch.cat([self.model(some, cache) for some in tokens.split(self.step, 1)], dim=1)
