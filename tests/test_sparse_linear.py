@@ -34,7 +34,8 @@ def test_the_product_is_the_dense_one(native, rows, share):
 def test_what_is_stored_is_scipys():
     weight = sparse_weight(24, 36, 0.2, 3)
     csr, ours = scipy.sparse.csr_matrix(weight.numpy()), CsrLinear(weight)
-    bsr, blocks = scipy.sparse.bsr_matrix(weight.numpy(), blocksize=(3, 3)), BsrLinear(weight, block=3)
+    bsr = scipy.sparse.bsr_matrix(weight.numpy(), blocksize=(3, 3))
+    blocks = BsrLinear(weight, block=3)
     for theirs, layer in ((csr, ours), (bsr, blocks)):
         assert layer.starts.tolist() == theirs.indptr.tolist()
         assert layer.columns.tolist() == theirs.indices.tolist()
