@@ -71,8 +71,8 @@ class Int4WeightLinear(KernelLinear):
         ŵ = (q − 8) s + m      with      m = (8 − z) s
 
     is what the kernel computes, in place of our s (q − z). Both s and m are held in `dtype`. In
-    bfloat16 each is off by up to 2⁻⁹ of itself; and as m is then no exact multiple of s, a weight
-    of 0 may come back as large as 2⁻⁹ |8 − z| s. Symmetric codes have z = 8, so m = 0, and keep 0.
+    bfloat16 each is off by up to 2⁻⁸ of itself; and as m is then no exact multiple of s, a weight
+    of 0 may come back as large as 2⁻⁸ |8 − z| s. Symmetric codes have z = 8, so m = 0, and keep 0.
 
     Args:
         codes: (O, I), at most 4 bits, in groups; from `nearest_codes`, `read_codes` or a method.

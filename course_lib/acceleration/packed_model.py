@@ -90,6 +90,8 @@ def packed_model(
         if not isinstance(module, nn.Linear) and not (name == EMBEDDING and model.config.tied):
             raise ValueError(f"schemes must name linear weights or a tied embedding; got {name}")
         codes = scheme if isinstance(scheme, Codes) else nearest_codes(module.weight, scheme)
+        if name == EMBEDDING and not _has_rows(codes):
+            raise ValueError("a tied embedding must be symmetric, with a scale a token's row")
         bias = getattr(module, "bias", None)
         made[id(module)] = _layer(codes, bias, both_sides and name != EMBEDDING, native)
     small = copy.deepcopy(model, made)  # takes what was made, and copies the rest
@@ -100,10 +102,14 @@ def packed_model(
     return small
 
 
+def _has_rows(codes: Codes) -> bool:
+    """Whether codes are symmetric, and each output has one scale."""
+    return codes.grid.format.symmetric and len(codes.grid.scale) == len(codes.codes)
+
+
 def _layer(codes: Codes, bias: Tensor | None, both_sides: bool, native: bool) -> KernelLinear:
     """The layer of `kernels` that these codes are made for."""
-    rows = codes.grid.format.symmetric and len(codes.grid.scale) == len(codes.codes)
-    if not rows:
+    if not _has_rows(codes):
         return Int4WeightLinear(codes, bias, native=native)
     return (Int8Linear if both_sides else Int8WeightLinear)(codes, bias, native=native)
 

@@ -95,9 +95,11 @@ def attention_work(
     Work(bytes=3264.0, operations=3200.0)
     """
     _check_positive(
-        batch=batch, tokens=tokens, cached=cached + 1, heads=heads, kv_heads=kv_heads,
+        batch=batch, tokens=tokens, heads=heads, kv_heads=kv_heads,
         head_width=head_width, cache_bits=cache_bits, activation_bits=activation_bits,
     )  # fmt: skip
+    if not cached >= 0:
+        raise ValueError(f"cached must be 0 or more; got {cached}")
     cache = 2 * kv_heads * head_width * (cached + tokens) * cache_bits
     own = 2 * heads * head_width * tokens * activation_bits
     pairs = cached * tokens + tokens * (tokens + 1) / 2

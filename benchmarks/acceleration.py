@@ -1,0 +1,161 @@
+"""What is really faster: a layer in every format beside the roofline; SmolLM2 on packed weights.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.acceleration           1 CPU minute
+    OMP_NUM_THREADS=1 python -m benchmarks.acceleration layers    the first half alone
+    OMP_NUM_THREADS=1 python -m benchmarks.acceleration decode    the second
+
+Times are CPU seconds of one thread; the sides take turns, and the figure is the median. The
+roofline's two numbers are the best of many tries in the same process.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.measuring import cpu_seconds
+from benchmarks.structured import processor
+from course_lib.acceleration.kernels import Int4WeightLinear, Int8Linear, Int8WeightLinear
+from course_lib.acceleration.packed_model import packed_bytes, packed_model
+from course_lib.acceleration.roofline import Machine, bound, measure_machine
+from course_lib.acceleration.sparse_linear import BsrLinear, CsrLinear
+from course_lib.acceleration.trials import available
+from course_lib.acceleration.work import decoder_work, linear_work
+from course_lib.formats.linear import Format, Scheme, nearest_codes
+from course_lib.formats.model_file import every_linear, quantize_model
+from course_lib.models.llama import generate
+from course_lib.models.pretrained import smollm2
+
+SIZE, BATCHES = 4096, (1, 8, 64)
+ROWS = Scheme(Format(8, symmetric=True), "channel")
+PROMPT = "Once upon a time there was a king who"
+GOALS = {  # (side, batch) -> what is asked of its ratio to float32
+    ("int4 weights", 1): "≤ 0.4",
+    ("int8 weights", 1): "≤ 0.5",
+    ("int8 both sides", 64): "≤ 0.5",
+    ("half masked", 1): "1.0",
+    ("half masked", 64): "1.0",
+    ("90 % zeros, CSR", 1): "< 1",
+    ("90 % zeros, BSR", 1): "< 1",
+}
+
+Side = tuple[Callable[[Tensor], Tensor], torch.dtype, dict]
+
+# ---------------------------------------------------------------- one layer
+
+
+def sides_of(weight: Tensor) -> dict[str, Side]:
+    """Name -> the layer, the dtype of its products, and what `linear_work` is told of it.
+
+    The kernels for packed weights make float32 numbers of both sides, and multiply those.
+    """
+    four, eight = nearest_codes(weight, Scheme(Format(4), 64)), nearest_codes(weight, ROWS)
+    ones = torch.rand(weight.shape)
+    tiles = (torch.rand(SIZE // 16, SIZE // 16) < 0.1).repeat_interleave(16, 0)
+    tiles = tiles.repeat_interleave(16, 1)
+    half, low = weight.bfloat16(), {"activation_bits": 16}
+    masked = weight * (ones < 0.5)
+    slow = {"dtype": torch.float32}  # the same kernels, given what they were not written for
+    f32, b16 = torch.float32, torch.bfloat16
+    return {
+        "float32": (lambda x: F.linear(x, weight), f32, {}),
+        "bfloat16": (lambda x: F.linear(x.bfloat16(), half), b16, low | {"weight_bits": 16}),
+        "int8 both sides": (Int8Linear(eight), torch.int8, {"weight_bits": 8}),
+        "int8 weights": (Int8WeightLinear(eight), f32, low | {"weight_bits": 8}),
+        "int4 weights": (Int4WeightLinear(four), f32, low | {"weight_bits": 4.5}),
+        "half masked": (lambda x: F.linear(x, masked), f32, {}),
+        "90 % zeros, CSR": (
+            CsrLinear(weight * (ones < 0.1)), f32, {"weight_bits": 64, "density": 0.1}
+        ),
+        "90 % zeros, BSR": (BsrLinear(weight * tiles), f32, {"density": 0.1}),
+        "int8 weights, float32 inputs": (
+            Int8WeightLinear(eight, **slow), f32, {"weight_bits": 8}
+        ),
+        "int4 weights, float32 inputs": (Int4WeightLinear(four, **slow), f32, {"weight_bits": 5}),
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def layers_table() -> None:
+    """Each side at each batch: milliseconds, ratio to float32, and what the roofline allows."""
+    torch.manual_seed(0)
+    print(f"{time.strftime('%Y-%m-%d')}, {processor()}, one thread; missing kernels: ", end="")
+    print({name: why for name, why in available().items() if why} or "none")
+    machines = machines_here()
+    sides = sides_of(torch.randn(SIZE, SIZE) * 0.02)
+    for batch in BATCHES:
+        x = torch.randn(batch, SIZE)
+        calls = {name: lambda f=layer, x=x: f(x) for name, (layer, _, _) in sides.items()}
+        slow = {name: calls.pop(name) for name in list(calls) if "float32 inputs" in name}
+        seconds = cpu_seconds(calls, 15) | cpu_seconds(slow, 3)
+        dense = seconds["float32"]
+        print(f"A layer of {SIZE} × {SIZE}, batch {batch}            ms   ratio   roofline's")
+        for name, (_, dtype, told) in sides.items():
+            least = bound(linear_work(batch, SIZE, SIZE, **told), machines[dtype])
+            print(f"    {name:32} {1000 * seconds[name]:9.2f} {seconds[name] / dense:7.2f}", end="")
+            print(f" {1000 * least:9.2f}", end="")
+            print(f"   (goal {GOALS[name, batch]})" if (name, batch) in GOALS else "", flush=True)
+
+
+def machines_here() -> dict[torch.dtype, Machine]:
+    """The machine in each kind of number."""
+    kinds = torch.float32, torch.bfloat16, torch.int8
+    found = {dtype: measure_machine(dtype, 1.0, clock=time.process_time) for dtype in kinds}
+    for dtype, machine in found.items():
+        print(f"    {str(dtype):16} {machine.bandwidth / 1e9:6.1f} GB/s ", end="")
+        print(f"{machine.peak / 1e9:7.0f} G operations/s, ridge {machine.ridge:5.1f}")
+    return found
+
+
+# ---------------------------------------------------------------- SmolLM2, token by token
+
+
+@torch.no_grad()
+def decode_table(count: int = 32) -> None:
+    """Milliseconds a token at batch 1, prompt included, megabytes, and the same text?"""
+    model, tokenizer = smollm2()
+    prompt = torch.tensor([tokenizer.encode(PROMPT).ids])
+    head = {"embedding.weight": ROWS}
+    four = every_linear(model, Scheme(Format(4), 32)) | head
+    eight = every_linear(model, ROWS) | head
+    models = {
+        "float32": model,
+        "int8 weights": packed_model(model, eight),
+        "int8 both sides": packed_model(model, eight, both_sides=True),
+        "int4 weights": packed_model(model, four),
+    }
+    seconds = cpu_seconds({n: lambda m=m: generate(m, prompt, count) for n, m in models.items()}, 5)
+    machine = measure_machine(clock=time.process_time)
+    least = sum(bound(w, machine) for w in decoder_work(model.config, 1, 1, 16).values())
+    print(f"SmolLM2, {count} tokens one by one; the roofline allows float32 {1000 * least:.0f} ms")
+    for name, m in models.items():
+        ratio, size = seconds[name] / seconds["float32"], packed_bytes(m) / 1e6
+        print(f"    {name:20} {1000 * seconds[name] / count:7.1f} ms a token {ratio:7.3f}", end="")
+        print(f" {size:7.0f} MB" + ("   (goal ≤ 0.5)" if name == "int4 weights" else ""))
+    twins = {"int8 weights": eight, "int4 weights": four}
+    for name, schemes in twins.items():
+        same_text(name, models[name], quantize_model(model, schemes), prompt, count)
+
+
+def same_text(name: str, small, twin, prompt: Tensor, count: int) -> None:
+    """Is each token of the greedy text the twin's choice, too? Where not, how near is it?"""
+    text = generate(small, prompt, count)
+    logits = twin(text[:, :-1])[0, prompt.shape[1] - 1 :]  # (T, V)
+    behind = logits.amax(1) - logits.gather(1, text[0, prompt.shape[1] :, None])[:, 0]
+    print(
+        f"    {name}: {(behind == 0).sum()} of {count} tokens are its float32 twin's choice, ",
+        end="",
+    )
+    print(f"the others {behind.max():.2f} logits behind it at most", flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    tables = {"layers": layers_table, "decode": decode_table}
+    if set(sys.argv[1:]) - tables.keys():
+        sys.exit("python -m benchmarks.acceleration [layers] [decode]")
+    for table in sys.argv[1:] or tables:
+        tables[table]()
