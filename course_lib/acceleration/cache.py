@@ -67,8 +67,9 @@ class SlidingCache:
     place *in the cache*, so no place is ever beyond `limit`, however long the text. When tokens
     leave, the others move down: so keys are kept unturned, and turned as they are asked for.
 
-    Attention must go somewhere, and models learn to leave what they do not need at the first
-    tokens. Without these it falls on tokens that mean something.
+    Attention must go somewhere, and many models learn to rest it on the first tokens when they look
+    for nothing. Once these are gone it falls on tokens that mean something. SmolLM2 is such a
+    model; TinyLM, whose texts began anywhere, is not.
 
     Args:
         config: of the model, whose rotary angles are undone.
