@@ -31,7 +31,8 @@ def test_the_rule_gives_p_whatever_q_is(p, q, place):
     found = torch.zeros(3, dtype=torch.float64)
     for x in Q[place].nonzero().flatten().tolist():
         stays = min(1.0, (P[place, x] / Q[place, x]).item())
-        for u, chance in ((stays / 2, stays), ((1 + stays) / 2, 1 - stays)):
+        below, above = (stays / 2, stays), ((1 + stays) / 2, 1 - stays)
+        for u, chance in (below, above) if stays < 1 else (below,):
             for v, share in stretches(left) if u > stays else [(0.5, 1.0)]:
                 uniforms = torch.tensor([0.0] * place + [u, 1 - 1e-9, v], dtype=torch.float64)
                 new = accept_or_resample(Q, P, torch.tensor([2] * place + [x, 2]), uniforms)
