@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from course_lib.acceleration.acceptance import probabilities
 from course_lib.acceleration.drafts import LookUp, ModelDraft
-from course_lib.acceleration.speculative import probabilities
 from course_lib.models.llama import Llama, LlamaConfig, generate, initialize
 
 CONFIG = LlamaConfig(

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from course_lib.acceleration.speculative import Guess, probabilities, roll_back
+from course_lib.acceleration.acceptance import probabilities
+from course_lib.acceleration.speculative import Guess, roll_back
 from course_lib.models.llama import Llama
 
 
