@@ -105,8 +105,17 @@ def test_what_has_no_codes_stays_as_it_is(small, tokens_of_352, tmp_path):
     assert (tmp_path / "small.gguf").stat().st_size >= 4 * sum(
         w.numel() for w in small.parameters()
     )
-    write_gguf(tmp_path / "half.gguf", copy.deepcopy(small).half(), tokens_of_352, {})
-    assert_same(read_llama(tmp_path / "half.gguf")[0], copy.deepcopy(small).half().float())
+
+
+def test_a_float16_model_keeps_its_matrices_in_float16(small, tokens_of_352, tmp_path):
+    half = copy.deepcopy(small).half()
+    write_gguf(tmp_path / "half.gguf", half, tokens_of_352, {})
+    assert_same(read_llama(tmp_path / "half.gguf")[0], copy.deepcopy(half).float())
+    for tensor in GGUFReader(tmp_path / "half.gguf").tensors:
+        assert tensor.tensor_type.name == ("F16" if len(tensor.shape) == 2 else "F32")
+    broad = copy.deepcopy(small).bfloat16()  # has no kind here: float32 holds it exactly
+    write_gguf(tmp_path / "half.gguf", broad, tokens_of_352, {})
+    assert_same(read_llama(tmp_path / "half.gguf")[0], broad.float())
 
 
 def test_gptq_and_awq_are_what_the_file_gives_back(tiny, tmp_path):

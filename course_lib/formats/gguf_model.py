@@ -9,12 +9,14 @@ Codes become blocks of 32 neighbours of a row, each with its scale s, and no wei
     Q4_1   5 bits              s q + m        affine codes of up to 4 bits
     Q8_0   8.5 bits            s q            symmetric codes of 5 to 8 bits
 
-What has no codes stays in float32. In an affine grid m is −s z, and GGUF keeps m in float16. The
-product of a float16 number of 11 digits and a zero-point of 4 seldom is one. So `q4_1_range` fits
-scales of 7 digits.
+What has no codes stays in float32; a matrix of a float16 model stays in float16.
 
-The weights are ours, the arithmetic is not: llama.cpp rounds each layer's inputs to 8 bits in
-groups of 32, so its logits differ a little from those of `Llama`.
+In an affine grid m is −s z, and GGUF keeps m in float16. The product of a float16 number of 11
+digits and a zero-point of 4 seldom is one. So `q4_1_range` fits scales of 7 digits.
+
+The weights are ours, the arithmetic is not: llama.cpp rounds the inputs of matrices of codes to 8
+bits in groups of 32, and those of float16 matrices to float16, so its logits differ a little from
+those of `Llama`. `acceleration.export.llama_cpp` runs such files.
 
 Source: "GGUF", in the documentation of the project ggml. `models.gguf_file` reads such files.
 
@@ -109,7 +111,9 @@ def write_gguf(path: Path, model: Llama, tokenizer: Tokenizer, codes: Mapping[st
     _add_tokenizer(writer, tokenizer)
     heads = {"query": model.config.heads, "key": model.config.kv_heads}
     for name, weight in model.named_parameters():
-        kind, rows = None, weight.detach().float()
+        kind, rows = None, weight.detach()
+        if rows.dim() == 1 or rows.dtype != torch.float16:
+            rows = rows.float()
         if name in codes:
             kind, rows = _to_blocks(name, codes[name])
         part = name.split(".")[-2]

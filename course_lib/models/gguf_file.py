@@ -11,7 +11,7 @@ Matrices are quantized in blocks of 32 neighbours of a row, which share a scale 
     Q4_1   20 bytes: s and m (float16), then 32 codes q of 4 bits     weight = s q + m
     Q8_0   34 bytes: s (float16), then 32 codes q of 8 bits           weight = s q
 
-`formats.gguf_model` writes such files. Left out on purpose: the other thirty kinds of blocks. The
+`formats.gguf_model` writes such files. Left out on purpose: some thirty other kinds of blocks. The
 package `gguf` reads them all, and takes about ten times as long, because it makes an array of every
 token of the vocabulary.
 
@@ -104,6 +104,10 @@ def _float32(blocks: Tensor) -> Tensor:
     return blocks.view(torch.float32).clone()
 
 
+def _float16(blocks: Tensor) -> Tensor:
+    return blocks.view(torch.float16).float()
+
+
 def _nibbles(codes: Tensor) -> Tensor:
     """The low halves of the 16 bytes are the first 16 codes: (N, 16) -> (N, 32)."""
     return torch.cat([codes & 15, codes >> 4], dim=1)
@@ -125,6 +129,7 @@ def _q8_0(blocks: Tensor) -> Tensor:
 # Kind of a tensor: (numbers in a block, bytes of a block, how it is read).
 BLOCKS: dict[int, tuple[int, int, Callable[[Tensor], Tensor]]] = {
     0: (1, 4, _float32),
+    1: (1, 2, _float16),
     2: (32, 18, _q4_0),
     3: (32, 20, _q4_1),
     8: (32, 34, _q8_0),

@@ -5,9 +5,10 @@
     engine.log_probabilities(tokens)     log p(token | those before), for the whole vocabulary
 
 What llama.cpp computes differs from `Llama` in one thing: a matrix of float16 or of codes is never
-made float32 again. Its input is rounded instead, to float16, or to 8 bits in groups of 32 with a
-scale each, and codes are multiplied by codes. The cache is kept in float32 here; by default it
-would be in float16. `formats.gguf_model` writes such files.
+made float32 again. Its input is rounded instead, to 8 bits in groups of 32 with a scale each, and
+codes are multiplied by codes. (With float16 matrices, sums and inputs are rounded as the processor
+has it.) The cache is kept in float32 here; by default it would be in float16.
+`formats.gguf_model` writes such files.
 
 Source: "llama.cpp", the project ggml.
 
