@@ -7,6 +7,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.decoding look_up     2 CPU minutes
     OMP_NUM_THREADS=1 python -m benchmarks.decoding compiled    2 CPU minutes
     OMP_NUM_THREADS=1 python -m benchmarks.decoding engines     1 CPU minute
+    OMP_NUM_THREADS=1 python -m benchmarks.decoding llama_cpp   10 CPU seconds
 
 Times are CPU seconds of one thread; the sides take turns, and the figure is the median. Ratios hold
 elsewhere, absolute times do not.
@@ -17,6 +18,7 @@ import os
 import platform
 import resource
 import sys
+from functools import partial
 from pathlib import Path
 from pprint import pprint
 from tempfile import TemporaryDirectory
@@ -34,11 +36,13 @@ from course_lib.acceleration.export.executorch import (
     open_executorch,
     run_executorch,
 )
+from course_lib.acceleration.export.llama_cpp import LlamaCpp
 from course_lib.acceleration.packed_model import packed_bytes, packed_model
 from course_lib.acceleration.quantized_cache import QuantizedCache
 from course_lib.acceleration.speculative import speculative_generate
 from course_lib.data.text import wikipedia_articles
-from course_lib.formats.linear import Format, Scheme
+from course_lib.formats.gguf_model import q4_1_range, write_gguf
+from course_lib.formats.linear import Format, Scheme, nearest_codes
 from course_lib.formats.model_file import every_linear
 from course_lib.measure.quality import quality
 from course_lib.measure.yardstick import smollm2_quality
@@ -47,6 +51,12 @@ from course_lib.models.pretrained import smollm2, tiny
 
 STEP = 32  # tokens that are read at once where a cache is measured
 EIGHT, FOUR = Scheme(Format(8, symmetric=True), "channel"), Scheme(Format(4), 64)
+GGUF_SCHEMES = {  # kind of block -> how it is rounded
+    "float32": None,
+    "Q8_0": Scheme(Format(8, symmetric=True), 32),
+    "Q4_1": Scheme(Format(4), 32, q4_1_range),
+    "Q4_0": Scheme(Format(4, symmetric=True), 32),
+}
 PROMPTS = {
     "copy": "The committee of the northern harbour met on Tuesday. The committee of the northern "
     "harbour decided on Wednesday to close the eastern gate. The eastern gate of the northern "
@@ -176,11 +186,7 @@ def compiled_table() -> dict[str, tuple[float, float]]:
             fast, before = torch.compile(function), _all_seconds()
             fast(given)
             took = _all_seconds() - before
-            sides = {
-                "fast": lambda f=fast, g=given: f(g),
-                "plain": lambda f=function, g=given: f(g),
-            }
-            times = cpu_seconds(sides)
+            times = cpu_seconds({"fast": partial(fast, given), "plain": partial(function, given)})
             table[name] = took, times["fast"] / times["plain"]
     return table
 
@@ -212,6 +218,31 @@ def engines_table(length: int = 128) -> dict[str, tuple[float, float, float, flo
     return table
 
 
+def llama_cpp_table(count: int = 32) -> dict[str, tuple[int, float, float]]:
+    """TinyLM in llama.cpp: bytes of the file, times faster than ours, largest error."""
+    model, tokenizer = tiny()
+    tokens = torch.tensor([tokenizer.encode("And the king said unto").ids])
+    table = {}
+    with TemporaryDirectory() as folder:
+        for kind, scheme in GGUF_SCHEMES.items():
+            path, same = Path(folder, f"{kind}.gguf"), copy.deepcopy(model)
+            matrices = every_linear(model, scheme) | {"embedding.weight": scheme} if scheme else {}
+            codes = {n: nearest_codes(model.get_parameter(n), s) for n, s in matrices.items()}
+            for name, chosen in codes.items():
+                same.get_parameter(name).copy_(chosen.weight)
+            write_gguf(path, model, tokenizer, codes)
+            engine = LlamaCpp(path)
+            sides = {
+                "engine": lambda engine=engine: engine.write(tokens[0], count),
+                "ours": lambda: generate(model, tokens, count),
+            }
+            times = cpu_seconds(sides)
+            found = engine.log_probabilities(tokens[0], model.config.vocabulary)
+            error = (found - same(tokens)[0].log_softmax(-1)).abs().max().item()
+            table[kind] = path.stat().st_size, times["ours"] / times["engine"], error
+    return table
+
+
 def _some_tokens(tokenizer: Tokenizer, count: int) -> Tensor:
     return torch.tensor(tokenizer.encode("And it came to pass in those days, " * 40).ids[:count])
 
@@ -224,6 +255,7 @@ TABLES = {
     "look_up": look_up_table,
     "compiled": compiled_table,
     "engines": engines_table,
+    "llama_cpp": llama_cpp_table,
 }
 
 if __name__ == "__main__":
