@@ -150,23 +150,26 @@ def sinks_table(limit: int = 256) -> dict[str, float]:
     return table
 
 
-def look_up_table(count: int = 64, repeats: int = 3) -> dict[str, tuple[float, float, float]]:
-    """By text: α, tokens for each pass, and time beside the plain loop; 4 guesses, looked up."""
+def look_up_table(count: int = 64, repeats: int = 3) -> dict[tuple, tuple[float, float, float]]:
+    """By numbers and text: α, tokens for each pass, times faster than the plain loop; 4 guesses.
+
+    In bfloat16 a pass over five tokens rounds otherwise than five passes: texts may part there.
+    """
     model, tokenizer = smollm2()
     table = {}
-    for name, prompt in PROMPTS.items():
-        tokens = torch.tensor([tokenizer.encode(prompt).ids])
-
-        def guessed(tokens=tokens):
-            return speculative_generate(model, LookUp(), tokens, count, gamma=4)
-
-        found, plain = guessed(), generate(model, tokens, count)
-        assert found.tokens.equal(plain)
-        sides = {"guess": guessed, "plain": lambda tokens=tokens: generate(model, tokens, count)}
-        times = cpu_seconds(sides, repeats)
-        ratio = times["guess"] / times["plain"]
-        table[name] = found.acceptance, found.tokens_per_round, ratio
-        print(name, repr(tokenizer.decode(plain[0].tolist())[-300:]), flush=True)
+    for kind, some in (("float32", model), ("bfloat16", copy.deepcopy(model).bfloat16())):
+        for name, prompt in PROMPTS.items():
+            tokens = torch.tensor([tokenizer.encode(prompt).ids])
+            sides = {
+                "guessed": partial(speculative_generate, some, LookUp(), tokens, count, gamma=4),
+                "plain": partial(generate, some, tokens, count),
+            }
+            found, plain = sides["guessed"](), sides["plain"]()
+            same = int((found.tokens == plain).int().cumprod(dim=1).sum()) - tokens.shape[1]
+            times = cpu_seconds(sides, repeats)
+            gain = times["plain"] / times["guessed"]
+            table[kind, name] = found.acceptance, found.tokens_per_round, gain
+            print(kind, name, f"the same for {same} of {count} tokens", flush=True)
     return table
 
 
