@@ -21,9 +21,9 @@ def verdict_on(exercise, function, seed: int = 0) -> Verdict:
     """What `check` says of a function; the function itself is run anew."""
     cases = cases_of(exercise, seed)
 
-    def attempt() -> Verdict:
+    def attempt() -> tuple[Verdict, float | None]:
         outcomes, share = run_beside(exercise, function, cases)
         once = lambda known, *_: _outcomes_of(exercise, known, seed)  # noqa: E731
-        return judge(exercise, cases, outcomes, run=once, share=share)
+        return judge(exercise, cases, outcomes, run=once, share=share), share
 
     return best_attempt(exercise, attempt)

@@ -24,7 +24,7 @@ from course_lib.classroom.submissions.submission import Submission
 from course_lib.exercises.engine import run as engine
 from course_lib.exercises.engine.catalogue import find
 from course_lib.exercises.engine.judge import FAILED, NOT_ATTEMPTED, PASSED, Verdict, judge
-from course_lib.exercises.engine.pace import ATTEMPTS, share
+from course_lib.exercises.engine.pace import best_attempt, share
 from course_lib.exercises.engine.show import words
 from course_lib.exercises.engine.spec import Case, Exercise
 from course_lib.exercises.engine.values import Opaque
@@ -176,11 +176,13 @@ def _result(name: str, submission: Submission, assignment: Assignment, seed: int
     sources = blocks(assignment, submission.answers, name)
     timed = made.exercise.pace is not None
     job = Job(sources, name, made.packed, PATIENCE * made.exercise.seconds, timed)
-    for _ in range(ATTEMPTS if timed else 1):
-        plain_seconds = _plain_seconds(made, job, run) if timed else 0.0
-        result = _judged(made, run(job), assignment.points[name], plain_seconds)
-        if result.status != FAILED or result.passed < result.cases:  # else it is right, but slow
-            break
+
+    def attempt() -> tuple[Result, float | None]:
+        reply = run(job)
+        taken = share(reply.seconds, _plain_seconds(made, job, run)) if timed else None
+        return _judged(made, reply, assignment.points[name], taken), taken
+
+    result = best_attempt(made.exercise, attempt)
     return replace(result, answer=submission.answers[name])
 
 
@@ -198,13 +200,12 @@ def _plain_seconds(made: _Set, job: Job, run) -> float:
     return reply.seconds
 
 
-def _judged(made: _Set, reply: Reply, possible: int, plain_seconds: float = 0.0) -> Result:
+def _judged(made: _Set, reply: Reply, possible: int, taken: float | None) -> Result:
     name, total = made.exercise.name, len(made.cases)
     try:
         if len(reply.outcomes) != total:
             raise ValueError(f"{len(reply.outcomes)} values for {total} cases")
         with _judging:
-            taken = share(reply.seconds, plain_seconds) if made.exercise.pace else None
             outcomes = list(reply.outcomes)
             verdict = judge(made.exercise, made.cases, outcomes, run=made.run, share=taken)
     except Exception as error:  # values that no call of a function gives

@@ -53,7 +53,6 @@ def _layers(seed: int) -> list[Case]:
         "large inputs": ((1e4 * half[0], *half[1:]), 2),
         "a layer of zeros": ((half[0], torch.zeros(8, 6), half[2]), 3),
         "float64": (tuple(part.double() for part in _layer(draw, 3, 5, 8)), 4),
-        "bfloat16": (tuple(part.bfloat16() for part in _layer(draw, 3, 6, 8)), 2),
         "views": ((view[0].T.clone().T, view[1].T.clone().T, view[2].T.clone().T), 2),
     }
     flat = {label: (*parts, workers) for label, (parts, workers) in labelled.items()}

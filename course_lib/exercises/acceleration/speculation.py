@@ -52,6 +52,14 @@ def _refused(draw: Draw, draft: Tensor, target: Tensor) -> tuple:
     return draft, target, token, u, _apart(draft, target, draw.order(len(draft)))
 
 
+def _small_share(draw: Draw, draft: Tensor, target: Tensor) -> tuple:
+    """In float16, v in the smallest share of r that is 10⁻⁶ or more, of the last quarter."""
+    draft, target, token, u, _ = _refused(draw, draft.half(), target.half())
+    r = target.double() - draft.double()
+    places = torch.arange(len(r))[(r > 1e-6) & (torch.arange(len(r)) > 3 * len(r) // 4)]
+    return draft, target, token, u, _apart(draft, target, places[r[places].argsort()])
+
+
 def _taken(draw: Draw, draft: Tensor, target: Tensor) -> tuple:
     """The same token, and a u that takes it."""
     draft, target, token, _, v = _refused(draw, draft, target)
@@ -107,7 +115,7 @@ def _drawn(draw: Draw, pair) -> dict[str, tuple]:
         "a token that is hardly ever drafted, taken": (*seldom, 1, 0.25, near),
         "a token that is hardly ever drafted, refused": (*seldom, 1, 0.75, near),
         "float16": _refused(draw, *(x.half() for x in half)),
-        "float16, 2,048 tokens": _refused(draw, *(x.half() for x in pair(2048, 0.5))),
+        "float16, a token with a small share": _small_share(draw, *pair(2048, 2.0)),
         "bfloat16": _refused(draw, *(x.bfloat16() for x in brain)),
         "float16 and float64": _refused(draw, half[1].half(), half[0].double()),
         "views": _refused(draw, *(x.repeat_interleave(2)[::2] for x in rare)),
@@ -214,7 +222,7 @@ def speculation_gain(alpha: float, gamma: int, cost: float) -> float:
     Each is accepted with probability alpha α, 0 to 1, as long as those before it were. The token
     after the last accepted one is the target's own, so a round gives 1 + α + … + α^γ tokens on
     average. cost c: the time of one draft step; the target's pass takes 1, whatever it reads. γ may
-    be 0, and α may be 1 or a hair less.
+    be 0, and so may α; α may also be 1.
     """
     tokens = sum(alpha**place for place in range(gamma + 1))
     return tokens / (gamma * cost + 1)
@@ -232,7 +240,7 @@ def _settings(seed: int) -> list[Case]:
         "none drafted": (0.7 * a, 0, c),
         "none accepted": (0.0, draw.number(2, 6), 0.1 + c / 10),
         "all accepted": (1.0, draw.number(2, 6), 0.1 + c / 10),
-        "a hair less than all": (1 - 1e-12, draw.number(5, 9), 0.02 * c),
+        "a hair less than all": (1 - 1e-14, draw.number(5, 9), 0.02 * c),
         "hardly any": (1e-9, draw.number(2, 6), 0.3 * c),
         "many drafted": (0.99, 100 + draw.number(0, 50), 0.01 * (1 + c)),
     }
@@ -252,8 +260,8 @@ SPECULATION_GAIN = Exercise(
         "it take?",
         "A round takes γ draft steps and one pass of the model: γ c + 1. Tokens over time is the "
         "answer.",
-        "1 + α + … + α^γ is (1 − α^(γ+1)) / (1 − α), but not for α = 1, and a hair below 1 the "
-        "division loses all digits. Add the powers up: sum(alpha**i for i in range(gamma + 1)).",
+        "1 + α + … + α^γ is (1 − α^(γ+1)) / (1 − α), but for α = 1 that is 0 / 0. Add the powers "
+        "up: sum(alpha**i for i in range(gamma + 1)).",
     ),
     properties=(
         Property(

@@ -69,9 +69,9 @@ def _verdict(exercise: Exercise, function: Callable, seed: int) -> Verdict:
     device = best_device().type
     cases = exercise.cases(seed)
 
-    def attempt() -> Verdict:
+    def attempt() -> tuple[Verdict, float | None]:
         outcomes, share = _outcomes(exercise, function, cases, device)
-        return judge(exercise, cases, outcomes, device, share=share)
+        return judge(exercise, cases, outcomes, device, share=share), share
 
     return best_attempt(exercise, attempt)
 
