@@ -69,7 +69,7 @@ class SlidingCache:
 
     Attention must go somewhere, and many models learn to rest it on the first tokens when they look
     for nothing. Once these are gone it falls on tokens that mean something. SmolLM2 is such a
-    model; TinyLM, whose texts began anywhere, is not.
+    model, TinyLM is not.
 
     Args:
         config: of the model, whose rotary angles are undone.
