@@ -4,7 +4,8 @@
     python benchmarks/export.py smollm2    and SmolLM2 in llama.cpp, a minute more and 1 GB of files
 
 Speeds are medians of runs in turn, on one thread, in CPU seconds. llama.cpp's prefill is by its own
-clock, which is the wall's: on a busy machine it looks slower than it is. Error is the norm of the difference of all logits over the norm of ours.
+clock, which is the wall's: on a busy machine it looks slower than it is.
+Error is the norm of the difference of all logits over the norm of ours.
 """
 
 import copy
