@@ -37,7 +37,7 @@ def has_llama_cpp() -> bool:
 
 @dataclass(frozen=True)
 class Written:
-    """What the engine wrote, and what its own clock says.
+    """What the engine wrote, and what its own clock says: the wall's, so others' work slows it.
 
     Attributes:
         tokens: the new ones, (count,).
