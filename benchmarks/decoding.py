@@ -98,14 +98,18 @@ def smollm2_table(repeats: int = 5) -> dict[str, tuple[float, float, float, floa
     }
 
 
-def contexts_table(repeats: int = 7) -> dict[tuple[int, int], tuple[float, float]]:
+def contexts_table(
+    contexts: tuple[int, ...] = (64, 512, 1024, 2000), repeats: int = 7
+) -> dict[tuple[int, int], tuple[float, float]]:
     """(B, S): MB of the cache, and ms for the next token of each of B texts of S tokens."""
     model, _ = smollm2()
     table, G, E = {}, model.config.kv_heads, model.config.head_width
     for batch in (1, 8):
         sides = {}
-        for seen in (64, 512, 1024, 2000):
-            cache = [{n: torch.randn(batch, G, seen, E) for n in ("key", "value")}] * 30
+        for seen in contexts:
+            cache = [
+                {n: torch.randn(batch, G, seen, E) for n in ("key", "value")}
+            ] * model.config.layers
 
             def step(cache=cache, batch=batch) -> Tensor:
                 return model(torch.zeros(batch, 1).long(), [dict(layer) for layer in cache])
@@ -117,34 +121,37 @@ def contexts_table(repeats: int = 7) -> dict[tuple[int, int], tuple[float, float
     return table
 
 
-def caches_table() -> dict[str, float]:
+def caches_table(bits: tuple[int, ...] = (8, 4, 3, 2)) -> dict[str, float]:
     """Perplexity of SmolLM2 whose cache has few bits, nothing kept as floats."""
     model, tokenizer = smollm2()
     table = {"float32": smollm2_quality(ThroughCache(model, dict, STEP), tokenizer).perplexity}
-    for bits in (8, 4, 3, 2):
+    for n in bits:
         for way, by_channel in (("by channel", True), ("naive", False)):
 
-            def make(bits=bits, by_channel=by_channel) -> QuantizedCache:
+            def make(bits=n, by_channel=by_channel) -> QuantizedCache:
                 return QuantizedCache(bits, residual=0, keys_by_channel=by_channel)
 
             found = smollm2_quality(ThroughCache(model, make, STEP), tokenizer)
-            table[f"{bits} bits, {way}"] = found.perplexity
-            print(bits, way, found.perplexity, flush=True)
+            table[f"{n} bits, {way}"] = found.perplexity
+            print(n, way, found.perplexity, flush=True)
     return table
 
 
-def sinks_table(limit: int = 256) -> dict[str, float]:
+def sinks_table(limit: int = 256, length: int = 2048) -> dict[str, float]:
     """Perplexity on two windows of 2,048 tokens with a cache of 256."""
     model, tokenizer = smollm2()
     text = "\n\n".join(wikipedia_articles().values())[:19_712]
     makes = {
         "all tokens": (dict, STEP),
-        "the last 256": (lambda: SlidingCache(model.config, limit, sinks=0), 8),
-        "the first 4 and the last 252": (lambda: SlidingCache(model.config, limit, sinks=4), 8),
+        f"the last {limit}": (lambda: SlidingCache(model.config, limit, 0), 8),
+        f"the first 4 and the last {limit - 4}": (
+            lambda: SlidingCache(model.config, limit, sinks=4),
+            8,
+        ),
     }
     table = {}
     for name, (make, step) in makes.items():
-        found = quality(ThroughCache(model, make, step), tokenizer, text, length=2048)
+        found = quality(ThroughCache(model, make, step), tokenizer, text, length=length)
         table[name] = found.perplexity
         print(name, found.perplexity, flush=True)
     return table
@@ -221,7 +228,7 @@ def engines_table(length: int = 128) -> dict[str, tuple[float, float, float, flo
     return table
 
 
-def llama_cpp_table(count: int = 32) -> dict[str, tuple[int, float, float]]:
+def llama_cpp_table(count: int = 32, repeats: int = 7) -> dict[str, tuple[int, float, float]]:
     """TinyLM in llama.cpp: bytes of the file, times faster than ours, largest error."""
     model, tokenizer = tiny()
     tokens = torch.tensor([tokenizer.encode("And the king said unto").ids])
@@ -239,7 +246,7 @@ def llama_cpp_table(count: int = 32) -> dict[str, tuple[int, float, float]]:
                 "engine": lambda engine=engine: engine.write(tokens[0], count),
                 "ours": lambda: generate(model, tokens, count),
             }
-            times = cpu_seconds(sides)
+            times = cpu_seconds(sides, repeats)
             found = engine.log_probabilities(tokens[0], model.config.vocabulary)
             error = (found - same(tokens)[0].log_softmax(-1)).abs().max().item()
             table[kind] = path.stat().st_size, times["ours"] / times["engine"], error

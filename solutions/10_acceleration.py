@@ -188,9 +188,6 @@ for name, reason in available().items():
     if reason:
         print(f"This PyTorch has no kernel for {name} on this processor: {reason}")
 stored = {name: packed_bytes(layer) for name, (layer, _) in ways.items()}
-print(", ".join(f"{name}: {count / 1e6:.1f} MB" for name, count in stored.items()))
-
-# %% tags=["nbval-ignore-output"]
 LOADS = (1, 8, 64, 16, 128, 1024)  # rows: decode for 1, 8, 64 readers, and their prefill
 
 
@@ -206,6 +203,7 @@ for rows in sorted(LOADS):
     found = cpu_seconds(sides, 7 if rows < 100 else 3 if rows < 1000 else 2)
     clock |= {(name, rows): value for name, value in found.items()}
     timed = {name for name in timed if clock[name, rows] < 0.5}  # who has no such unit stops here
+print(", ".join(f"{name}: {count / 1e6:.1f} MB" for name, count in stored.items()))
 
 
 # %% tags=["collapsed", "nbval-ignore-output"]
@@ -444,7 +442,8 @@ Picture(
     + "; ".join(f"{n}: {y / 1e9:.0f} at {x:.1f}" for n, (x, y, _) in points.items()),
 )
 
-# %%
+# %% tags=["collapsed"]
+# The crossing on a GPU
 print("a GPU (H100), products in bfloat16: rows from which arithmetic decides")
 for bits in (16, 8, 4.5):
     print(f"  weights of {bits:4} bits: {989e12 * bits / (16 * 3.35e12):4.0f}")
@@ -538,8 +537,7 @@ print(
 #
 # The remaining sections go at the other terms: the calls and the traffic between them (fusion), the bytes that are not weights (the cache),
 # the one row at a time (speculation), the one processor (parallel work), and Python itself (engines).
-
-# %% [markdown]
+#
 # ## 5. Fusion
 #
 # S1 (§2.2) says that operator fusion lowers computation and memory accesses. Half right. There are two things of that name, and
@@ -742,7 +740,8 @@ assert fusing["fused"] < 1.5 * fusing["as it is"]
 # keys in blocks, keeps a running maximum and a running sum, and never writes the table. It does the same products. SmolLM2's heads, 1,024
 # tokens: **guess** how the bytes compare, and the times.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"]
+# Attention by its formula and in one pass; the guess, and whether it holds
 traffic, attending = {}, {}
 for length in (256, 1024):
     q, k, v = torch.randn(1, 9, length, 64), *torch.randn(2, 1, 3, length, 64)
@@ -752,9 +751,6 @@ for length in (256, 1024):
         "fused": partial(F.scaled_dot_product_attention, q, k, v, enable_gqa=True),
     }
     attending[length] = cpu_seconds(sides, 5)
-
-# %% tags=["collapsed", "nbval-ignore-output"]
-# The guess, and whether it holds
 assert (sides["formula"]() - sides["fused"]()).abs().max() < 1e-4
 assert traffic[1024] == (157_286_400, 6_291_456)
 assert attending[1024]["fused"] < attending[1024]["formula"]
@@ -1318,12 +1314,10 @@ def verify_drafts(
 # %% check="verify_drafts" points=2
 check(verify_drafts)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"]
+# The same loop by your round
 written, rounds = write_by(yours("verify_drafts"), tiny, start, 60)
 print(f"60 tokens in {rounds} rounds; the model's own: {written[:, :160].equal(wanted)}")
-
-# %% tags=["collapsed"]
-# Does it hold here?
 assert same < 60 and written[:, :160].equal(wanted) and rounds < 45
 
 # %% [markdown]
@@ -1473,7 +1467,8 @@ check(pack_q4_1)
 # A row of TinyLM through your blocks, read back by the `gguf` package, which knows nothing of you. Then the whole model: `write_gguf` writes matrices, tokenizer, shapes and
 # names; llama.cpp runs it in this process, with one thread.
 
-# %%
+# %% tags=["collapsed"]
+# A row through your blocks and back
 pack_block = yours("pack_q4_1")
 row = tiny.blocks[0].mlp.up.weight[0]  # (192,): six blocks
 in_bytes = torch.cat([pack_block(block) for block in row.view(-1, 32)])
@@ -1482,9 +1477,6 @@ half_step = (row.view(-1, 32).amax(1) - row.view(-1, 32).amin(1)).max() / 30
 print(
     f"{row.numel()} weights in {in_bytes.numel()} bytes; largest error {(back - row).abs().max():.4f}, half a step is {half_step:.4f}"
 )
-
-# %% tags=["collapsed"]
-# Does it hold here?
 assert in_bytes.numel() == 120 and (back - row).abs().max() < 1.05 * half_step
 
 # %% tags=["nbval-ignore-output"]
@@ -1544,7 +1536,8 @@ assert engine["Q4_1"][0] < 0.36 * engine["float32"][0]
 # **ONNX** is a graph: a list of standard operations and the weights. onnxruntime runs it on servers, desktops and in browsers. **ExecuTorch** is PyTorch's own: a `.pte` file, a program for one length of
 # text, planned beforehand to the last byte, for phones; XNNPACK computes it. To export takes seconds, so ExecuTorch stands here as a stored table.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"]
+# TinyLM as a graph in ONNX; stored rows of ExecuTorch
 if has_onnx():
     with TemporaryDirectory() as folder:
         path = Path(folder, "tiny.onnx")
@@ -1593,7 +1586,8 @@ print(
 #
 # S1 (§6) says that compression brings large models to phones, to the edge and into the cloud. Count first.
 
-# %%
+# %% tags=["collapsed"]
+# Gigabytes of weights and of a cache
 print(
     "                 16 bits   4.5 bits   cache, 8,192 tokens, 16 bits    in all, 4.5 bits   (GB)"
 )
@@ -1602,9 +1596,6 @@ for name, (parameters, *shape) in SHAPES.items():
     wide, narrow = parameters * 2 / 1e9, parameters * 4.5 / 8e9
     print(f"{name:15}{wide:9.1f}{narrow:10.1f}{held:20.2f}{narrow + held:26.1f}")
 print(f"GPT-3 (175B)   {350:9.1f}{175 * 4.5 / 8:10.1f}")
-
-# %% tags=["collapsed"]
-# Does it hold here?
 assert 3.7 < 6_738_415_616 * 4.5 / 8e9 < 3.9 and 175 * 4.5 / 8 > 90
 
 # %% [markdown]

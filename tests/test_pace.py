@@ -17,7 +17,7 @@ from course_lib.exercises.engine.pace import ATTEMPTS, best_attempt, run_beside,
 from course_lib.exercises.engine.run import Outcome, run
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Pace
 
-ANSWERS = Path(__file__).parent / "answers" / "10_acceleration_e2.txt"
+ANSWERS = Path(__file__).parent / "answers" / "10_acceleration.txt"
 
 
 def total(count):

@@ -33,7 +33,7 @@ class Outcome:
     line: str = ""  # the learner's own line that raised it
     altered: tuple[str, ...] = ()  # inputs that the call changed
     gradients: dict[str, Any] | None = None  # by input, plain; empty where the value is cut off
-    seconds: float = field(default=0.0, compare=False)  # of the CPU, all threads together
+    seconds: float = field(default=0.0, compare=False, repr=False)  # of the CPU, all its threads
 
 
 class TimeLimit(BaseException):
