@@ -3,9 +3,10 @@
 #
 # **How small can a language model be made before it stops being one?**
 #
-# The course has fourteen chapters, 00 to 13. Ten are here: this one, 01 redundancy, 02 the L0
+# The course has fourteen chapters, 00 to 13. Eleven are here: this one, 01 redundancy, 02 the L0
 # objective, 03 pruning, 04 structured pruning, 05 linear quantization, 06 codebooks, 08 distillation,
-# 11 language models and 13 reading sources. The others, 07, 09, 10 and 12, are still being written. The
+# 10 acceleration, 11 language models and 13 reading sources. The others, 07, 09 and 12, are still being
+# written. The
 # table near the end says what each of them asks.
 #
 # In this chapter you meet the two models that the course takes apart. You let them write. You count
@@ -469,12 +470,12 @@ predict(
 # | 07 quantization-aware training | Can a model learn to live with few bits? |
 # | 08 distillation | What does a teacher know that the labels do not say? |
 # | 09 low rank | Is a big matrix a product of two small ones? |
-# | 10 acceleration | What is really faster, and why so little of it? |
+# | 10 acceleration | Why is my compressed model not faster? |
 # | 11 language models | Which of all this works on a real language model, without training? |
 # | 12 capstone | How do you put it together? |
 # | 13 reading sources | How do you read a source that is sometimes wrong? |
 #
-# Chapters 07, 09, 10 and 12 are still being written. Go on with 01 to 06, 08, 11 and 13.
+# Chapters 07, 09 and 12 are still being written. Go on with 01 to 06, 08, 10, 11 and 13.
 #
 # The chapters follow five articles, named S0 to S4, that were found on the web. They are good
 # company and not always right. Where one is wrong, the course says so, and shows it.
