@@ -331,7 +331,7 @@ import torch
 from fake_accelerator import accelerator
 from course_lib.language_models.quantized_inputs import InputQuantized
 from course_lib.language_models.awq import search_clip
-from course_lib.language_models.rotation import fold_norms
+from course_lib.models.norms import fold_norms
 from course_lib.models.llama import Llama, LlamaConfig
 from course_lib.quantization.linear import Format
 

@@ -16,8 +16,8 @@ from course_lib.language_models.recipes import (
     sparsegpt_model,
     wanda_model,
 )
-from course_lib.language_models.rotation import untied
 from course_lib.models.llama import Llama, LlamaConfig, initialize
+from course_lib.models.norms import untied
 from course_lib.models.parts import linear_weights, record_inputs
 from course_lib.quantization.linear import Format
 
@@ -140,7 +140,7 @@ from course_lib.language_models.sparsegpt import sparsegpt
 from course_lib.language_models.wanda import row_mask, wanda_score
 from course_lib.models.n_of_m import n_of_m_mask
 from course_lib.language_models.walk import treat_blocks
-from course_lib.language_models.rotation import untied
+from course_lib.models.norms import untied
 from course_lib.models.llama import Llama, LlamaConfig
 from course_lib.quantization.linear import Format
 

@@ -7,15 +7,10 @@ import torch.nn.functional as F
 
 from course_lib.language_models.folding import fold_scale
 from course_lib.language_models.quantized_inputs import quantized_inputs
-from course_lib.language_models.rotation import (
-    fold_norms,
-    random_hadamard,
-    random_orthogonal,
-    rotated,
-    untied,
-)
+from course_lib.language_models.rotation import random_hadamard, random_orthogonal, rotated
 from course_lib.language_models.walk import treat_blocks
 from course_lib.models.llama import Llama, LlamaConfig, generate, initialize
+from course_lib.models.norms import fold_norms, untied
 from course_lib.models.parts import DOWN, GATE_UP, QKV, record_inputs
 from course_lib.models.pretrained import tiny
 

@@ -21,15 +21,13 @@ each head's values, keys and queries, too; here only the stream and the inputs o
 Axes: D model width, F hidden width of the MLP, O outputs, I inputs, V vocabulary.
 """
 
-import copy
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
 from course_lib.language_models.hadamard import hadamard
 from course_lib.models.finite import check_finite
 from course_lib.models.llama import MLP, Block, Llama
+from course_lib.models.norms import fold_norms, untied
 
 
 def random_hadamard(n: int, generator: torch.Generator) -> Tensor:
@@ -125,50 +123,6 @@ def rotated(model: Llama, residual: Tensor, hidden: Tensor | None = None) -> Lla
             _multiply(block.mlp.down, hidden)
             block.mlp = TurnedMLP(block.mlp, hidden)
     return model
-
-
-@torch.no_grad()
-def untied(model: Llama) -> Llama:
-    """A copy of a decoder whose head is a matrix of its own, equal to the embedding.
-
-    >>> from course_lib.models.pretrained import tiny
-    >>> model = untied(tiny()[0])
-    >>> model.head.weight.equal(model.embedding.weight), model.config.tied
-    (True, False)
-    """
-    model = copy.deepcopy(model)
-    if model.config.tied:
-        weight = model.embedding.weight
-        model.head = nn.Linear(*reversed(weight.shape), bias=False, device="meta")
-        model.head.weight = nn.Parameter(weight.clone(), weight.requires_grad)
-        model.config = replace(model.config, tied=False)
-    return model
-
-
-@torch.no_grad()
-def fold_norms(model: Llama) -> None:
-    """In place: multiply each norm's weight into the columns of the next matrices, and make it 1.
-
-    Raises:
-        ValueError: the head is the embedding, which must not get the last norm's weight.
-
-    >>> from course_lib.models.pretrained import tiny
-    >>> model = untied(tiny()[0])
-    >>> fold_norms(model)
-    >>> model.norm.weight.unique()
-    tensor([1.])
-    """
-    if model.config.tied:
-        raise ValueError("model must have a head of its own, as `untied` gives; its head is tied")
-    readers = [(model.norm, [model.head])]
-    for block in model.blocks:
-        attention, mlp = block.attention, block.mlp
-        readers.append((block.attention_norm, [attention.query, attention.key, attention.value]))
-        readers.append((block.mlp_norm, [mlp.gate, mlp.up]))
-    for norm, layers in readers:
-        for layer in layers:
-            layer.weight.mul_(norm.weight)  # (O, I) · (I,)
-        norm.weight.fill_(1)
 
 
 def _turn_block(block: Block, residual: Tensor) -> None:

@@ -15,10 +15,13 @@ Axes: B batch, T tokens, S tokens seen so far (cache included), D model width, H
 G key-value heads, E head width, F hidden width of the MLP, V vocabulary.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib.models.kv_cache import AnyCache, next_place, remember
 from course_lib.models.llama_config import LlamaConfig
 
 
@@ -78,20 +81,23 @@ class Attention(nn.Module):
         self.value = nn.Linear(config.width, kv_width, bias=False)
         self.output = nn.Linear(heads_width, config.width, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: dict | None = None) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: AnyCache | None = None) -> Tensor:
         return self.output(self.mix(x, cos, sin, cache))
 
-    def mix(self, x: Tensor, cos: Tensor, sin: Tensor, cache: dict | None = None) -> Tensor:
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, T, H·E), keys and values (B, T, G·E) of x (B, T, D)."""
+        return self.query(x), self.key(x), self.value(x)
+
+    def mix(self, x: Tensor, cos: Tensor, sin: Tensor, cache: AnyCache | None = None) -> Tensor:
         """What `output` is given: the heads' mixtures of values, side by side, (B, T, H·E)."""
         B, T, _ = x.shape
-        q = self.query(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, T, D) -> (B, H, T, E)
-        k = self.key(x).view(B, T, self.kv_heads, -1).transpose(1, 2)  # -> (B, G, T, E)
-        v = self.value(x).view(B, T, self.kv_heads, -1).transpose(1, 2)  # -> (B, G, T, E)
+        q, k, v = self.project(x)
+        q = q.view(B, T, self.heads, -1).transpose(1, 2)  # (B, T, H·E) -> (B, H, T, E)
+        k = k.view(B, T, self.kv_heads, -1).transpose(1, 2)  # (B, T, G·E) -> (B, G, T, E)
+        v = v.view(B, T, self.kv_heads, -1).transpose(1, 2)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is not None:
-            k = torch.cat([cache["key"], k], dim=2) if cache else k  # (B, G, S, E)
-            v = torch.cat([cache["value"], v], dim=2) if cache else v
-            cache.update(key=k, value=v)
+            k, v = remember(cache, k, v)  # (B, G, T, E) -> (B, G, S, E)
         # Query t may look at keys 0 … S − T + t.
         seen = torch.ones(T, k.shape[2], dtype=torch.bool, device=x.device)
         seen = seen.tril(diagonal=k.shape[2] - T)
@@ -130,7 +136,7 @@ class Block(nn.Module):
         self.mlp_norm = RMSNorm(config.width, config.norm_epsilon)
         self.mlp = MLP(config, number)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: dict | None = None) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: AnyCache | None = None) -> Tensor:
         x = x + self.attention(self.attention_norm(x), cos, sin, cache)
         return x + self.mlp(self.mlp_norm(x))
 
@@ -153,15 +159,18 @@ class Llama(nn.Module):
         if not config.tied:
             self.head = nn.Linear(config.width, config.vocabulary, bias=False)
 
-    def forward(self, tokens: Tensor, cache: list[dict] | None = None) -> Tensor:
-        """Logits (B, T, V) of the tokens (B, T); a cache from `empty_cache` is extended in place.
+    def forward(self, tokens: Tensor, cache: Sequence[AnyCache] | None = None) -> Tensor:
+        """Logits (B, T, V) of the tokens (B, T); a cache is extended in place.
+
+        Args:
+            cache: from `empty_cache`, or one of `acceleration.cache` for each layer.
 
         Raises:
             ValueError: tokens is not 2-D, or longer (with the cache) than the context.
         """
         if tokens.dim() != 2:
             raise ValueError(f"tokens must have shape (B, T); got {tuple(tokens.shape)}")
-        start = cache[0]["key"].shape[2] if cache and cache[0] else 0
+        start = next_place(cache[0], tokens.shape[1]) if cache else 0
         stop = start + tokens.shape[1]
         if stop > self.config.context:
             raise ValueError(f"the context holds {self.config.context} tokens; got {stop}")

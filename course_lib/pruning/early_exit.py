@@ -14,13 +14,14 @@ Deep Neural Networks"; Schuster et al., 2022, "Confident Adaptive Language Model
 Axes: B windows, T tokens, D model width, V vocabulary, L layers, G key-value heads, E head width.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from course_lib.models.finite import check_floats
+from course_lib.models.kv_cache import AnyCache, next_place, remember
 from course_lib.models.llama import Attention, Llama, rotate
 from course_lib.models.parts import embed, read_logits
 from course_lib.pruning.by_token import ByToken, run_by_token, token_products
@@ -142,7 +143,7 @@ class EarlyExit(nn.Module):
 def exit_step(
     model: Llama,
     token: Tensor,
-    cache: list[dict],
+    cache: Sequence[AnyCache],
     threshold: float,
     asked: Collection[int] | None = None,
 ) -> tuple[Tensor, int]:
@@ -167,8 +168,7 @@ def exit_step(
     asked = _check_asked(model, threshold, asked)
     if token.shape != (1, 1):
         raise ValueError(f"token must have shape (1, 1): one leaves alone; got {token.shape}")
-    seen = cache[0]["key"].shape[2] if cache[0] else 0
-    x, cos, sin = embed(model, token, seen)
+    x, cos, sin = embed(model, token, next_place(cache[0], count=1))
     for number, (block, layer_cache) in enumerate(zip(model.blocks, cache, strict=True)):
         if number in asked:
             logits = read_logits(model, x)
@@ -214,12 +214,11 @@ def generate_early(
     return tokens, layers
 
 
-def _remember(attention: Attention, x: Tensor, cos: Tensor, sin: Tensor, cache: dict) -> None:
+def _remember(attention: Attention, x: Tensor, cos: Tensor, sin: Tensor, cache: AnyCache) -> None:
     """Key and value of a token that does not go in, added to the cache in place."""
     k = attention.key(x).unflatten(2, (attention.kv_heads, -1)).transpose(1, 2)  # -> (B, G, T, E)
     v = attention.value(x).unflatten(2, (attention.kv_heads, -1)).transpose(1, 2)
-    for name, new in (("key", rotate(k, cos, sin)), ("value", v)):
-        cache[name] = torch.cat([cache[name], new], dim=2) if name in cache else new
+    remember(cache, rotate(k, cos, sin), v)
 
 
 def _check_threshold(threshold: float) -> None:
