@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.models.llama import MLP, Attention, Llama, RMSNorm
+from course_lib.models.llama import MLP, Attention, Llama, RMSNorm, rotate
 from course_lib.models.norms import fold_block_norms, fold_norm
 
 
@@ -75,12 +75,14 @@ class JoinedAttention(Attention):
         self.groups, self.heads = attention.groups, attention.heads
         self.kv_heads, self.head_width = attention.kv_heads, attention.head_width
         parts = [attention.query, attention.key, attention.value]
-        self.widths = [part.out_features for part in parts]
         self.joined, self.output = join_linears(parts), attention.output
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, D) -> (B, T, H·E), (B, T, G·E) twice."""
-        return self.joined(x).split(self.widths, dim=-1)
+    def turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, E), keys and values (B, G, T, E); queries and keys turn as one."""
+        y = self.joined(x).unflatten(2, (-1, self.head_width)).transpose(1, 2)  # (B, H + 2·G, T, E)
+        turning = self.heads + self.kv_heads
+        turned = rotate(y[:, :turning], cos, sin)
+        return turned[:, : self.heads], turned[:, self.heads :], y[:, turning:]
 
 
 class JoinedMLP(MLP):

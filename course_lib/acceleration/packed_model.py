@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from course_lib.acceleration.kernels import (
     Int4WeightLinear,
+    Int8HeadLinear,
     Int8Linear,
     Int8WeightLinear,
     KernelLinear,
@@ -28,6 +29,7 @@ from course_lib.formats.linear import Codes, Scheme, nearest_codes
 from course_lib.models.llama import Llama
 
 EMBEDDING = "embedding.weight"
+HEADS = EMBEDDING, "head.weight"  # the first one if it is tied
 
 
 class PackedEmbedding(nn.Module):
@@ -38,7 +40,7 @@ class PackedEmbedding(nn.Module):
         dtype: of the rows that it gives.
     """
 
-    def __init__(self, head: Int8WeightLinear, dtype: torch.dtype):
+    def __init__(self, head: Int8HeadLinear, dtype: torch.dtype):
         super().__init__()
         self.head, self.dtype = head, dtype
 
@@ -93,7 +95,9 @@ def packed_model(
         if name == EMBEDDING and not _has_rows(codes):
             raise ValueError("a tied embedding must be symmetric, with a scale a token's row")
         bias = getattr(module, "bias", None)
-        made[id(module)] = _layer(codes, bias, both_sides and name != EMBEDDING, native)
+        eight = Int8HeadLinear if name in HEADS else Int8Linear if both_sides else Int8WeightLinear
+        kind = eight if _has_rows(codes) else Int4WeightLinear
+        made[id(module)] = kind(codes, bias, native=native)
     small = copy.deepcopy(model, made)  # takes what was made, and copies the rest
     if EMBEDDING in schemes:
         small.config = replace(model.config, tied=False)
@@ -105,13 +109,6 @@ def packed_model(
 def _has_rows(codes: Codes) -> bool:
     """Whether codes are symmetric, and each output has one scale."""
     return codes.grid.format.symmetric and len(codes.grid.scale) == len(codes.codes)
-
-
-def _layer(codes: Codes, bias: Tensor | None, both_sides: bool, native: bool) -> KernelLinear:
-    """The layer of `kernels` that these codes are made for."""
-    if not _has_rows(codes):
-        return Int4WeightLinear(codes, bias, native=native)
-    return (Int8Linear if both_sides else Int8WeightLinear)(codes, bias, native=native)
 
 
 def packed_bytes(model: nn.Module) -> int:
