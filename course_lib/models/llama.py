@@ -85,7 +85,7 @@ class Attention(nn.Module):
         return self.output(self.mix(x, cos, sin, cache))
 
     def turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, H, T, E), keys and values (B, G, T, E) of x (B, T, D), the first two turned."""
+        """Turned queries (B, H, T, E) and keys (B, G, T, E), and values, of x (B, T, D)."""
         q, k, v = (
             y.unflatten(2, (-1, self.head_width)).transpose(1, 2)  # (B, T, H·E) -> (B, H, T, E)
             for y in (self.query(x), self.key(x), self.value(x))
@@ -200,7 +200,7 @@ def initialize(model: Llama) -> None:
             nn.init.normal_(parameter, std=std)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def generate(model: Llama, tokens: Tensor, count: int, cached: bool = True) -> Tensor:
     """Append the `count` most likely next tokens, one at a time, to tokens (B, T).
 
