@@ -1,6 +1,6 @@
 """What is really faster: a layer in every format beside the roofline; SmolLM2 on packed weights.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.acceleration           1 CPU minute
+    OMP_NUM_THREADS=1 python -m benchmarks.acceleration           2 CPU minutes
     OMP_NUM_THREADS=1 python -m benchmarks.acceleration layers    the first half alone
     OMP_NUM_THREADS=1 python -m benchmarks.acceleration decode    the second
 
@@ -127,7 +127,7 @@ def machines_here() -> dict[torch.dtype, Machine]:
 
 @torch.no_grad()
 def decode_table(count: int = 32) -> None:
-    """Milliseconds a token at batch 1, prompt included, the roofline's, megabytes; the same text?"""
+    """Milliseconds a token, prompt included; the roofline's; megabytes; is the text the same?"""
     model, tokenizer = smollm2()
     prompts = [torch.tensor([tokenizer.encode(prompt).ids]) for prompt in PROMPTS]
     four, eight = fast_schemes(model, FOUR), fast_schemes(model, ROWS)

@@ -3,7 +3,9 @@
 `formats.model_file.quantize_model` gives back ordinary floats: a model as good as the file, and as
 slow as before. `packed_model` takes the same schemes, and puts a layer of `kernels` in the place of
 each linear layer that they name. The rest stays as it is: what those layers are given is rounded to
-bfloat16 at their door, and so is what they give, no more.
+bfloat16 at their door, and so is what they give, no more. An 8-bit head rounds no logit.
+
+For speed, call `fast_model`: it joins matrices that read the same input, and packs them.
 
 A tied embedding that a scheme names keeps one set of codes for both of its uses: a row of them is
 looked up for a token, all of them are multiplied for the logits.
