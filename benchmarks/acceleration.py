@@ -1,6 +1,6 @@
 """What is really faster: a layer in every format beside the roofline; SmolLM2 on packed weights.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.acceleration           1 CPU minute
+    OMP_NUM_THREADS=1 python -m benchmarks.acceleration           2 CPU minutes
     OMP_NUM_THREADS=1 python -m benchmarks.acceleration layers    the first half alone
     OMP_NUM_THREADS=1 python -m benchmarks.acceleration decode    the second
 
@@ -18,20 +18,32 @@ from torch import Tensor
 
 from benchmarks.measuring import cpu_seconds
 from benchmarks.structured import processor
+from course_lib.acceleration.fusion import fuse_model
 from course_lib.acceleration.kernels import Int4WeightLinear, Int8Linear, Int8WeightLinear
-from course_lib.acceleration.packed_model import packed_bytes, packed_model
+from course_lib.acceleration.packed_model import (
+    fast_model,
+    fast_schemes,
+    packed_bytes,
+    packed_model,
+)
 from course_lib.acceleration.roofline import Machine, bound, measure_machine
 from course_lib.acceleration.sparse_linear import BsrLinear, CsrLinear
 from course_lib.acceleration.trials import available
 from course_lib.acceleration.work import decoder_work, linear_work
 from course_lib.formats.linear import Format, Scheme, nearest_codes
-from course_lib.formats.model_file import every_linear, quantize_model
+from course_lib.formats.model_file import quantize_model
 from course_lib.models.llama import generate
 from course_lib.models.pretrained import smollm2
 
 SIZE, BATCHES = 4096, (1, 8, 64)
 ROWS = Scheme(Format(8, symmetric=True), "channel")
-PROMPT = "Once upon a time there was a king who"
+PROMPTS = (
+    "Once upon a time there was a king who",
+    "The capital of France is",
+    "Water boils at",
+    "In the beginning God created the heaven and the earth.",
+)
+FOUR = Scheme(Format(4), 32)
 GOALS = {  # (side, batch) -> what is asked of its ratio to float32
     ("int4 weights", 1): "≤ 0.4",
     ("int8 weights", 1): "≤ 0.5",
@@ -115,41 +127,44 @@ def machines_here() -> dict[torch.dtype, Machine]:
 
 @torch.no_grad()
 def decode_table(count: int = 32) -> None:
-    """Milliseconds a token at batch 1, prompt included, megabytes, and the same text?"""
+    """Milliseconds a token, prompt included; the roofline's; megabytes; is the text the same?"""
     model, tokenizer = smollm2()
-    prompt = torch.tensor([tokenizer.encode(PROMPT).ids])
-    head = {"embedding.weight": ROWS}
-    four = every_linear(model, Scheme(Format(4), 32)) | head
-    eight = every_linear(model, ROWS) | head
+    prompts = [torch.tensor([tokenizer.encode(prompt).ids]) for prompt in PROMPTS]
+    four, eight = fast_schemes(model, FOUR), fast_schemes(model, ROWS)
     models = {
         "float32": model,
-        "int8 weights": packed_model(model, eight),
+        "float32, fused": fuse_model(model),
         "int8 both sides": packed_model(model, eight, both_sides=True),
-        "int4 weights": packed_model(model, four),
+        "int8 weights": fast_model(model, ROWS),
+        "int4, not joined": packed_model(model, four),
+        "int4 weights": fast_model(model, FOUR),
     }
-    seconds = cpu_seconds({n: lambda m=m: generate(m, prompt, count) for n, m in models.items()}, 5)
-    machine = measure_machine(clock=time.process_time)
-    least = sum(bound(w, machine) for w in decoder_work(model.config, 1, 1, 16).values())
-    print(f"SmolLM2, {count} tokens one by one; the roofline allows float32 {1000 * least:.0f} ms")
+    calls = {n: lambda m=m: generate(m, prompts[0], count) for n, m in models.items()}
+    seconds, machine = cpu_seconds(calls, 5), measure_machine(clock=time.process_time)
+    print(f"SmolLM2, {count} tokens one by one       ms a token   ratio   roofline's    MB")
     for name, m in models.items():
-        ratio, size = seconds[name] / seconds["float32"], packed_bytes(m) / 1e6
-        print(f"    {name:20} {1000 * seconds[name] / count:7.1f} ms a token {ratio:7.3f}", end="")
-        print(f" {size:7.0f} MB" + ("   (goal ≤ 0.5)" if name == "int4 weights" else ""))
-    twins = {"int8 weights": eight, "int4 weights": four}
-    for name, schemes in twins.items():
-        same_text(name, models[name], quantize_model(model, schemes), prompt, count)
+        bits = {"float32": 32, "int8": 8}.get(name.partition(" ")[0].strip(","), 5)
+        work = decoder_work(model.config, 1, 1, 16, bits, head_bits=min(32, max(bits, 8)))
+        least = sum(bound(part, machine) for part in work.values())
+        print(f"    {name:28} {1000 * seconds[name] / count:13.1f} ", end="")
+        print(f"{seconds[name] / seconds['float32']:7.3f} {1000 * least:12.1f} ", end="")
+        print(f"{packed_bytes(m) / 1e6:5.0f}" + ("   (goal ≤ 0.42)" * (name == "int4 weights")))
+    for name, schemes in {"int8 weights": eight, "int4 weights": four}.items():
+        same_text(name, models[name], quantize_model(model, schemes), prompts)
 
 
-def same_text(name: str, small, twin, prompt: Tensor, count: int) -> None:
-    """Is each token of the greedy text the twin's choice, too? Where not, how near is it?"""
-    text = generate(small, prompt, count)
-    logits = twin(text[:, :-1])[0, prompt.shape[1] - 1 :]  # (T, V)
-    behind = logits.amax(1) - logits.gather(1, text[0, prompt.shape[1] :, None])[:, 0]
+def same_text(name: str, fast, twin, prompts: list[Tensor], count: int = 48) -> None:
+    """How many tokens of greedy texts are the float32 twin's choice, and how near are others?"""
+    behind = []
+    for prompt in prompts:
+        text = generate(fast, prompt, count)
+        logits = twin(text[:, :-1])[0, prompt.shape[1] - 1 :]  # (T, V)
+        behind.append(logits.amax(1) - logits.gather(1, text[0, prompt.shape[1] :, None])[:, 0])
+    behind = torch.cat(behind)
     print(
-        f"    {name}: {(behind == 0).sum()} of {count} tokens are its float32 twin's choice, ",
-        end="",
+        f"    {name}: {(behind == 0).sum()} of {len(behind)} tokens are its float32 twin's ", end=""
     )
-    print(f"the others {behind.max():.2f} logits behind it at most", flush=True)
+    print(f"choice, the others {behind.max():.2f} logits behind it at most", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.models.llama import MLP, Attention, Llama, RMSNorm
+from course_lib.models.llama import MLP, Attention, Llama, RMSNorm, rotate
 from course_lib.models.norms import fold_block_norms, fold_norm
 
 
@@ -75,12 +75,14 @@ class JoinedAttention(Attention):
         self.groups, self.heads = attention.groups, attention.heads
         self.kv_heads, self.head_width = attention.kv_heads, attention.head_width
         parts = [attention.query, attention.key, attention.value]
-        self.widths = [part.out_features for part in parts]
         self.joined, self.output = join_linears(parts), attention.output
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, D) -> (B, T, H·E), (B, T, G·E) twice."""
-        return self.joined(x).split(self.widths, dim=-1)
+    def turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Attention`; queries and keys turn as one."""
+        y = self.joined(x).unflatten(2, (-1, self.head_width)).transpose(1, 2)  # (B, H + 2·G, T, E)
+        turning = self.heads + self.kv_heads
+        turned = rotate(y[:, :turning], cos, sin)
+        return turned[:, : self.heads], turned[:, self.heads :], y[:, turning:]
 
 
 class JoinedMLP(MLP):
@@ -107,22 +109,39 @@ class NormWithoutGain(nn.Module):
         return F.rms_norm(x, x.shape[-1:], eps=self.epsilon)
 
 
-def fuse_model(model: Llama) -> Llama:
-    """A copy of a decoder, to be run: gains folded; query, key, value joined, and gate, up.
+def join_model(model: Llama) -> Llama:
+    """A copy of a decoder, to be run: query, key and value are one matrix, and gate and up.
 
     It gives the same logits, and takes the same caches. Methods that look for a query or a gate do
-    not find them any more: compress first, fuse last.
+    not find them any more: compress first, join last. A group of weights that shares a scale stands
+    within one output, so it makes no difference to the codes which outputs stand beside it.
+
+    >>> from course_lib.models.pretrained import tiny
+    >>> model, tokens = tiny()[0], torch.arange(9)[None]
+    >>> torch.allclose(join_model(model)(tokens), model(tokens), atol=1e-4)
+    True
+    """
+    model = copy.deepcopy(model)
+    for block in model.blocks:
+        block.attention, block.mlp = JoinedAttention(block.attention), JoinedMLP(block.mlp)
+    return model
+
+
+def fuse_model(model: Llama) -> Llama:
+    """`join_model` of a decoder whose gains are folded: what is left to do for floats.
+
+    Do not fold before you round to few bits. Of SmolLM2 in 4 bits, groups of 32, the perplexity on
+    10,000 letters of articles was 29.9 (float32: 24.1), and 33.0 where gains were folded first.
 
     >>> from course_lib.models.pretrained import tiny
     >>> model, tokens = tiny()[0], torch.arange(9)[None]
     >>> torch.allclose(fuse_model(model)(tokens), model(tokens), atol=1e-4)
     True
     """
-    model = fold_norm_gains(model)
+    model = join_model(fold_norm_gains(model))
     for block in model.blocks:
         block.attention_norm = NormWithoutGain(block.attention_norm)
         block.mlp_norm = NormWithoutGain(block.mlp_norm)
-        block.attention, block.mlp = JoinedAttention(block.attention), JoinedMLP(block.mlp)
     if not model.config.tied:
         model.norm = NormWithoutGain(model.norm)
     return model

@@ -84,23 +84,23 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: AnyCache | None = None) -> Tensor:
         return self.output(self.mix(x, cos, sin, cache))
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, T, H·E), keys and values (B, T, G·E) of x (B, T, D)."""
-        return self.query(x), self.key(x), self.value(x)
+    def turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Turned queries (B, H, T, E) and keys (B, G, T, E), and values, of x (B, T, D)."""
+        q, k, v = (
+            y.unflatten(2, (-1, self.head_width)).transpose(1, 2)  # (B, T, H·E) -> (B, H, T, E)
+            for y in (self.query(x), self.key(x), self.value(x))
+        )
+        return rotate(q, cos, sin), rotate(k, cos, sin), v
 
     def mix(self, x: Tensor, cos: Tensor, sin: Tensor, cache: AnyCache | None = None) -> Tensor:
         """What `output` is given: the heads' mixtures of values, side by side, (B, T, H·E)."""
         B, T, _ = x.shape
-        q, k, v = self.project(x)
-        q = q.view(B, T, self.heads, -1).transpose(1, 2)  # (B, T, H·E) -> (B, H, T, E)
-        k = k.view(B, T, self.kv_heads, -1).transpose(1, 2)  # (B, T, G·E) -> (B, G, T, E)
-        v = v.view(B, T, self.kv_heads, -1).transpose(1, 2)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        q, k, v = self.turned(x, cos, sin)
         if cache is not None:
             k, v = remember(cache, k, v)  # (B, G, T, E) -> (B, G, S, E)
-        # Query t may look at keys 0 … S − T + t.
+        # Query t may look at keys 0 … S − T + t: one alone at all of them.
         seen = torch.ones(T, k.shape[2], dtype=torch.bool, device=x.device)
-        seen = seen.tril(diagonal=k.shape[2] - T)
+        seen = seen.tril(diagonal=k.shape[2] - T) if T > 1 else None
         if len(set(self.groups)) > 1:  # PyTorch shares only among groups of equal size
             served = [g for g, size in enumerate(self.groups) for _ in range(size)]  # H numbers
             k, v = k[:, served], v[:, served]  # (B, G, S, E) -> (B, H, S, E)
