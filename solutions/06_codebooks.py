@@ -177,9 +177,10 @@ explore(draw_codebook, levels=([2, 4, 8, 16, 32], 8), where=(list(WAYS), "k-mean
 def nearest_level(weights: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     """The code of the level nearest to each weight: q = argmin over j of |w − c_j|, uint8.
 
-    weights: float, any shape, finite. levels: (k,), the c_j, of the same dtype, each above the one
-    before, k from 1 to 256. Codes have the weights' shape and count from 0. A weight just midway
-    between two levels gets the lower one. Reckon in float64: |w − c_j| may be beyond float16.
+    weights: float, any shape, also none, finite. levels: (k,), the c_j, of the same dtype, each
+    above the one before, k from 1 to 256. Codes have the weights' shape and count from 0. A weight
+    just midway between two levels gets the lower one. Reckon in float64: |w − c_j| may be beyond
+    float16, and (c_j + c_{j+1}) / 2 between two float32.
     """
     ### BEGIN SOLUTION
     wide = levels.double()
@@ -196,9 +197,9 @@ check(nearest_level)
 def lloyd_step(weights: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     """The levels after one step of Lloyd's method: the mean of the weights nearest to each.
 
-    weights: (N,), float, finite. levels: (k,), of the same dtype, each above the one before. A
-    weight just midway between two levels belongs to the lower one. A level that no weight is
-    nearest to stays where it is. Reckon in float64; the result, (k,), has the levels' dtype.
+    weights: (N,), float, finite; N may be 0. levels: (k,), of the same dtype, each above the one
+    before. A weight just midway between two levels belongs to the lower one. A level that no weight
+    is nearest to stays where it is. Reckon in float64; the result, (k,), has the levels' dtype.
     """
     ### BEGIN SOLUTION
     old, wide = levels.double(), weights.double()
@@ -729,8 +730,9 @@ def round_to_float(
     Such a float is ±m · 2^(e − M): M = mantissa_bits, e whole and at least 1 − bias, m whole and
     below 2^(M + 1), and at most `highest`, which is one of these numbers. e is the exponent of the
     weight, 2^e ≤ |w| < 2^(e + 1), or 1 − bias where that is larger. A tie goes to the even m. What
-    is beyond ±highest becomes ±highest, infinity too; NaN stays NaN, and −0.0 keeps its sign.
-    Weights: any shape, float16 to float64; M from 1 to 10, bias from 0 to 15; reckon in float64.
+    is beyond ±highest becomes ±highest, infinity too; NaN stays NaN. Every sign stays, that of −0.0
+    too, and of what becomes zero. Weights: any shape, also none, float16 to float64; M from 1 to
+    10, bias from 0 to 15; reckon in float64.
     """
     ### BEGIN SOLUTION
     size = weights.double().abs().clamp(max=highest)
