@@ -300,13 +300,18 @@ def _streams(seed: int) -> list[Case]:
     open_end = torch.tensor([2, 3, 3, 0, 2])  # no code begins with 11
     text = draw.integers(0, 3, draw.number(8, 20)).tolist()
     some_bits = _bits_of(text, _canonical(open_end.tolist()))
+    many = code_lengths(draw.integers(100, 199, 520))  # more than 256 of one length
+    chosen = draw.integers(0, 520, 60).tolist()
+    jumps = torch.tensor([6, 1, 0, 3, 6, 6, 3])
+    leaps = torch.tensor([0, 1, 3, 4, 5, 6])[draw.integers(0, 6, draw.number(20, 30))].tolist()
     labelled = {
         "four symbols": (torch.tensor([1, 1, 0, 0, 1, 0, 1, 1, 1]).byte(), small),
         "five symbols": some(20, torch.tensor([40, 5, 20, 6, 0])),
         "random counts": (whole, lengths),
         "all of one length": (threes, eight),
         "some symbols have no code": some(40, gapped),
-        "many symbols": some(300, draw.integers(1, 2000, 600)),
+        "many symbols": (_bits_of(chosen, _canonical(many.tolist())), many),
+        "lengths that grow by two and three": (_bits_of(leaps, _canonical(jumps.tolist())), jumps),
         "codes of up to 40 bits": some(20, _fibonacci(41)[draw.order(41)]),
         "no bits": (whole[:0], lengths),
         "one symbol alone": (torch.zeros(draw.number(3, 9), dtype=torch.uint8), alone),
@@ -314,6 +319,10 @@ def _streams(seed: int) -> list[Case]:
         "cut off within a code": (torch.tensor([0, 1, 0, 1, 1]).byte(), small),
         "a long stream, cut off": (threes[: -draw.number(1, 3)], eight),
         "bits with which no code begins": (torch.cat([some_bits, threes.new_ones(2)]), open_end),
+        "the same, as many as the longest code has": (
+            torch.cat([some_bits, threes.new_ones(3)]),
+            open_end,
+        ),
         "one symbol alone, and a bit that is not its": (torch.tensor([0, 1]).byte(), alone),
     }
     return labelled_cases(("bits", "lengths"), labelled)
