@@ -76,7 +76,7 @@ def even_coded(rows: Tensor, bits: float) -> float:
 
 
 def entropy(codes: Tensor) -> float:
-    cells = codes.long() - codes.min().long()
+    cells = (codes - codes.min()).long()
     return float(code_entropy(cells, int(cells.max()) + 1))
 
 
@@ -127,11 +127,6 @@ def layers_table() -> None:
     print(f"{'':42}     min  median  second     max    last `down`")
 
 
-def entropy_of_even(x: Tensor, step: float) -> tuple[float, Tensor]:
-    codes = (x / step).round().long()
-    return entropy(codes), codes
-
-
 def halved(fits: Callable[[float], bool], low: float, high: float, times: int = 20) -> float:
     """The smallest exponent found that fits; the high one does."""
     for _ in range(times):
@@ -154,24 +149,30 @@ def made_for_code(x: Tensor, price: float, rounds: int = 60) -> tuple[Tensor, Te
     return cells, levels
 
 
-def clever_table() -> None:
-    """The last `down`, ideal coder: even levels; their cells' means; levels made for the code."""
-    x = tiny()[0].blocks[3].mlp.down.weight.detach().flatten().double()
+def of_means(x: Tensor, cells: Tensor) -> float:
+    """Decibels if each cell's level is the mean of its numbers."""
+    _, cells, counts = cells.unique(return_inverse=True, return_counts=True)
+    means = torch.zeros(len(counts), dtype=x.dtype).index_add(0, cells, x) / counts
+    return decibels(means[cells], x)
+
+
+def clever_row(x: Tensor, bits: int) -> tuple[float, float, float]:
+    """Ideal coder, dB: even levels; the means of their cells; levels made for the code."""
     power = float(x.square().mean())
+    step = 2.0 ** halved(lambda e: entropy((x / 2.0**e).round()) <= bits, -12.0, 0.0)
+    codes = (x / step).round()
+    price = power * 2.0 ** halved(
+        lambda e: entropy(made_for_code(x, power * 2.0**e)[0]) <= bits, -16.0, 0.0, 12
+    )
+    made = of_means(x, made_for_code(x, price)[0])
+    return decibels(codes * step, x), of_means(x, codes.long()), made
+
+
+def clever_table() -> None:
+    """The last `down` matrix in 2, 3 and 4 bits."""
+    x = tiny()[0].blocks[3].mlp.down.weight.detach().flatten().double()
     for bits in (2, 3, 4):
-        exponent = halved(lambda e, b=bits: entropy_of_even(x, 2.0**e)[0] <= b, -12.0, 0.0)
-        codes = entropy_of_even(x, 2.0**exponent)[1]
-        _, cells, counts = codes.unique(return_inverse=True, return_counts=True)
-        means = torch.zeros(len(counts), dtype=x.dtype).index_add(0, cells, x) / counts
-        price = halved(
-            lambda e, b=bits: entropy(made_for_code(x, 2.0**e * power)[0]) <= b, -16.0, 0.0, 12
-        )
-        own, levels = made_for_code(x, 2.0**price * power)
-        line = decibels(codes * 2.0**exponent, x), decibels(means[cells], x), None
-        _, own = own.unique(return_inverse=True)
-        counts = torch.bincount(own)
-        levels = torch.zeros(len(counts), dtype=x.dtype).index_add(0, own, x) / counts
-        print(f"{bits} bits: {line[0]:.2f}  {line[1]:.2f}  {decibels(levels[own], x):.2f} dB")
+        print(f"{bits} bits: " + "  ".join(f"{value:.2f}" for value in clever_row(x, bits)))
 
 
 def paired(one: Tensor, other: Tensor, weight: Tensor) -> tuple[float, float]:

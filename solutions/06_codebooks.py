@@ -424,9 +424,8 @@ for name, rows in {whole: weights, by_row: layer, mixed: shuffled}.items():
         )
         above[name, start] = float(ratio - 1)
 
-far = layer.abs() > 2 * rms(
-    layer
-)  # (O, I): beyond two widths of its row's hill a weight is far out
+# Beyond two widths of its row's hill a weight is far out, (O, I)
+far = layer.abs() > 2 * rms(layer)
 
 
 def excess(levels: torch.Tensor) -> tuple[float, float, float]:
@@ -473,12 +472,12 @@ assert lloyds["linear"][1] < -5 and lloyds["linear"][2] > 40
 
 # %% [markdown]
 # On the whole layer Lloyd is all but perfect from these starts. (Not on each: over the 28 layers it is typically 0.1 to 0.3 % off,
-# and at the worst 10.) With few weights it leaves 40 to 52 % more error than need be, and the shuffled rows say that
-# this is so because they are few, not because rows differ. Why? Look at the lower table. From a
+# and at the worst 10.) With few weights it leaves 40 to 52 % more error than need be, and with shuffled rows no less: it is
+# because they are few, not because rows differ. Why? Look at the lower table. From a
 # density start nearly all of the excess lies at the 4.6 % of the weights that are far out: 2.0 levels of 16 are there, and the
 # best have 3.3. From a linear start it is the other way round: 5.4 levels out there, more than the best have, so the far
-# weights have *less* error than in the best codebook, and the middle pays for it. (Large weights may matter more, which is
-# why Han et al. like linear.) A level moves to the mean of
+# weights have *less* error than in the best codebook, and the middle pays for it. (Large weights may matter more: that is
+# the reason that Han et al. give for linear.) A level moves to the mean of
 # *its own* weights. It cannot jump over its neighbour, and to send one more level into the tail, all levels in
 # between would have to shift a little, each against the weights that hold it. With thousands of weights
 # in a cell these shifts are smooth. With 32, they stick. Even k-means++, which sends levels out by itself, is some
@@ -1338,7 +1337,7 @@ for wrong, shifted in spoiled.values():
 # * **The dullest levels**: even ones, without end, and Huffman's code. The step is the smallest with which the file keeps to
 #   $R$ bits a weight. (`EvenCoded` of the library. It has one trick that rounding to the nearest has not: a weight near the
 #   middle of two levels goes to the one with the shorter name, where the bits saved are worth more than the error. DeepCABAC,
-#   Wiedemann et al., 2020, compresses networks in just this way: even levels, a price for a bit, and arithmetic coding.)
+#   Wiedemann et al., 2020, compresses networks in much this way: even levels, a price for a bit, and arithmetic coding.)
 #
 # **Guess** who wins at 3 bits on our layer, and by how many decibels. One bit is worth 6.
 
@@ -1694,7 +1693,7 @@ Picture(
 # And at 2 and 3 bits one step for all has more decibels *and* more loss. (At 4 bits the two are equal, if one takes more text.) So a decibel is not a
 # decibel. Who is hurt? A tempting answer: the one step gives few bits to the small weights of `down`, which read the largest inputs of a
 # block. Give `down` its own step, and the loss falls from 1.218 to 1.206! But the file has grown by a tenth of a bit, and with as many bits one step for all has 1.210: it
-# was the bits. At equal bytes (third line) nothing is won. So it is not that, and what counts is the error of a layer's *output*, which chapter 11 will weigh.
+# was the bits. (On all the held-out text those two are equal.) At equal bytes (third line) nothing is won. So it is not that, and what counts is the error of a layer's *output*, which chapter 11 will weigh.
 #
 # ## 7. Vectors
 #
