@@ -1390,7 +1390,7 @@ for (name, squares), colour in zip(misses.items(), (RED, BLUE), strict=True):
     mean = (torch.zeros(70).index_add(0, bins, squares) / present).sqrt()
     shown = present > 0
     axes.plot(middles[shown].tolist(), mean[shown].tolist(), ".-", color=colour, label=name)
-axes.set(xlabel="weight", ylabel="typical error (rms)", yscale="log", ylim=(0.004, 2))
+axes.set(xlabel="weight", ylabel="typical error (rms)", yscale="log", ylim=(0.002, 2))
 axes.legend(frameon=False, loc="upper center")
 axes.set_title("4 bits: with a fixed length the far weights pay, under a code none does")
 predict(
