@@ -33,8 +33,7 @@ def _blocks(seed: int) -> list[Case]:
     grid = torch.tensor(LEVELS)
     ties = (grid[1:] + grid[:-1]) / 2
     signs = draw.integers(0, 2, 7) * 2 - 1.0
-    scale = 2.0 ** draw.number(-20, 20)
-    bits = 2.0 ** draw.number(90, 100)
+    scale, bits = 2.0 ** draw.number(-20, 20), 2.0 ** draw.number(90, 100)
     near = torch.tensor(4 - 2.0**-22)  # the float32 just below 4
     wide = torch.tensor([4 - 2.0**-51, -1.2, 0.7], dtype=torch.float64)
     labelled = {
