@@ -32,7 +32,9 @@ ASK_FOR_NUMBERS = {
     # a mask or counts decide on the shape of the result
     "remove_units", "fold_constants", "remove_channels", "remove_heads", "refit_kept",
     "lloyd_step", "best_levels", "mx_block", "code_lengths", "decode_canonical", "layer_bytes",
-    "squeeze",
+    "squeeze", "accept_or_resample",
+    # the model's choices decide on what is kept
+    "verify_drafts", "fast_decode",
 }  # fmt: skip
 
 

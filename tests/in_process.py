@@ -25,7 +25,8 @@ def run_here(job: Job) -> Reply:
     for source in job.blocks:
         exec(source, space)
     cases = unpack_cases(job.cases)
-    return Reply("", tuple(run(space[job.function], cases, job.seconds)))
+    outcomes = tuple(run(space[job.function], cases, job.seconds))
+    return Reply("", outcomes, seconds=sum(one.seconds for one in outcomes))
 
 
 def submission(student: str = "ada", answer: str = RIGHT, **others) -> Submission:

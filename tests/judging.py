@@ -3,6 +3,7 @@
 from functools import cache
 
 from course_lib.exercises.engine.judge import Verdict, judge
+from course_lib.exercises.engine.pace import best_attempt, run_beside
 from course_lib.exercises.engine.run import Outcome, run
 
 
@@ -19,7 +20,10 @@ def _outcomes_of(exercise, function, seed: int) -> list[Outcome]:
 def verdict_on(exercise, function, seed: int = 0) -> Verdict:
     """What `check` says of a function; the function itself is run anew."""
     cases = cases_of(exercise, seed)
-    outcomes = run(function, cases, exercise.seconds)
-    return judge(
-        exercise, cases, outcomes, run=lambda known, *_: _outcomes_of(exercise, known, seed)
-    )
+
+    def attempt() -> tuple[Verdict, float | None]:
+        outcomes, share = run_beside(exercise, function, cases)
+        once = lambda known, *_: _outcomes_of(exercise, known, seed)  # noqa: E731
+        return judge(exercise, cases, outcomes, run=once, share=share), share
+
+    return best_attempt(exercise, attempt)

@@ -32,6 +32,7 @@ MAY_IMPORT = {
         "models",
         "measure",
         "formats",
+        "acceleration",
         "language_models",
         "deep_compression",
         *METHODS,

@@ -150,7 +150,7 @@ def message(head, numbers=b"") -> bytes:
 
 def outcome(**changes) -> dict:
     whole = {"value": 1, "error": None, "message": "", "line": "", "altered": [], "gradients": None}
-    return whole | changes
+    return whole | {"seconds": 0.0} | changes
 
 
 def head(*outcomes, text="", ended="") -> dict:
@@ -194,6 +194,11 @@ BAD = {
     "an altered input that is none": message(head(outcome(altered=["z"]))),
     "altered inputs as a text": message(head(outcome(altered="x"))),
     "gradients where none are": message(head(outcome(gradients={}))),
+    "seconds below zero": message(head(outcome(seconds=-0.1))),
+    "seconds that are none": message(head(outcome(seconds=math.nan))),
+    "seconds that never end": message(head(outcome(seconds=math.inf))),
+    "seconds as a truth value": message(head(outcome(seconds=True))),
+    "seconds as a text": message(head(outcome(seconds="0"))),
     "an unknown object": message(head(outcome(value={"tensor": 1}))),
     "an empty object": message(head(outcome(value={}))),
     "an object of two": message(head(outcome(value={"dict": {}, "opaque": "a"}))),

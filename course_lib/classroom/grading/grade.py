@@ -11,12 +11,20 @@ from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as fields_of
 from functools import cache
 
-from course_lib.classroom.grading.sandbox import BAD_TYPE, PROTOCOL_ERROR, Job, Reply, pack_cases
+from course_lib.classroom.grading.sandbox import (
+    BAD_TYPE,
+    PROTOCOL_ERROR,
+    Job,
+    Reply,
+    SandboxError,
+    pack_cases,
+)
 from course_lib.classroom.release import Assignment
 from course_lib.classroom.submissions.submission import Submission
 from course_lib.exercises.engine import run as engine
 from course_lib.exercises.engine.catalogue import find
 from course_lib.exercises.engine.judge import FAILED, NOT_ATTEMPTED, PASSED, Verdict, judge
+from course_lib.exercises.engine.pace import best_attempt, share
 from course_lib.exercises.engine.show import words
 from course_lib.exercises.engine.spec import Case, Exercise
 from course_lib.exercises.engine.values import Opaque
@@ -166,18 +174,40 @@ def _result(name: str, submission: Submission, assignment: Assignment, seed: int
     if submission.borrowed:
         assignment = replace(assignment, given=(*assignment.given, *submission.borrowed))
     sources = blocks(assignment, submission.answers, name)
-    reply = run(Job(sources, name, made.packed, PATIENCE * made.exercise.seconds))
-    result = _judged(made, reply, assignment.points[name])
+    timed = made.exercise.pace is not None
+    job = Job(sources, name, made.packed, PATIENCE * made.exercise.seconds, timed)
+
+    def attempt() -> tuple[Result, float | None]:
+        reply = run(job)
+        taken = share(reply.seconds, _plain_seconds(made, job, run)) if timed else None
+        return _judged(made, reply, assignment.points[name], taken), taken
+
+    result = best_attempt(made.exercise, attempt)
     return replace(result, answer=submission.answers[name])
 
 
-def _judged(made: _Set, reply: Reply, possible: int) -> Result:
+def _plain_seconds(made: _Set, job: Job, run) -> float:
+    """What the plain function of the exercise's pace takes for the same cases, in a like job.
+
+    Raises:
+        SandboxError: it did not run there.
+    """
+    plain = made.exercise.pace.plain
+    block = f"from {plain.__module__} import {plain.__name__} as {job.function}"
+    reply = run(replace(job, blocks=(block,)))
+    if reply.status or any(one.error for one in reply.outcomes):
+        raise SandboxError(f"{plain.__name__} did not run: {reply.status} {reply.text}")
+    return reply.seconds
+
+
+def _judged(made: _Set, reply: Reply, possible: int, taken: float | None) -> Result:
     name, total = made.exercise.name, len(made.cases)
     try:
         if len(reply.outcomes) != total:
             raise ValueError(f"{len(reply.outcomes)} values for {total} cases")
         with _judging:
-            verdict = judge(made.exercise, made.cases, list(reply.outcomes), run=made.run)
+            outcomes = list(reply.outcomes)
+            verdict = judge(made.exercise, made.cases, outcomes, run=made.run, share=taken)
     except Exception as error:  # values that no call of a function gives
         reply = reply if reply.status else Reply(PROTOCOL_ERROR, text=repr(error))
         verdict = Verdict(name, FAILED, 0, total)

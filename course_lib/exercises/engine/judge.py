@@ -46,11 +46,13 @@ def judge(
     outcomes: list[Outcome],
     device: str = "cpu",
     run: Callable[..., list[Outcome]] = run,
+    share: float | None = None,
 ) -> Verdict:
     """The verdict on the outcomes of a function's calls.
 
     `run` calls the reference and the known wrong answers. Who judges many answers by the same cases
-    may give one that remembers.
+    may give one that remembers. `share` is what of the plain function's CPU seconds the calls took,
+    where the exercise asks for a pace and they were counted.
 
     >>> double = Exercise(lambda x: 2 * x, lambda seed: [Case("three", {"x": 3})], hints=())
     >>> judge(double, double.cases(), run(lambda x: x + x, double.cases())).status
@@ -62,19 +64,22 @@ def judge(
     expected = _expected(exercise, cases, outcomes, device, run)
     problems = [_problem(exercise, *three) for three in zip(cases, outcomes, expected, strict=True)]
     failing = [i for i, problem in enumerate(problems) if problem]
-    if not failing:
+    slow = exercise.pace is not None and share is not None and share > exercise.pace.at_most
+    if not (failing or slow):
         few = zip(cases[:FEW], outcomes, strict=False) if exercise.reached else ()
         reached = tuple(_shown(exercise, *both) for both in few)
-        return Verdict(exercise.name, PASSED, total, total, details=reached)
-    first = failing[0]
+        details = (*reached, *_pace(exercise, share))
+        return Verdict(exercise.name, PASSED, total, total, details=details)
     known = _misconception(exercise, cases, outcomes, expected, device, run)
     return Verdict(
         exercise.name,
         FAILED,
         total - len(failing),
         total,
-        case=_describe(cases[first]),
-        details=problems[first],
+        case=_describe(cases[failing[0]])
+        if failing
+        else "every value is right, and takes too long",
+        details=problems[failing[0]] if failing else _pace(exercise, share),
         cause=known.explanation if known else "",
         misconception=known.name if known else "",
     )
@@ -127,6 +132,14 @@ def _shown(
         except Exception:  # a value of another type or shape: it is shown as it is
             pass
     return "yours", short(yours.value)
+
+
+def _pace(exercise: Exercise, share: float | None) -> tuple[tuple[str, str], ...]:
+    """How quick the calls were, and should be."""
+    if exercise.pace is None or share is None:
+        return ()
+    plain, most = exercise.pace.plain.__name__, exercise.pace.at_most
+    return (("reached", f"{share:.2f} of the CPU seconds of {plain} (asked: at most {most:g})"),)
 
 
 def _gradient_problem(exercise: Exercise, yours: Outcome, expected: Outcome) -> str:

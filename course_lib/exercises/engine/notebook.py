@@ -5,8 +5,8 @@ from collections.abc import Callable
 from course_lib.device import best_device
 from course_lib.exercises.engine.catalogue import by_chapter, find
 from course_lib.exercises.engine.judge import PASSED, Verdict, judge
+from course_lib.exercises.engine.pace import best_attempt, run_beside
 from course_lib.exercises.engine.progress import latest, record
-from course_lib.exercises.engine.run import run
 from course_lib.exercises.engine.show import coloured, progress_table, words
 from course_lib.exercises.engine.spec import Exercise
 
@@ -68,15 +68,19 @@ def check_unseen(function: Callable, seed: int) -> None:
 def _verdict(exercise: Exercise, function: Callable, seed: int) -> Verdict:
     device = best_device().type
     cases = exercise.cases(seed)
-    outcomes = _outcomes(function, cases, exercise.seconds, device)
-    return judge(exercise, cases, outcomes, device)
+
+    def attempt() -> tuple[Verdict, float | None]:
+        outcomes, share = _outcomes(exercise, function, cases, device)
+        return judge(exercise, cases, outcomes, device, share=share), share
+
+    return best_attempt(exercise, attempt)
 
 
-def _outcomes(function: Callable, cases: list, seconds: float, device: str) -> list:
+def _outcomes(exercise: Exercise, function: Callable, cases: list, device: str) -> tuple:
     global _checking
     _checking = True
     try:
-        return run(function, cases, seconds, device)
+        return run_beside(exercise, function, cases, device)
     finally:
         _checking = False
 

@@ -53,6 +53,18 @@ class Misconception:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """What a right answer's time is held against: the same cases, the same run.
+
+    plain: does what is asked, without haste; a function that a module of the course defines.
+    at_most: the share of the plain function's CPU seconds that an answer may take.
+    """
+
+    plain: Callable
+    at_most: float
+
+
+@dataclass(frozen=True)
 class Exercise:
     """All that is known about one exercise; its name is the name of the function asked for.
 
@@ -60,6 +72,7 @@ class Exercise:
     those by which the returned value will be differentiated: then its gradient is judged as well.
     Where many answers are right, `compare` is False: only the properties decide, and that every
     number is real. Then `reached(inputs, value)` says in one line what was reached and is asked.
+    Where an answer must also be quick, `pace` says how quick.
     """
 
     reference: Callable
@@ -73,6 +86,7 @@ class Exercise:
     relative_tolerance: float = 1e-5
     absolute_tolerance: float = 1e-6
     seconds: float = 2.0
+    pace: Pace | None = None
 
     def __post_init__(self):
         make, wanted = self.cases, self.differentiable

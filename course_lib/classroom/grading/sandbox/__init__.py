@@ -12,8 +12,10 @@
 
 Not protected: a bug in the kernel; what can be read from times, temperatures or a shared cache; a
 machine slowed down by as many processes as a job may have. What an answer says of its own
-gradients and of altered inputs is believed. Public data sets' labels are public. Tier "process"
-keeps accidents apart, not attacks: it can read and write what its user can, and reach the network.
+gradients and of altered inputs is believed. So are its seconds, but only where no watcher counts
+them: where each job is a process of its own (a container; macOS, Windows). Public data sets' labels
+are public. Tier "process" keeps accidents apart, not attacks: it can read and write what its user
+can, and reach the network.
 """
 
 from course_lib.classroom.grading.sandbox.job import (

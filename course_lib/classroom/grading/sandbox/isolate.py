@@ -97,6 +97,11 @@ def limit(seconds: float, tasks: int | None = TASKS) -> None:
         resource.setrlimit(number, (value, value))
 
 
+def be_alone() -> None:
+    """No process and no thread more, for good: what this process takes is all that it takes."""
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+
+
 def _address_space() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[0]) * resource.getpagesize()

@@ -23,12 +23,15 @@ class Job:
     function: the function to call afterwards.
     cases: what `pack_cases` made.
     seconds: wall clock for one case, and for one block.
+    timed: its CPU seconds will be judged, so in an isolated sandbox it may start no process and no
+        thread: what would count elsewhere.
     """
 
     blocks: tuple[str, ...]
     function: str
     cases: bytes
     seconds: float
+    timed: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,15 @@ class Reply:
     outcomes: one for each case, all plain data.
     text: what to tell: the exception of a block that failed, or the limit that was hit.
     printed: the beginning of what was printed, for a human; never to be parsed.
+    seconds: of the CPU, blocks and cases together, as the watcher counts; where there is none, the
+        cases alone, as the child says.
     """
 
     status: str
     outcomes: tuple[Outcome, ...] = ()
     text: str = ""
     printed: str = ""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,8 @@ def _do(task: dict, reply: int, printed: int, step: int, isolated: bool) -> NoRe
     try:
         _keep(os.open(os.devnull, os.O_RDONLY), printed, printed, reply, step)
         if isolated:
+            if task["timed"]:
+                isolate.be_alone()
             seccomp.refuse()
         else:
             os.setpgid(0, 0)
@@ -184,7 +186,9 @@ def _watch(pid: int, steps: int, task: dict, proc: int | None, ours: set[str]) -
     while True:
         ready, _, _ = select.select(watched, [], [], POLL)
         if process in ready:
-            return {"code": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}
+            _, status, used = os.wait4(pid, 0)
+            seconds = used.ru_utime + used.ru_stime
+            return {"code": os.waitstatus_to_exitcode(status), "seconds": seconds}
         if steps in ready:
             begun = len(os.read(steps, 4096))
             if not begun:

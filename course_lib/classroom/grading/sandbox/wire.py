@@ -8,7 +8,7 @@ Nothing is ever unpickled. Whatever is not exactly of this form raises ProtocolE
 length, an unknown key, dtype or kind, a shape that does not fit its bytes, a gradient by no input,
 lists nested too deep. A forged message that is of this form gains nothing: its values still have to
 be right for inputs that its author has not seen. What a child says of itself, though, stays its
-word: whether inputs were altered, and the gradients.
+word: whether inputs were altered, the gradients, and its seconds (used where nobody else counts).
 """
 
 import json
@@ -70,6 +70,7 @@ def encode(outcomes: Sequence[Outcome], text: str = "", ended: str = "") -> byte
             "line": one.line[:LONGEST],
             "altered": list(one.altered),
             "gradients": one.gradients and {k: _node(v, blobs) for k, v in one.gradients.items()},
+            "seconds": one.seconds,
         }
         for one in outcomes
     ]
@@ -158,7 +159,7 @@ def _integer(digits: str) -> int:
 
 
 def _outcome(node: Any, case: Signature, numbers: "_Numbers") -> Outcome:
-    _keys(node, {"value", "error", "message", "line", "altered", "gradients"})
+    _keys(node, {"value", "error", "message", "line", "altered", "gradients", "seconds"})
     failed = node["error"] is not None
     error = _text(node["error"], 200) if failed else None
     _require(error != "", "an error without a name")
@@ -173,7 +174,9 @@ def _outcome(node: Any, case: Signature, numbers: "_Numbers") -> Outcome:
     _require((gradients is not None) == has_gradients, "gradients where none are, or none")
     _require(not (failed and (value is not None or altered)), "an error and a value")
     message, line = _text(node["message"], LONGEST), _text(node["line"], LONGEST)
-    return Outcome(value, error, message, line, tuple(altered), gradients)
+    seconds = node["seconds"]
+    _require(type(seconds) in (int, float) and 0 <= seconds < 10**6, "impossible seconds")
+    return Outcome(value, error, message, line, tuple(altered), gradients, seconds)
 
 
 def _value(node: Any, numbers: "_Numbers", depth: int = 0) -> Any:

@@ -101,6 +101,7 @@ class Sandbox:
             "cases": job.cases,
             "seconds": job.seconds,
             "steps": steps,
+            "timed": job.timed,
         }
         longest = allowance(job.seconds) * (steps + 1) + SPARE_SECONDS
         with _scratch() as task_file:
@@ -248,7 +249,8 @@ def _reply(ended: dict, message: bytes, printed: str, cases: tuple[Signature, ..
         status = {"SystemExit": names.EXITED, "MemoryError": names.MEMORY}.get(last, names.CRASHED)
         return Reply(status, text=text, printed=printed)
     status, why = _judged_at_once(outcomes)
-    return Reply(status, outcomes, why or text, printed)
+    seconds = ended.get("seconds", sum(one.seconds for one in outcomes))
+    return Reply(status, outcomes, why or text, printed, seconds)
 
 
 def _how(code: int) -> str:
