@@ -1,5 +1,6 @@
 """An exercise that asks for speed: CPU seconds beside a plain function's; nobody forges them."""
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -82,6 +83,19 @@ def test_the_seconds_of_threads_count():
         thread.start()
         thread.join()
         return found[0]
+
+    assert verdict(elsewhere).status == FAILED
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_the_seconds_of_a_child_count():
+    def elsewhere(count):
+        pid = os.fork()
+        if pid == 0:
+            plainly(20 * count)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        return total(count)
 
     assert verdict(elsewhere).status == FAILED
 

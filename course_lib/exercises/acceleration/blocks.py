@@ -1,5 +1,7 @@
 """Exercise of 10_acceleration: a block of weights as a GGUF file has it."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -34,42 +36,77 @@ def pack_q4_1(block: Tensor) -> Tensor:
 
 def _blocks(seed: int) -> list[Case]:
     draw = Draw(seed)
-    size, twice = float(draw.number(1, 9)), torch.arange(16.0).repeat(2)
-    shuffled, outlier = twice[draw.order(BLOCK)], draw.normal(BLOCK)
-    outlier[draw.number(0, BLOCK)] = 40.0
-    ends = 0.9 * draw.uniform(BLOCK) - 0.5
-    blocks = {
-        "by hand: two steps of each code": size * shuffled - 3 * size,
-        "in order": twice * size,
-        "normal": 0.1 * draw.normal(BLOCK),
-        "all positive": 2 + draw.uniform(BLOCK),
-        "all negative": -2 - draw.uniform(BLOCK),
-        "the least first, the largest last": _between(ends, -0.6, 0.7),
-        "one far weight": outlier,
-        "all equal": torch.full((BLOCK,), 0.1 * size),
-        "all zero": torch.zeros(BLOCK),
-        "two values": torch.tensor([-0.3, 0.9])[draw.integers(0, 2, BLOCK)],
-        "m is rounded down, by steps": _between(1000.3 + 0.8 * draw.uniform(BLOCK), 1000.2, 1001.2),
-        "m is rounded up, by steps": _between(1000.4 + 0.8 * draw.uniform(BLOCK), 1000.3, 1001.3),
-        "far below zero": -1000 - 3 * draw.uniform(BLOCK),
-        "farther: the range is less than the rounding": 2000.3 + 0.1 * draw.uniform(BLOCK),
-        "large": 60_000 * draw.uniform(BLOCK) - 30_000,
-        "small": 1e-3 * draw.normal(BLOCK),
-        "so small that s has two digits": 3e-6 * draw.uniform(BLOCK),
-        "smaller than float16 knows": 1e-9 * draw.normal(BLOCK),
-        "float16": draw.normal(BLOCK).half(),
-        "bfloat16": draw.normal(BLOCK).bfloat16(),
-        "float64": draw.normal(BLOCK).double(),
-        "float64, more digits than float32 has": 1000 + 1e-6 * twice[draw.order(BLOCK)].double(),
-        "a view": draw.normal(BLOCK, 3)[:, 1],
+    size, codes = float(draw.number(1, 9)), torch.arange(16.0)
+    twice = codes.repeat(2)
+    makers = {
+        "by hand: 0, 1, … 15, then 15, 14, … 0": lambda: torch.cat([codes, codes.flip(0)]),
+        "two of each code, anywhere": lambda: size * twice[draw.order(BLOCK)] - 3 * size,
+        "in order": lambda: twice * size,
+        "normal": lambda: 0.1 * draw.normal(BLOCK),
+        "all positive": lambda: 2 + draw.uniform(BLOCK),
+        "all negative": lambda: -2 - draw.uniform(BLOCK),
+        "the least first, the largest last": lambda: _between(draw, -0.5, 0.4, 0.2),
+        "one far weight": lambda: _far(draw),
+        "all equal": lambda: torch.full((BLOCK,), 0.1 * size),
+        "all zero": lambda: torch.zeros(BLOCK),
+        "two values": lambda: torch.tensor([-0.3, 0.9])[draw.integers(0, 2, BLOCK)],
+        "m is rounded down, by steps": lambda: _between(draw, 1000.3, 1001.1, 0.1),
+        "m is rounded up, by steps": lambda: _between(draw, 1000.4, 1001.2, 0.1),
+        "far below zero": lambda: -1000 - 3 * draw.uniform(BLOCK),
+        "the range is less than the rounding": lambda: 2000.3 + 0.1 * draw.uniform(BLOCK),
+        "large": lambda: 60_000 * draw.uniform(BLOCK) - 30_000,
+        "small": lambda: 1e-3 * draw.normal(BLOCK),
+        "so small that s has two digits": lambda: 3e-6 * draw.uniform(BLOCK),
+        "smaller than float16 knows": lambda: 1e-9 * draw.normal(BLOCK),
+        "float16": lambda: draw.normal(BLOCK).half(),
+        "float16, more digits on the way": lambda: _more_digits(draw),
+        "bfloat16": lambda: draw.normal(BLOCK).bfloat16(),
+        "float64": lambda: draw.normal(BLOCK).double(),
+        "float64, more digits than float32 has": lambda: (
+            1000 + 1e-6 * twice[draw.order(BLOCK)].double()
+        ),
+        "a view": lambda: draw.normal(BLOCK, 3)[:, 1],
     }
-    return [Case(label, {"block": block}) for label, block in blocks.items()]
+    return [Case(label, {"block": _clear(make)}) for label, make in makers.items()]
 
 
-def _between(block: Tensor, first: float, last: float) -> Tensor:
-    block = block.clone()
-    block[0], block[-1] = first, last
+def _clear(make: Callable[[], Tensor]) -> Tensor:
+    """A block of which no weight lies halfway between two codes, no scale between two of float16.
+
+    There the last digit of float64 decides, or whether a half is rounded up: right answers differ.
+    """
+    while True:
+        block = make()
+        w = block.double()
+        scale = (w.max() - w.min()) / 15
+        places = ((w - w.min().half()) / scale.half().double()).nan_to_num(0, 0, 0)
+        hair = scale * 1e-6
+        if (scale - hair).half() == (scale + hair).half() and (places % 1 - 0.5).abs().min() > 1e-5:
+            return block
+
+
+def _between(draw: Draw, least: float, most: float, beyond: float) -> Tensor:
+    """Uniform numbers; the first is less than all, the last is larger."""
+    block = least + (most - least) * draw.uniform(BLOCK)
+    block[0], block[-1] = least - beyond, most + beyond
     return block
+
+
+def _far(draw: Draw) -> Tensor:
+    block = draw.normal(BLOCK)
+    block[draw.number(0, BLOCK)] = 40.0
+    return block
+
+
+def _more_digits(draw: Draw) -> Tensor:
+    """Numbers of float16, with other codes where all is reckoned in float16."""
+    while True:
+        block = 10_000 * draw.normal(BLOCK).clamp(-3, 3).half()
+        scale = ((block.max() - block.min()) / 15).half()
+        places = ((block - block.min()) / scale).double()
+        exact = (block.double() - block.double().min()) / scale.double()
+        if not places.round().clamp(0, 15).equal(exact.round().clamp(0, 15)):
+            return block
 
 
 def _read_back(inputs, value: Tensor) -> bool:

@@ -46,9 +46,11 @@ def _layers(seed: int) -> list[Case]:
         "a GPU, 4096 tokens": drawn(4096, 16, 3.35e12, 9.9e14),
         "more activations than weights": drawn(5000, 2, 1e9, 1e15),
         "a weight that ends inside a byte": (2, 3, 2 * draw.number(2, 9) + 1, 3.0, 1e9, 1e9),
+        "a quarter of a bit in the last byte": (2, 17, 32 * draw.number(1, 9) + 1, 4.25, 1e9, 1e9),
         "one number": (1, 1, 1, 1.0, 1e3, 1e3),
         "a slow memory": drawn(8, 8, 1.0, 1e18),
         "slow arithmetic": drawn(8, 8, 1e18, 1.0),
+        "slow arithmetic, one token": drawn(1, 32, 1e18, 1.0),
         "more inputs than outputs": (draw.number(2, 9), 4096, 17, 8.5, 2e10, 1e11),
     }
     return labelled_cases(LAYER, labelled)
@@ -160,7 +162,7 @@ def _caches(seed: int) -> list[Case]:
         "Llama-2-7B: no sharing": (32, 32, 32, 128, 4096, draw.number(2, 9), 16),
         "Llama-3-70B": (80, 64, 8, 128, 128 * 1024, 1, 16),
         "one key-value head for all": (draw.number(5, 40), 16, 1, 80, 1000, 3, 8),
-        "a head that ends inside a byte": (3, 4, 2, 3 + 2 * draw.number(1, 9), tokens, 2, 2),
+        "a head that ends inside a byte": (3, 4, 2, 1 + 4 * draw.number(1, 9), tokens, 2, 2),
         "5 numbers at 4 bits": (2, 2, 1, 5, tokens, 1, 4),
         "nothing read yet": (12, 12, 4, 64, 0, 1, 16),
         "one of each": (1, 1, 1, 1, 1, 1, 2),

@@ -65,6 +65,9 @@ def _norms(seed: int) -> list[Case]:
     still, far = tuple(still), tuple(far)
     half = tuple(x.half() if torch.is_tensor(x) else x for x in _normed(draw, 4, 5)[:2])
     double = tuple(x.double() if torch.is_tensor(x) else x for x in _normed(draw, 3, 4))
+    huge = tuple(x.double() for x in _normed(draw, 3, 4)[:-1])
+    huge = tuple(1e60 * x for x in huge[:3]) + huge[3:]
+    bfloat = tuple(x.bfloat16() for x in _normed(draw, 4, 5)[:2])
     labelled = {
         "a linear layer": _normed(draw, 3, 2),
         "a linear layer without bias": _normed(draw, 4, 3, bias=False),
@@ -81,7 +84,9 @@ def _norms(seed: int) -> list[Case]:
         "very small outputs": _normed(draw, 4, 3, size=1e-9, epsilon=1e-20),
         "very large outputs": _normed(draw, 4, 3, size=1e9),
         "float16, its statistics in float32": half + _normed(draw, 4, 5)[2:],
+        "bfloat16, its statistics in float32": bfloat + _normed(draw, 4, 5)[2:],
         "float64": double[:-1] + (1e-12,),
+        "float64, larger than float32 knows": huge + (1e-5,),
         "an epsilon smaller than float32 knows": still[:-1] + (1e-60,),
         "sums larger than float32 knows": far,
     }
@@ -204,12 +209,16 @@ def _blocks(seed: int) -> list[Case]:
     def held_as(dtype: torch.dtype, block: dict) -> dict:
         return {name: tensor.to(dtype) for name, tensor in block.items()}
 
+    by_hand = {name: torch.ones_like(part) for name, part in _block(draw, 2, 2, 1, 3).items()}
+    by_hand["attention_norm.weight"] = torch.tensor([2.0, 3.0])
+    by_hand["mlp_norm.weight"] = torch.tensor([5.0, 7.0])
     zeros = _block(draw, 5, 4, 2, 6)
     zeros["mlp_norm.weight"][1::2] = 0
     tiny = {n: x * 1e-60 for n, x in held_as(torch.float64, _block(draw, 4, 4, 2, 6)).items()}
     mixed = held_as(torch.bfloat16, _block(draw, 6, 4, 2, 5))
-    mixed |= {name: mixed[name].float() for name in READERS}
+    mixed |= {name: (1 + draw.normal(6)).half().float() for name in READERS}  # more digits than 8
     labelled = {
+        "gains of 2 and 3, then of 5 and 7, and every weight 1": (by_hand,),
         "a small block": (_block(draw, 4, 6, 2, 5),),
         "every matrix square": (_block(draw, 4, 4, 4, 4),),
         "TinyLM's proportions": (_block(draw, 12, 12, 4, 32),),

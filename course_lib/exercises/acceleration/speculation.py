@@ -83,10 +83,11 @@ def _places(seed: int) -> list[Case]:
         "u of p / q refuses": (*by_hand, 0, 0.5, v),
         "v of 0: the first token that p likes more than q does": (*longer, 3, 0.5 + u / 2, 0.0),
         "v of nearly 1: the last one": (*longer, 3, 0.5 + u / 2, 0.999999),
+        "v as near to 1 as float64 comes": (*longer, 3, 0.5 + u / 2, ALMOST),
         "v at the end of the first one's share": (*longer, 3, 0.5 + u / 2, 0.4),
         "p has no chance for the token, and u is 0": (*forbidden, 0, 0.0, v),
         "p likes the token more than q does": (*by_hand, 2, 0.999, v),
-        "the same probabilities, and u nearly 1": (same, same.clone(), 4, 0.999999, v),
+        "the same probabilities, and u nearly 1": (same, same.clone(), 4, ALMOST, v),
         **_drawn(draw, pair),
         "one token": (torch.ones(1), torch.ones(1), 0, u, v),
         "one token, it gets twice the sum": (torch.tensor([0.5]), torch.ones(1), 0, u, v),
@@ -99,7 +100,11 @@ def _drawn(draw: Draw, pair) -> dict[str, tuple]:
     far = pair(40, 6.0)
     rare, half, brain = pair(64, 3.0), pair(), pair()
     tiny, near = _exact(1 - 3e-7, 1e-7, 1e-7, 1e-7), 0.2 + 0.04 * float(draw.uniform(1))
-    seldom = _exact(0.5, 1e-8, 0.5 - 1e-8), _exact(0.75, 5e-9, 0.25 - 5e-9)
+    seldom = _exact(0.5, 1e-20, 0.5), _exact(0.75, 5e-21, 0.25)
+    hair_below = _taken(draw, *pair())
+    hair_below = *hair_below[:3], hair_below[3] / 0.9 * (1 - 1e-12), near
+    small = torch.tensor([0.0, 0.0, 0.0, 1.0]), torch.tensor([0.25, 1e-10, 0.125, 0.625])
+    inside = _apart(*small, torch.tensor([1]))
     return {
         **{f"nine tokens, refused, {name} time": _refused(draw, *pair()) for name in _TIMES},
         "nine tokens, taken": _taken(draw, *pair()),
@@ -108,9 +113,11 @@ def _drawn(draw: Draw, pair) -> dict[str, tuple]:
         "far apart": _refused(draw, *far),
         "what differs is very small, float64": (
             _exact(0.25, 0.25, 0.5, 0.0),
-            _exact(0.25 + 1e-9, 0.25 + 3e-9, 0.5 - 4e-9, 0.0),
-            *(2, 1 - 4e-9, near),
+            _exact(0.25 + 1e-14, 0.25 + 3e-14, 0.5 - 4e-14, 0.0),
+            *(2, 1 - 4e-14, near),
         ),
+        "a small share between two large ones": (*small, 3, 0.75, inside),
+        "u a hair below p / q": hair_below,
         "p sees one token alone": (tiny.flip(0), tiny, 3, 0.5, float(draw.uniform(1)) / 2),
         "a token that is hardly ever drafted, taken": (*seldom, 1, 0.25, near),
         "a token that is hardly ever drafted, refused": (*seldom, 1, 0.75, near),
@@ -122,6 +129,7 @@ def _drawn(draw: Draw, pair) -> dict[str, tuple]:
     }
 
 
+ALMOST = 1 - 2**-53  # the largest number below 1 that float64 knows
 _TIMES = ("first", "second", "third")
 
 
@@ -254,6 +262,7 @@ def _tokens(alpha: float, gamma: int) -> float:
 SPECULATION_GAIN = Exercise(
     reference=speculation_gain,
     cases=_settings,
+    relative_tolerance=1e-9,
     absolute_tolerance=0.0,
     hints=(
         "The plain loop gives one token in a time of 1. What does a round give, and how long does "
