@@ -745,7 +745,7 @@ for one, (name, (shares, value)) in zip(axes, usage.items(), strict=False):
     one.set(xlabel="level", ylim=(0, 11), title=f"in units of {name}: {value:.1f} dB")
     one.set_xticks([0, 7, 15], ["−1", "0", "1"])
 axes[0].set_ylabel("used, % of the numbers")
-figure.suptitle("NF4's levels: used equally, they are worse by five decibels")
+figure.suptitle("NF4's levels: used equally, they are worse by over four decibels")
 assert usage["the block's largest"][1] > usage["1.85 widths"][1] + 3.5
 assert 19.5 < usage[f"{stretched[0, 0]:.1f} widths"][1] < 20.2
 assert usage["the block's largest"][0].min() < 2.5 and usage["the block's largest"][0].max() > 8.5
@@ -1080,7 +1080,7 @@ assert four["NVFP4"][0] < four["FP4, 32"][0] < four["MXFP4"][0] and four["MXFP4"
 # little. How can that be? A smaller block has a scale that fits better, we said in chapter 05. But MX rounds its scale
 # down to a power of two, and in two of five blocks the largest number then lies beyond 6 and is cut, by up to
 # a quarter. Twice as many blocks have twice as many largest numbers to cut: these few have 15 % of the error in blocks of
-# 32, and 22 % in blocks of 16. All the other numbers do gain by smaller blocks, a quarter of a decibel. With E4M3 scales hardly anything is cut,
+# 32, and 22 % in blocks of 16. All the other numbers do gain by smaller blocks, 0.2 dB. With E4M3 scales hardly anything is cut,
 # and blocks of 16 win their 0.6 dB. But they cost a quarter of a bit more, and a
 # quarter of a bit is worth 1.5 dB to whoever can spend it on finer levels.
 #
@@ -1213,7 +1213,7 @@ assert coin[1] == 1 and 0.6 < coin[2] < 0.7 and coin[6] - coin_entropy < 0.03
 assert lengths[7] == 1 and lengths.max() == 12
 Picture(
     figure,
-    "Bars, Huffman's length of each of the codes −7 to 7: 1 bit in the middle, up to 12 at the ends. Points, "
+    "Bars, Huffman's length of each of the codes −7 to 6: 1 bit in the middle, up to 12 at the ends. Points, "
     "log₂(1/p), lie near the three middle bars' ends and above the others; a dashed line at 4 bits.",
 )
 
@@ -1232,7 +1232,7 @@ Picture(
 #
 # Must the file hold all names? No. Sort the codes by length, those of equal length by number, and count upwards
 # in binary; where the length grows, append zeros. Now the lengths alone say everything, half a byte for each code, if none is
-# longer than 15 bits. (Here none is by luck, for your `code_lengths` knows no limit. The library has one and finds the best lengths under it by
+# longer than 15 bits. (Here none is, but only by luck: your `code_lengths` knows no limit. The library has one and finds the best lengths under it by
 # another method: Larmore and Hirschberg, 1990.) If lengths keep to Kraft's inequality, the counting never runs out of names.
 # Such a code is called **canonical**. (Schwartz and Kallick, 1964.)
 #
@@ -1451,8 +1451,8 @@ assert of_cell.min() > 4.5 and of_cell.max() < 12 and served.max() > 200 * serve
 # %% [markdown]
 # The dull ones win, at every number of bits: by 1.1 decibels at 2 bits, by 2.4 at 3, and by 3.5 to 3.8 from 4 bits on, more
 # than half a bit for each weight. (The list of levels we even give to the other side.) At 2 bits half of the lead is the trick; at 4
-# bits the trick does nothing. And as in section 1, at 3 and 4 bits no layer gains more than this one. Over all 28 the lead is typically 0.8, 1.6 and
-# 2.2 dB at 2, 3 and 4 bits: a third of a bit.
+# bits the trick does next to nothing. And as in section 1, at 3 and 4 bits no layer gains more than this one. Over all 28 the lead is typically 0.8, 1.6 and
+# 2.2 dB at 2, 3 and 4 bits: from an eighth of a bit to a good third.
 #
 # And if k-means gets Huffman's code, too? Its 16 levels take 3.65 bits then, for the same 18.8 dB. Even levels in as many bits have
 # 20.3. Levels that are used much alike leave a code little to shorten. The cleverest opponent would choose its levels *for* the code (entropy-constrained
@@ -1707,10 +1707,10 @@ pairs = layer.reshape(-1, 2)
 eight_levels = optimal_levels(weights, 8)[0]
 grid = torch.cartesian_prod(eight_levels, eight_levels)
 free_points = lloyd_vectors(pairs, grid, 100)
-figure, axes = new_figure(columns=2, height=4.2)
+figure, axes = new_figure(columns=2, height=4.5)
 for one, points, name in (
     (axes[0], grid, "8 levels for each weight"),
-    (axes[1], free_points, "64 points for a pair"),
+    (axes[1], free_points, "64 points for a pair (two lie outside)"),
 ):
     one.plot(*pairs[::12].T.tolist(), ".", color=SKY, markersize=1.5, alpha=0.6)
     one.plot(*points.T.tolist(), ".", color=RED, markersize=7)
@@ -1721,7 +1721,7 @@ figure.suptitle("A grid wastes its corners: free points go where pairs are")
 Picture(
     figure,
     "Two scatter plots of neighbouring weights, a round cloud. Left 64 points on a grid, those in the corners far from any pair; "
-    "right 64 points of a vector codebook, spread over the round cloud.",
+    "right 64 points of a vector codebook, spread over the round cloud; two of them lie outside the picture.",
 )
 
 # %% [markdown]
@@ -1803,7 +1803,7 @@ assert contest[3][2] > by_vectors["the layer"][1] + 1
 # (section 9), they are a way that is left.
 #
 # Fours, searched stage by stage, fall behind pairs. It is not the sums that are poor, it is the search: with the *same* two books the best
-# sum wins 0.6 to 0.7 dB back (0.2 for numbers spread evenly), and draws level with pairs; it takes 32 times as many distances. This is the point of AQLM (Egiazarian et al.,
+# sum wins some 0.7 dB back, and draws level with pairs (for numbers spread evenly it wins 0.2, and stays behind); it takes 32 times as many distances. This is the point of AQLM (Egiazarian et al.,
 # 2024), which chooses the codes of all stages together, for the outputs of a layer, and so brings language models to 2 bits.
 #
 # ### Where Huffman does not win
@@ -1961,7 +1961,7 @@ for density, runs in STORED_DIGITS.items():
 # * **Smaller than what *else*?** Would a network that was small from the start do as well? One of 64-101-10, dense, by the same teacher, 60 epochs
 #   from scratch, its weights on even levels under Huffman's code at 4 bits, not retrained: as many bytes, and a third of a point behind
 #   the dense network (0.34, with a standard error of 0.13), two images. So nearly all of the 47 is that the dense network is far too large for these digits. What is left for pruning and sharing is
-#   a quarter of a point, and five seeds are hardly enough to see it.
+#   a quarter of a point (−0.07 against −0.34 in the stored lines), and five seeds are hardly enough to see it.
 # * **What else changed?** The compressed network was trained for many more epochs than the dense one, by a teacher. The control says what
 #   that alone does: here next to nothing.
 #
