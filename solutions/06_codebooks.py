@@ -152,7 +152,7 @@ def draw_codebook(levels: int, where: str) -> Picture:
     )
 
 
-explore(draw_codebook, levels=([2, 4, 8, 16, 32], 8), where=(list(WAYS), "k-means"))
+explore(draw_codebook, levels=([2, 4, 8, 16, 32], 8), where=(list(WAYS), "even"))
 
 # %% [markdown]
 # K-means puts its levels close together where weights are many, and lets them go wide where weights are few.
@@ -429,7 +429,7 @@ far = layer.abs() > 2 * rms(layer)
 
 
 def excess(levels: torch.Tensor) -> tuple[float, float, float]:
-    """Levels beyond two widths; the far weights' error above the least, and the others', in % of the least."""
+    """Levels far out; how far the error of far weights, and of others, is above the least, in %."""
     wrong, best = (
         (on_levels(layer, some) - layer).double().square() for some in (levels, least[by_row])
     )
@@ -458,10 +458,10 @@ for start, (out, of_far, of_others) in lloyds.items():
     print(f"from {start:15}{out:14.1f}{of_far:46.0f}{of_others:16.0f}")
 print(f"{'the best levels':20}{excess(least[by_row])[0]:14.1f}")
 print(f"weights far out: {far.double().mean():.1%}")
-print("the whole layers, 16 levels, Lloyd above the least, all 28 (stored):", end="")
+print("all 28 layers, each with one codebook of 16 levels; Lloyd above the least (stored):")
 for start in ("linear", "density"):
     _, middle, _, most = STORED_LAYERS[f"Lloyd above the least, {start}, %"]
-    print(f"   {start}: median {middle} %, most {most} %", end="")
+    print(f"from {start:10}median {middle:5.2f} %, most {most:5.2f} %")
 assert above[whole, "linear"] < 0.005 and 0.005 < above[whole, "density"] < 0.03
 for name in (by_row, mixed):
     assert min(above[name, start] for start in ("linear", "density", "random")) > 0.3
@@ -745,7 +745,7 @@ for one, (name, (shares, value)) in zip(axes, usage.items(), strict=False):
     one.set(xlabel="level", ylim=(0, 11), title=f"in units of {name}: {value:.1f} dB")
     one.set_xticks([0, 7, 15], ["−1", "0", "1"])
 axes[0].set_ylabel("used, % of the numbers")
-figure.suptitle("NF4's levels: used equally, they are worse by five decibels")
+figure.suptitle("NF4's levels: used equally, they are worse by over four decibels")
 assert usage["the block's largest"][1] > usage["1.85 widths"][1] + 3.5
 assert 19.5 < usage[f"{stretched[0, 0]:.1f} widths"][1] < 20.2
 assert usage["the block's largest"][0].min() < 2.5 and usage["the block's largest"][0].max() > 8.5
@@ -801,8 +801,8 @@ Picture(
 # Within one power of two the levels are even, $2^M$ of them. From one power to the next their distance doubles. In the
 # last stretch before zero ($f = 0$) it stays as it is: these are the **subnormal** numbers, and without them there
 # would be a hole around zero. E4M3 and E5M2 have 8 bits (Micikevicius et al., 2022), E2M1 has 4 and is
-# called FP4 (Rouhani et al., 2023). Not every code is a number. E4M3 keeps the two with all ones for NaN, so its largest is
-# $2^8 \cdot 1.75 = 448$, not 480; and as zero has two codes, 0.0 and −0.0, its 256 codes are 253 levels. E5M2 keeps a whole
+# called FP4 (Rouhani et al., 2023). Not every code is a number. E4M3 keeps the two with all ones for NaN, so
+# $2^8 \cdot 1.75 = 448$ is its largest, not 480; and as zero has two codes, 0.0 and −0.0, its 256 codes are 253 levels. E5M2 keeps a whole
 # exponent for infinities and NaN, E2M1 keeps nothing. Move the slider. The upper line is the ruler as it is; on the lower one each
 # power of two has the same length.
 
@@ -1038,10 +1038,9 @@ for block in (32, 16):
     )
 few = {"FP4, row": FewBits(E2M1), "MXFP4": MX(), "NVFP4": NVFP4(), "FP4, 32": FewBits(E2M1, 32)}
 four = {name: loss_and_bits(scheme) for name, scheme in few.items()}
-print(
-    "\nTinyLM  "
-    + "   ".join(f"{n}: {loss:.3f} in {bits:.2f} bits" for n, (loss, bits) in four.items())
-)
+print("\nTinyLM       loss   bits")
+for name, (loss, bits) in four.items():
+    print(f"{name:9}{loss:8.3f}{bits:7.2f}")
 
 # %% tags=["collapsed"]
 # Figure behind a guess: block and scale crossed; does it hold here?
@@ -1080,7 +1079,7 @@ assert four["NVFP4"][0] < four["FP4, 32"][0] < four["MXFP4"][0] and four["MXFP4"
 # little. How can that be? A smaller block has a scale that fits better, we said in chapter 05. But MX rounds its scale
 # down to a power of two, and in two of five blocks the largest number then lies beyond 6 and is cut, by up to
 # a quarter. Twice as many blocks have twice as many largest numbers to cut: these few have 15 % of the error in blocks of
-# 32, and 22 % in blocks of 16. All the other numbers do gain by smaller blocks, a quarter of a decibel. With E4M3 scales hardly anything is cut,
+# 32, and 22 % in blocks of 16. All the other numbers do gain by smaller blocks, 0.2 dB. With E4M3 scales hardly anything is cut,
 # and blocks of 16 win their 0.6 dB. But they cost a quarter of a bit more, and a
 # quarter of a bit is worth 1.5 dB to whoever can spend it on finer levels.
 #
@@ -1107,8 +1106,8 @@ predict(
 
 # %%
 counts = torch.bincount(codes, minlength=15)
-print("code  " + "".join(f"{code:7}" for code in range(-7, 8)))
-print("count " + "".join(f"{count:7,}" for count in counts.tolist()))
+print("code  " + "".join(f"{code:6}" for code in range(-7, 8)))
+print("count " + "".join(f"{count:6}" for count in counts.tolist()))
 
 # %% [markdown]
 # More than half of the codes are 0. The name of a code that occurs all the time should be short.
@@ -1181,13 +1180,13 @@ for name, book_codes in books.items():
     lengths_of[name] = float(code_entropy(book_codes, 16)), mean_length(torch.bincount(book_codes))
     print("{:32}{:7.2f}{:10.2f}".format(name, *lengths_of[name]))
 
-print("\na coin that shows heads nine times in ten, tosses coded together:")
+print("\na coin that shows heads nine times in ten; tosses coded together: bits a toss")
 coin = {}
 for tosses in (1, 2, 3, 4, 6):
     heads = torch.tensor([bin(word).count("1") for word in range(2**tosses)])
     chances = 9**heads  # out of 10 to the power of tosses
     coin[tosses] = mean_length(chances) / tosses
-    print(f"{tosses}: {coin[tosses]:.3f} bits a toss", end="   ")
+    print(f"{tosses}: {coin[tosses]:.3f}", end="   ")
 coin_entropy = -(0.9 * math.log2(0.9) + 0.1 * math.log2(0.1))
 print(f"\nentropy: {coin_entropy:.3f}")
 
@@ -1213,7 +1212,7 @@ assert coin[1] == 1 and 0.6 < coin[2] < 0.7 and coin[6] - coin_entropy < 0.03
 assert lengths[7] == 1 and lengths.max() == 12
 Picture(
     figure,
-    "Bars, Huffman's length of each of the codes −7 to 7: 1 bit in the middle, up to 12 at the ends. Points, "
+    "Bars, Huffman's length of each of the codes −7 to 6: 1 bit in the middle, up to 12 at the ends. Points, "
     "log₂(1/p), lie near the three middle bars' ends and above the others; a dashed line at 4 bits.",
 )
 
@@ -1232,7 +1231,7 @@ Picture(
 #
 # Must the file hold all names? No. Sort the codes by length, those of equal length by number, and count upwards
 # in binary; where the length grows, append zeros. Now the lengths alone say everything, half a byte for each code, if none is
-# longer than 15 bits. (Here none is by luck, for your `code_lengths` knows no limit. The library has one and finds the best lengths under it by
+# longer than 15 bits. (Here none is, but only by luck: your `code_lengths` knows no limit. The library has one and finds the best lengths under it by
 # another method: Larmore and Hirschberg, 1990.) If lengths keep to Kraft's inequality, the counting never runs out of names.
 # Such a code is called **canonical**. (Schwartz and Kallick, 1964.)
 #
@@ -1288,9 +1287,8 @@ for name in ("16 levels of k-means", "16 even levels, clipped"):
     text = "".join(f"{names[code]:0{lengths[code]}b}" for code in sample.tolist())
     bits = torch.tensor([int(bit) for bit in text], dtype=torch.uint8)
     read = read_names(bits, lengths)
-    print(
-        f"{name}: 2,000 codes in {len(bits)} bits; read again: {'equal' if read.equal(sample) else 'different'}"
-    )
+    told = "equal" if read.equal(sample) else "different"
+    print(f"{name}: 2,000 codes in {len(bits)} bits; read again: {told}")
     wrong, shifted, before = [], 0, sample.tolist()
     for place in range(1000, 1250):
         harmed = bits.clone()
@@ -1451,8 +1449,8 @@ assert of_cell.min() > 4.5 and of_cell.max() < 12 and served.max() > 200 * serve
 # %% [markdown]
 # The dull ones win, at every number of bits: by 1.1 decibels at 2 bits, by 2.4 at 3, and by 3.5 to 3.8 from 4 bits on, more
 # than half a bit for each weight. (The list of levels we even give to the other side.) At 2 bits half of the lead is the trick; at 4
-# bits the trick does nothing. And as in section 1, at 3 and 4 bits no layer gains more than this one. Over all 28 the lead is typically 0.8, 1.6 and
-# 2.2 dB at 2, 3 and 4 bits: a third of a bit.
+# bits the trick does next to nothing. And as in section 1, at 3 and 4 bits no layer gains more than this one. Over all 28 the lead is typically 0.8, 1.6 and
+# 2.2 dB at 2, 3 and 4 bits: from an eighth of a bit to a good third.
 #
 # And if k-means gets Huffman's code, too? Its 16 levels take 3.65 bits then, for the same 18.8 dB. Even levels in as many bits have
 # 20.3. Levels that are used much alike leave a code little to shorten. The cleverest opponent would choose its levels *for* the code (entropy-constrained
@@ -1588,7 +1586,6 @@ def together(steps: dict[str, float]) -> tuple[float, float, float]:
     return loss, 8 * stored / len(flat[0]), decibels(*flat)
 
 
-print("TinyLM's linear layers             2 bits           3 bits           4 bits")
 language, own_step, one_step = {}, {}, {}
 for bits in (2, 3, 4):
     own_step[bits] = {n: step_for([w], bits) for n, w in matrices.items()}
@@ -1596,14 +1593,6 @@ for bits in (2, 3, 4):
     language["k-means, a tensor", bits] = loss_and_bits(Codebook(bits))
     language["Huffman, own steps", bits] = together(own_step[bits])
     language["Huffman, one step", bits] = together(one_step[bits])
-for name in ("k-means, a tensor", "Huffman, own steps", "Huffman, one step"):
-    cells = [language[name, bits] for bits in (2, 3, 4)]
-    decibel = [f" ({row[2]:.1f} dB)" if len(row) > 2 else " " * 10 for row in cells]
-    print(
-        f"{name:26}"
-        + "".join(f"{row[0]:8.3f}{more}" for row, more in zip(cells, decibel, strict=True))
-    )
-
 
 own_down = {name: step for name, step in own_step[3].items() if "down" in name}
 others = {name: weight for name, weight in matrices.items() if name not in own_down}
@@ -1618,18 +1607,26 @@ steps_for = {
     ),
 }
 story = {name: together(steps) for name, steps in steps_for.items()}
-print("\nabout 3 bits                           loss   bits")
-for name, (loss, bits, _) in story.items():
-    print(f"{name:36}{loss:8.3f}{bits:7.2f}")
 
 # %% tags=["collapsed"]
-# Figure: loss over bits; the guess; does it hold here?
+# The guess, the tables; figure: loss over bits; does it hold here?
 predict(
     "At 3 bits one step for all matrices has more decibels than a step for each. Its loss is",
     ["lower", "the same", "higher"],
     f"higher, {language['Huffman, one step', 3][0]:.3f} against {language['Huffman, own steps', 3][0]:.3f}",
 )
-print("one step − own steps on all 59 held-out chapters (stored):", end="")
+print("TinyLM's linear layers             2 bits           3 bits           4 bits")
+for name in ("k-means, a tensor", "Huffman, own steps", "Huffman, one step"):
+    cells = [language[name, bits] for bits in (2, 3, 4)]
+    decibel = [f" ({row[2]:.1f} dB)" if len(row) > 2 else " " * 10 for row in cells]
+    print(
+        f"{name:26}"
+        + "".join(f"{row[0]:8.3f}{more}" for row, more in zip(cells, decibel, strict=True))
+    )
+print("\nabout 3 bits                           loss   bits")
+for name, (loss, bits, _) in story.items():
+    print(f"{name:36}{loss:8.3f}{bits:7.2f}")
+print("\none step − own steps on all 59 held-out chapters (stored):")
 for bits in (2, 3, 4):
     print(
         "   {} bits {:+.4f} ± {:.4f}".format(
@@ -1707,10 +1704,10 @@ pairs = layer.reshape(-1, 2)
 eight_levels = optimal_levels(weights, 8)[0]
 grid = torch.cartesian_prod(eight_levels, eight_levels)
 free_points = lloyd_vectors(pairs, grid, 100)
-figure, axes = new_figure(columns=2, height=4.2)
+figure, axes = new_figure(columns=2, height=4.5)
 for one, points, name in (
     (axes[0], grid, "8 levels for each weight"),
-    (axes[1], free_points, "64 points for a pair"),
+    (axes[1], free_points, "64 points for a pair (two lie outside)"),
 ):
     one.plot(*pairs[::12].T.tolist(), ".", color=SKY, markersize=1.5, alpha=0.6)
     one.plot(*points.T.tolist(), ".", color=RED, markersize=7)
@@ -1721,7 +1718,7 @@ figure.suptitle("A grid wastes its corners: free points go where pairs are")
 Picture(
     figure,
     "Two scatter plots of neighbouring weights, a round cloud. Left 64 points on a grid, those in the corners far from any pair; "
-    "right 64 points of a vector codebook, spread over the round cloud.",
+    "right 64 points of a vector codebook, spread over the round cloud; two of them lie outside the picture.",
 )
 
 # %% [markdown]
@@ -1803,7 +1800,7 @@ assert contest[3][2] > by_vectors["the layer"][1] + 1
 # (section 9), they are a way that is left.
 #
 # Fours, searched stage by stage, fall behind pairs. It is not the sums that are poor, it is the search: with the *same* two books the best
-# sum wins 0.6 to 0.7 dB back (0.2 for numbers spread evenly), and draws level with pairs; it takes 32 times as many distances. This is the point of AQLM (Egiazarian et al.,
+# sum wins some 0.7 dB back, and draws level with pairs (for numbers spread evenly it wins 0.2, and stays behind); it takes 32 times as many distances. This is the point of AQLM (Egiazarian et al.,
 # 2024), which chooses the codes of all stages together, for the outputs of a layer, and so brings language models to 2 bits.
 #
 # ### Where Huffman does not win
@@ -1961,7 +1958,7 @@ for density, runs in STORED_DIGITS.items():
 # * **Smaller than what *else*?** Would a network that was small from the start do as well? One of 64-101-10, dense, by the same teacher, 60 epochs
 #   from scratch, its weights on even levels under Huffman's code at 4 bits, not retrained: as many bytes, and a third of a point behind
 #   the dense network (0.34, with a standard error of 0.13), two images. So nearly all of the 47 is that the dense network is far too large for these digits. What is left for pruning and sharing is
-#   a quarter of a point, and five seeds are hardly enough to see it.
+#   a quarter of a point (−0.07 against −0.34 in the stored lines), and five seeds are hardly enough to see it.
 # * **What else changed?** The compressed network was trained for many more epochs than the dense one, by a teacher. The control says what
 #   that alone does: here next to nothing.
 #
@@ -2081,19 +2078,19 @@ stay = few_left[few_left != 0][None]
 few_left[few_left != 0] = on_levels(stay, optimal_levels(stay, 8))[0]
 count_bytes = yours("layer_bytes")
 widths = {gap_bits: count_bytes(few_left, gap_bits) for gap_bits in range(1, 9)}
-print("bits of a gap  " + "".join(f"{gap_bits:7}" for gap_bits in widths))
-for which, name in enumerate(("equal lengths", "Huffman")):
-    print(f"{name:15}" + "".join(f"{both[which]:7,}" for both in widths.values()))
 best_equal = min(widths, key=lambda bits: widths[bits][0])
 best_huffman = min(widths, key=lambda bits: widths[bits][1])
 
 # %% tags=["collapsed"]
-# The guess; fillers or a symbol of their own; does it hold here?
+# The guess, the table; fillers or a symbol of their own; does it hold here?
 predict(
     "With Huffman's code the best width of a gap's code is",
     ["narrower than with codes of equal length", "the same", "wider, and too wide costs little"],
     f"{best_huffman} bits against {best_equal}; 8 bits take {widths[8][1] / widths[best_huffman][1] - 1:.0%} more bytes than the best",
 )
+print("bits of a gap  " + "".join(f"{gap_bits:7}" for gap_bits in widths))
+for which, name in enumerate(("equal lengths", "Huffman")):
+    print(f"{name:15}" + "".join(f"{both[which]:7,}" for both in widths.values()))
 places = few_left.flatten().nonzero().squeeze(1)
 values_alone = few_left.flatten()[places].unique(return_inverse=True)[1]
 for span in (15, 63):
