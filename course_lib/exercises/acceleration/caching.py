@@ -35,22 +35,12 @@ def quantize_cache(keys: Tensor, values: Tensor, bits: int) -> tuple[Tensor, Ten
 def _caches(seed: int) -> list[Case]:
     draw = Draw(seed)
 
-    def pair(*shape: int, size: float = 1.0, dtype=torch.float32) -> tuple[Tensor, Tensor]:
-        keys = draw.normal(*shape) + 3 * draw.normal(*shape[:2], 1, shape[3])  # a channel's habit
-        return (size * keys).to(dtype), (size * draw.normal(*shape)).to(dtype)
-
+    pair, unambiguous = partial(_pair, draw), partial(_unambiguous, draw)
     far, equal, shifted = pair(1, 2, 6, 5), pair(2, 1, 4, 3), pair(1, 1, 8, 6)
     far[0][..., 2] *= 50  # one channel, as real keys have
     far[1][:, :, 3] *= 50
     equal[0][..., 1], equal[1][:, :, 2] = -0.7, 1.3
     views = tuple(x.transpose(2, 3) for x in pair(2, 2, 4, 5))
-
-    def unambiguous(*shape: int, bits: int, **how) -> tuple:
-        """Numbers of few digits are sometimes halfway between two levels: these are not."""
-        while True:
-            keys, values = pair(*shape, **how)
-            if all(_margin(x, axis, bits) > 1e-3 for x, axis in ((keys, 2), (values, 3))):
-                return keys, values, bits
 
     labelled = {
         "one head, three tokens": (*pair(1, 1, 3, 2), 2),
@@ -76,6 +66,19 @@ def _caches(seed: int) -> list[Case]:
         "float64, far from zero": (*(1e9 + x for x in pair(1, 2, 6, 4, dtype=torch.float64)), 2),
     }
     return labelled_cases(("keys", "values", "bits"), labelled)
+
+
+def _pair(draw: Draw, *shape: int, size: float = 1.0, dtype=torch.float32) -> tuple:
+    keys = draw.normal(*shape) + 3 * draw.normal(*shape[:2], 1, shape[3])  # a channel's habit
+    return (size * keys).to(dtype), (size * draw.normal(*shape)).to(dtype)
+
+
+def _unambiguous(draw: Draw, *shape: int, bits: int, **how) -> tuple:
+    """Numbers of few digits are sometimes halfway between two levels: these are not."""
+    while True:
+        keys, values = _pair(draw, *shape, **how)
+        if all(_margin(x, axis, bits) > 1e-3 for x, axis in ((keys, 2), (values, 3))):
+            return keys, values, bits
 
 
 def _margin(x: Tensor, axis: int, bits: int) -> float:
