@@ -190,7 +190,7 @@ for name, reason in available().items():
     if reason:
         print(f"This PyTorch has no kernel for {name} on this processor: {reason}")
 stored = {name: packed_bytes(layer) for name, (layer, _) in ways.items()}
-LOADS = (1, 8, 64, 16, 128, 1024)  # rows: decode for 1, 8, 64 readers, and their prefill
+LOADS = (1, 8, 16, 64, 128, 1024)  # rows: 1, 8, 64 in decode; 16, 128, 1,024 in prefill
 COMPARED = {"float32", "half of it zeros", "2 of 4", "half removed"}  # on each load, however slow
 
 
@@ -199,7 +199,7 @@ def has_kernel(layer: nn.Module) -> bool:
 
 
 clock, timed = {}, {name for name, (layer, _) in ways.items() if has_kernel(layer)}
-for rows in sorted(LOADS):  # the sides take turns: float32's 67 MB drive the others from the caches
+for rows in LOADS:  # the sides take turns: float32's 67 MB drive the others from the caches
     x = torch.randn(rows, SIDE)
     given = {kind: x.to(kind) for kind in (torch.float32, torch.bfloat16)}
     sides = {n: partial(layer, given[kind]) for n, (layer, kind) in ways.items() if n in timed}
@@ -211,6 +211,16 @@ print(", ".join(f"{name}: {count / 1e6:.1f} MB" for name, count in stored.items(
 
 # %% tags=["collapsed", "nbval-ignore-output"]
 # Three guesses, and behind the last one the table
+WHOSE = (
+    "decode\n1 reader",
+    "decode\n8 readers",
+    "prefill\n1 reader",
+    "decode\n64 readers",
+    "prefill\n8 readers",
+    "prefill\n64 readers",
+)
+
+
 def ratio(name: str, rows: int) -> float:
     """Time of a way beside float32 on as many rows; NaN where it was not timed."""
     return clock.get((name, rows), math.nan) / clock["float32", rows]
@@ -228,24 +238,18 @@ def draw_table() -> Picture:
             axes.text(column, row, text, ha="center", va="center", color=colour, size=9)
     names = [f"{name}  ({stored[name] / 1e6:.0f} MB)" for name in ways]
     axes.set_yticks(range(len(ways)), names)
-    heads = [
-        f"{kind}\n{n} reader{'s' * (n > 1)}" for kind in ("decode", "prefill") for n in (1, 8, 64)
-    ]
+    heads = [f"{rows:,} row{'s' * (rows > 1)}" for rows in LOADS]
     axes.set_xticks(
-        range(6),
-        [
-            f"{head}\n{rows:,} row{'s' * (rows > 1)}"
-            for head, rows in zip(heads, LOADS, strict=True)
-        ],
+        range(6), [f"{head}\n{load}" for head, load in zip(heads, WHOSE, strict=True)], size=8
     )
     axes.grid(False)
-    axes.set_title("Time beside float32: few bytes win on the left, and lose on the right")
+    axes.set_title("Time beside float32: what wins changes with the rows")
     lines = [
         f"{name} " + ", ".join(f"{v:.2f}" for v in row)
         for name, row in zip(ways, table.tolist(), strict=True)
     ]
     return Picture(
-        figure, "Times beside float32 for 1, 8, 64, 16, 128, 1,024 rows: " + "; ".join(lines)
+        figure, "Times beside float32 for 1, 8, 16, 64, 128, 1,024 rows: " + "; ".join(lines)
     )
 
 
@@ -376,7 +380,7 @@ def draw_walls(way: str) -> Picture:
     if way not in own_peak:
         axes.set_title(f"{way}: no kernel here")
         return Picture(figure, f"{way}: no kernel here")
-    rows = [n for n in sorted(LOADS) if (way, n) in clock]
+    rows = [n for n in LOADS if (way, n) in clock]
     line = [2**k for k in range(11)]
     for how, colour in (("memory", BLUE), ("arithmetic", ORANGE)):
         walls = {"memory": (beta, 1e30), "arithmetic": (1e30, own_peak[way] / share)}[how]
@@ -419,7 +423,7 @@ explore(draw_walls, way=(list(ways), "4-bit weights"))
 # * **A mask:** the same $Q$, the same $W$. About 1.0 in every cell, whatever the pattern.
 # * **Half removed:** both halve. About one half in every cell, on any machine, as long as this layer is what you wait for. That is why chapter 04 exists.
 # * **bfloat16:** half of the bytes, and on this processor eight times the peak. So here it wins everywhere, more on the right. (On one row
-#   it should take 0.5. It takes 0.8 to 0.9: its kernel for one row does not read at full speed.) Without such units it has no peak to win by.
+#   it should take 0.5. It takes about 0.8: its kernel for one row does not read at full speed.) Without such units it has no peak to win by.
 # * **8-bit and 4-bit weights:** a quarter and a seventh of the bytes. But each product has to make its floats first, and that is dear: their own
 #   peak is a fraction of float32's. And with fewer bits $B^*$ moves to the *left*, $B^* \propto b$. So they
 #   have left the memory's line after a few rows. **They are for few rows**, a dozen against a float32 that reads at full speed. For a prompt they are the wrong tool, and good engines then unpack the
@@ -428,7 +432,7 @@ explore(draw_walls, way=(list(ways), "4-bit weights"))
 # * **CSR:** a weight takes 64 bits, with its column, so a tenth of the weights is a fifth of the bytes; and a tenth
 #   of the operations, at a peak that is far lower. It gains on few rows. That it *loses* on 1,024 the rule does not say: there the
 #   kernel falls to a quarter of its own best.
-# * **float32 itself on 8 rows** takes about three times as long as on one, and lies far above both lines. The library first writes the
+# * **float32 itself on 8 rows** takes about three times as long as on one, and stands far above both lines (the printed 3 to 4). The library first writes the
 #   matrix down in an order that it likes, and then multiplies. (Laid out beforehand, 8 rows took about two thirds of that: still twice what the bytes take.)
 #   So much of what the others "win" on 8 and 16 rows is float32's own weakness. Choose your baseline with care.
 #
@@ -440,6 +444,7 @@ explore(draw_walls, way=(list(ways), "4-bit weights"))
 #
 # The usual picture has another axis. **Intensity** is operations for each byte, $W / Q$. What can be reached is the lower of
 # $\pi$ and $\beta \cdot W/Q$: a slope, then a roof. The corner, at $\pi / \beta$, is the **ridge point**.
+# In the figure a hollow circle is what the roof allows, a filled one what the clock found.
 
 # %% tags=["collapsed", "nbval-ignore-output"]
 # Figure: the roofline, and some cells of the table under it
