@@ -44,7 +44,7 @@ def test_forms_of_a_model_weigh_less_and_less(small):
     assert table.keys() == stored("STORED_SMOLLM2").keys()
     for rows in (table, stored("STORED_SMOLLM2")):
         sizes = [row[0] for row in rows.values()]
-        assert sizes == sorted(sizes, reverse=True) and all(len(row) == 4 for row in rows.values())
+        assert sizes == sorted(sizes, reverse=True) and all(len(row) == 5 for row in rows.values())
 
 
 def test_a_long_cache_weighs_what_is_stored(small):
