@@ -87,4 +87,4 @@ def test_texts_by_look_up(small):
 
 def test_engines_and_what_was_compiled_are_named():
     assert tuple(stored("STORED_EXECUTORCH")) == KINDS
-    assert list(stored("STORED_COMPILED")) == ["relu(2x + 1)", "TinyLM"]
+    assert list(stored("STORED_COMPILED")) == ["relu(2x + 1)", "TinyLM, 64 tokens"]
