@@ -641,7 +641,7 @@ print(
 
 # %% [markdown]
 # Somewhere between a third and two thirds; our loop has calls of its own to pay. And look at the last line. Written as one
-# writes it, it took nearly three times as long here: each of the three results is a new tensor, whose memory the system must hand out first.
+# writes it, it took two and a half to three times as long here: each of the three results is a new tensor, whose memory the system must hand out first.
 # (What that costs is the system's affair: with half as many numbers it may cost nothing, for small blocks are kept and used again.)
 #
 # `torch.compile` writes such passes for you: it looks at the calls, writes C++, and has it compiled. That takes
@@ -663,7 +663,7 @@ print(
 )
 
 # %% [markdown]
-# A third of the traffic, a third of the time: with one pass, and no loop in Python, the bytes are kept to the digit.
+# A third of the traffic, a third of the time: with one pass, and no loop in Python, it comes out as the bytes promised.
 #
 # **Algebra.** A BatchNorm multiplies each channel by a number and adds one. The convolution before it multiplies
 # and adds, too. Two linear steps in a row are one: here operations really go, and so do calls and traffic (Jacob et al., 2018).
@@ -803,7 +803,7 @@ assert count_calls(sides["fused"]) < 0.95 * count_calls(sides["as it is"])
 # %% [markdown]
 # The same logits, as far as floats go, with a quarter of the calls gone; and of the time next to nothing, in our runs between nothing and a tenth. The calls that went were the
 # cheap ones. So what is it good for? A quantizer finds one matrix with one set of inputs. And where the weights have 4 bits, a call is a dear one, for the inputs are rounded at the door
-# of each packed layer: packed alone, TinyLM is about as fast as in float32; joined before it is packed, it took three quarters of the time. That is what `fast_model` does, and SmolLM2's table.
+# of each packed layer: packed alone, TinyLM is no faster than in float32; joined before it is packed, it took seven to nine tenths of the time. That is what `fast_model` does, and SmolLM2's table.
 #
 # ### Attention
 #
@@ -851,7 +851,7 @@ predict(
 # Three to four times in our runs, not 25. And half of that is not the bytes: written into tables that are there, the formula is nearly twice as fast. The system
 # had to hand out 38 MB for each table, as in the chain above. What is left for the fused kernel to win are the passes over the tables.
 #
-# Ask the rule. The formula does 15 operations for each byte that it moves, and the ridge of this core is at 13. So it waits for arithmetic already, and the rule promises a
+# Ask the rule. The formula does 15 operations for each byte that it moves, and the ridge of this core is at about 13. So it waits for arithmetic already, and the rule promises a
 # fusion *nothing*. On a GPU it promises much: there the ridge is at 295, the formula stands far to the left, and the bytes are what it waits for. That is why the paper
 # is about GPUs. A fusion moves you along the slope, up to the roof and no further.
 #
