@@ -255,7 +255,7 @@ def draw_table() -> Picture:
 
 predict(
     "One reader, one token. The 4-bit weights have a seventh of the bytes. What is their time beside float32?",
-    ["about 0.15", "about 0.35", "about 1"],
+    ["about 0.15", "about 0.3", "about 1"],
     f"{ratio('4-bit weights', 1):.2f}",
 )
 predict(
@@ -461,7 +461,8 @@ explore(draw_walls, way=(list(ways), "4-bit weights"))
 #
 # The usual picture has another axis. **Intensity** is operations for each byte, $W / Q$. What can be reached is the lower of
 # $\pi$ and $\beta \cdot W/Q$: a slope, then a roof. The corner, at $\pi / \beta$, is the **ridge point**.
-# In the figure a hollow circle is what the roof allows, a filled one what the clock found.
+# In the figure a hollow circle is what the roof allows, a filled one what the clock found. (4-bit weights are multiplied as bfloat16,
+# so they stand under its roof; unpacking keeps them far below it.)
 
 # %% tags=["collapsed", "nbval-ignore-output"]
 # Figure: the roofline, and some cells of the table under it
