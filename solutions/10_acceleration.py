@@ -4,16 +4,15 @@
 # **Why is my compressed model not faster?**
 #
 # You did everything right. The weights have 4 bits, the file is six times smaller, the text is nearly as good as before. Then
-# you start the clock, and nothing has changed. Every library of this field has the question in its list of
-# frequent questions. In this chapter a clock answers it.
+# you start the clock, and nothing has changed. In this chapter a clock answers why.
 #
 # First you guess a table of times, then you measure it, and then you derive one rule that
-# explains all of its cells. The rule fits into a line. With it you go through what is sold as acceleration: fusion,
+# explains most of its cells, and shows which it does not explain. The rule fits into a line. With it you go through what is sold as acceleration: fusion,
 # small caches, guessing ahead, many processors. At the end your own model runs in other people's engines.
 #
 # * **Afterwards you can** say from bytes and operations how fast a layer can be at best; tell why 4 bits win for one
-#   reader and lose for sixty-four; fold, join and fuse, and say what each of them saves; count a cache and
-#   make it small; speculate without changing a single token; split a layer over two processes; and write
+#   reader and lose on a prompt; fold, join and fuse, and say what each of them saves; count a cache and
+#   make it small; speculate and write the same text, as far as arithmetic is exact; split a layer over two processes; and write
 #   a file that llama.cpp reads.
 # * **You need** chapter 05 (scales, groups, codes); the parts of a block (chapter 01); section 7 uses probabilities.
 # * **Time:** about four hours, in two sittings. The first ends behind section 5, where it says **Pause**.
@@ -50,7 +49,7 @@ from course_lib.acceleration.export.llama_cpp import LlamaCpp, has_llama_cpp
 from course_lib.acceleration.export.onnx import export_onnx, has_onnx, open_onnx, run_onnx
 from course_lib.acceleration.fusion import fuse_model, has_compiler
 from course_lib.acceleration.kernels import Int4WeightLinear, Int8Linear, Int8WeightLinear
-from course_lib.acceleration.packed_model import packed_bytes, packed_model
+from course_lib.acceleration.packed_model import fast_model, packed_bytes, packed_model
 from course_lib.acceleration.parallel import (
     bubble,
     pipeline_parallel,
@@ -127,13 +126,12 @@ for name, (_, parts) in compressed.items():
 # Does it hold here? Bounds are wide, for a busy machine
 beside = {name: value / writing["float32"] for name, value in writing.items()}
 assert 6 < size(tiny.state_dict()).bytes / size(pack_model(tiny, schemes)).bytes < 7
-assert 0.6 < beside["4 bits in the file"] < 1.7 and 0.6 < beside["nine tenths are zero"] < 1.7
-assert beside["4 bits in memory"] > 1.3
+assert 0.4 < beside["4 bits in the file"] < 2.5 and 0.4 < beside["nine tenths are zero"] < 2.5
 
 # %% [markdown]
-# Six times smaller on disk, and 1.0: the file's codes became floats when it was read. Nine tenths zeros, and 1.0: a
-# zero is multiplied like any other number, and weighs as much. And where the codes stay codes, it is
-# several times *slower*: each product first writes down the floats that the file had saved.
+# Six times smaller on disk, and about 1.0 on the clock: the file's codes became floats when it was read. Nine tenths zeros, and 1.0: a
+# zero is multiplied like any other number, and weighs as much. And where the codes stay codes, it was
+# several times *slower* when we measured: each product first writes down the floats that the file had saved.
 #
 # So a smaller file is not faster by itself. When is it? For that we leave the model aside and look at one layer.
 #
@@ -155,7 +153,7 @@ assert beside["4 bits in memory"] > 1.3
 #
 # And six loads. A model does two different things. In **prefill** it reads a prompt, all tokens at once. In **decode** it writes,
 # one token after the other. Take 1, 8 or 64 readers: in decode the layer gets 1, 8 or 64 rows, one new token for each. In
-# prefill, with a prompt of 16 tokens each, 16, 128 or 1,024. More than that a layer does not know. It
+# prefill, with a prompt of 16 tokens each, 16, 128 or 1,024. The layer knows no more than that. It
 # multiplies rows, and never asks whose they are. We write $B$ for their number.
 #
 # **Write down your guesses before you go on**, as ratios to float32: nine ways, six loads. At least for the corners.
@@ -192,7 +190,8 @@ for name, reason in available().items():
     if reason:
         print(f"This PyTorch has no kernel for {name} on this processor: {reason}")
 stored = {name: packed_bytes(layer) for name, (layer, _) in ways.items()}
-LOADS = (1, 8, 64, 16, 128, 1024)  # rows: decode for 1, 8, 64 readers, and their prefill
+LOADS = (1, 8, 16, 64, 128, 1024)  # rows: 1, 8, 64 in decode; 16, 128, 1,024 in prefill
+COMPARED = {"float32", "half of it zeros", "2 of 4", "half removed"}  # on each load, however slow
 
 
 def has_kernel(layer: nn.Module) -> bool:
@@ -200,18 +199,28 @@ def has_kernel(layer: nn.Module) -> bool:
 
 
 clock, timed = {}, {name for name, (layer, _) in ways.items() if has_kernel(layer)}
-for rows in sorted(LOADS):
+for rows in LOADS:  # the sides take turns: float32's 67 MB drive the others from the caches
     x = torch.randn(rows, SIDE)
     given = {kind: x.to(kind) for kind in (torch.float32, torch.bfloat16)}
     sides = {n: partial(layer, given[kind]) for n, (layer, kind) in ways.items() if n in timed}
-    found = cpu_seconds(sides, 7 if rows < 100 else 3 if rows < 1000 else 2)
+    found = cpu_seconds(sides, 7 if rows < 100 else 3)
     clock |= {(name, rows): value for name, value in found.items()}
-    timed = {name for name in timed if clock[name, rows] < 0.5}  # who has no such unit stops here
+    timed = {n for n in timed if n in COMPARED or clock[n, rows] < 0.5}  # without a unit: stop
 print(", ".join(f"{name}: {count / 1e6:.1f} MB" for name, count in stored.items()))
 
 
 # %% tags=["collapsed", "nbval-ignore-output"]
 # Three guesses, and behind the last one the table
+WHOSE = (
+    "decode\n1 reader",
+    "decode\n8 readers",
+    "prefill\n1 reader",
+    "decode\n64 readers",
+    "prefill\n8 readers",
+    "prefill\n64 readers",
+)
+
+
 def ratio(name: str, rows: int) -> float:
     """Time of a way beside float32 on as many rows; NaN where it was not timed."""
     return clock.get((name, rows), math.nan) / clock["float32", rows]
@@ -224,45 +233,39 @@ def draw_table() -> Picture:
     axes.imshow(table.log2().clamp(-3, 3), cmap="PuOr_r", vmin=-3, vmax=3, aspect="auto")
     for row, values in enumerate(table.tolist()):
         for column, value in enumerate(values):
-            text = "no kernel" if math.isnan(value) else f"{value:.2f}"
+            text = "not timed" if math.isnan(value) else f"{value:.2f}"
             colour = "white" if abs(math.log2(value) if value > 0 else 0) > 2 else BLACK
             axes.text(column, row, text, ha="center", va="center", color=colour, size=9)
     names = [f"{name}  ({stored[name] / 1e6:.0f} MB)" for name in ways]
     axes.set_yticks(range(len(ways)), names)
-    heads = [
-        f"{kind}\n{n} reader{'s' * (n > 1)}" for kind in ("decode", "prefill") for n in (1, 8, 64)
-    ]
+    heads = [f"{rows:,} row{'s' * (rows > 1)}" for rows in LOADS]
     axes.set_xticks(
-        range(6),
-        [
-            f"{head}\n{rows:,} row{'s' * (rows > 1)}"
-            for head, rows in zip(heads, LOADS, strict=True)
-        ],
+        range(6), [f"{head}\n{load}" for head, load in zip(heads, WHOSE, strict=True)], size=8
     )
     axes.grid(False)
-    axes.set_title("Time beside float32: few bytes win on the left, and lose on the right")
+    axes.set_title("Time beside float32: what wins changes with the rows")
     lines = [
         f"{name} " + ", ".join(f"{v:.2f}" for v in row)
         for name, row in zip(ways, table.tolist(), strict=True)
     ]
     return Picture(
-        figure, "Times beside float32 for 1, 8, 64, 16, 128, 1,024 rows: " + "; ".join(lines)
+        figure, "Times beside float32 for 1, 8, 16, 64, 128, 1,024 rows: " + "; ".join(lines)
     )
 
 
 predict(
     "One reader, one token. The 4-bit weights have a seventh of the bytes. What is their time beside float32?",
-    ["a seventh", "about a quarter to a half", "about the same"],
+    ["about 0.15", "about 0.3", "about 1"],
     f"{ratio('4-bit weights', 1):.2f}",
 )
 predict(
     "And when 64 readers' prompts are read, 1,024 rows?",
-    ["a seventh, as there", "about the same", "twice as long as float32"],
+    ["about 0.15", "about 1", "about 2"],
     f"{ratio('4-bit weights', 1024):.2f}",
 )
 predict(
     "Nine tenths are zeros, and only the others are stored (CSR): 1 row, 8 rows, 1,024 rows?",
-    ["a tenth each", "a fifth each", "0.4, 0.15, and then slower than float32"],
+    ["0.1, 0.1, 0.1", "0.2, 0.2, 0.2", "0.4, 0.2, 2"],
     ", ".join(f"{ratio('90 % zeros, CSR', rows):.2f}" for rows in (1, 8, 1024)),
     draw_table(),
 )
@@ -270,8 +273,8 @@ predict(
 # %% tags=["collapsed"]
 # Does it hold here? Only what no processor can change, and wide
 for rows in LOADS:
-    assert 0.5 < ratio("half of it zeros", rows) < 2 and 0.5 < ratio("2 of 4", rows) < 2
-    assert ratio("half removed", rows) < 0.85
+    assert 0.4 < ratio("half of it zeros", rows) < 2.5 and 0.4 < ratio("2 of 4", rows) < 2.5
+assert sum(ratio("half removed", rows) for rows in LOADS) < 0.95 * len(LOADS)
 x = torch.randn(3, SIDE)
 for name, codes in (("4-bit weights", codes4), ("8-bit weights", codes8)):
     layer, kind = ways[name]
@@ -279,12 +282,33 @@ for name, codes in (("4-bit weights", codes4), ("8-bit weights", codes8)):
     assert (layer(x.to(kind)).float() - wanted).abs().max() < 0.02 * wanted.abs().max()
 assert 7 < stored["float32"] / stored["4-bit weights"] < 7.2
 
+# %% tags=["collapsed"]
+# The same table from a core without units for bfloat16 and int8, stored
+# ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 and the cells above,
+# 2026-11-26, one core of the same server; its kernel for int8 on both sides gave wrong sums there
+STORED_AVX2 = {  # way: time beside float32 for 1, 8, 16, 64, 128, 1,024 rows
+    "bfloat16": (0.98, 1.36, 2.02, 3.85, 4.34, 7.17),
+    "8-bit weights": (0.50, 0.53, 0.85, 1.63, 1.74, 2.07),
+    "4-bit weights": (0.41, 0.54, 0.87, 1.63, 1.87, 2.14),
+    "half of it zeros": (1.03, 1.12, 1.12, 1.06, 0.96, 1.00),
+    "2 of 4": (1.03, 0.99, 1.03, 0.99, 0.94, 0.98),
+    "90 % zeros, CSR": (0.45, 0.21, 0.20, 0.24, 0.33, 1.30),
+    "half removed": (0.53, 0.46, 0.48, 0.48, 0.45, 0.49),
+}
+print("only AVX2; rows    " + "".join(f"{rows:7,}" for rows in LOADS))
+for name, row in STORED_AVX2.items():
+    print(f"{name:19}" + "".join(f"{value:7.2f}" for value in row))
+
 # %% [markdown]
 # On the machine that made this page (a server's processor of 2024, with units for bfloat16 and int8): three lines of the table are
-# easy. A mask costs 1.0 everywhere, in any pattern. What is *removed* saves its share everywhere.
-# The rest looks like a riddle. 4-bit weights take about 0.3 for one row, a little longer than float32 for 64, and nearly twice as long for 1,024. Integers on
+# easy. A mask costs about 1.0 everywhere, in any pattern. What is *removed* saves its share everywhere.
+# The rest looks like a riddle. 4-bit weights take about 0.3 for one row, about as long as float32 for 64, and nearly twice as long for 1,024. Integers on
 # both sides are the other way round: not much for one row, a quarter for many. Scattered weights win most at 8.
 # The files did not change from one column to the next. What did?
+#
+# **Without such units** two lines turn round. The folded cell has the same table from the same core, told to use nothing newer than AVX2, which
+# most laptops have. There bfloat16 is *slower* than float32, four times on 128 rows, and the kernel for integers on both sides gave wrong sums and was left out. The
+# other lines keep their shape. So what is said below about bfloat16 and int8 need not hold on *your* processor. Your table does.
 #
 # ## 3. One rule
 #
@@ -300,8 +324,8 @@ assert 7 < stored["float32"] / stored["4-bit weights"] < 7.2
 # $$W = 2\,B\,I\,O, \qquad Q = \frac{I\,O\,b}{8} + 4\,B\,(I + O) .$$
 #
 # Look where $B$ stands. Operations grow with the rows. The weights' bytes do **not**: a weight that was fetched once serves all the rows.
-# For one row each weight is fetched, used twice, and dropped. That is the worst thing that you can do
-# to a processor. For 1,024 rows it is used 2,048 times.
+# For one row each weight is fetched, used in two operations, and dropped. That is the worst thing that you can do
+# to a processor. For 1,024 rows it is used in 2,048. (In the exercise W is a matrix of weights, not the operations.)
 #
 # ## Exercise 1: the bound
 
@@ -335,6 +359,7 @@ check(layer_bound)
 # The kernels for 8-bit and 4-bit weights and for CSR are no square products of anything, and they have an arithmetic
 # of their own: a code must become a float before it is multiplied; a scattered weight must look for its
 # input. So each of them gets a $\pi$ of its own: the most operations a second that *this way* reached in the table. Memory is the same for all.
+# This is a fit, of one number for each line of the table: one cell of each line agrees because $\pi$ was taken from it. Look at the others.
 
 # %% tags=["nbval-ignore-output"]
 bound_of = yours("layer_bound")
@@ -354,10 +379,13 @@ own_peak = {
     for name, (_, share) in work.items()
     if (name, 1) in clock
 }
-print("\nand in its own way, with the rows at which it pays to wait for the memory no longer:")
+print("\nin its own way      10⁹/s    B*    the clock over the bound, at rows")
+print(" " * 33 + "".join(f"{rows:7,}" for rows in LOADS))
 for name, peak in own_peak.items():
     bits, share = work[name]
-    print(f"  {name:20}{peak / 1e9:8.0f}{peak * bits / (16 * beta * share):10.1f} rows")
+    least = {n: bound_of(n, SIDE, SIDE, bits, beta, peak / share)[2] for n in LOADS}
+    over = "".join(f"{clock.get((name, n), math.nan) / least[n]:7.1f}" for n in LOADS)
+    print(f"{name:19}{peak / 1e9:6.0f}{peak * bits / (16 * beta * share):8.1f}{over}")
 
 
 # %% tags=["collapsed", "nbval-ignore-output"]
@@ -369,7 +397,7 @@ def draw_walls(way: str) -> Picture:
     if way not in own_peak:
         axes.set_title(f"{way}: no kernel here")
         return Picture(figure, f"{way}: no kernel here")
-    rows = [n for n in sorted(LOADS) if (way, n) in clock]
+    rows = [n for n in LOADS if (way, n) in clock]
     line = [2**k for k in range(11)]
     for how, colour in (("memory", BLUE), ("arithmetic", ORANGE)):
         walls = {"memory": (beta, 1e30), "arithmetic": (1e30, own_peak[way] / share)}[how]
@@ -393,39 +421,48 @@ def draw_walls(way: str) -> Picture:
 explore(draw_walls, way=(list(ways), "4-bit weights"))
 
 # %% [markdown]
-# Two lines, and the clock stands on the higher one of them or not far above. The line of memory is flat: the weights weigh
-# what they weigh. The line of arithmetic rises with the rows. **Where they cross, the answer to our question changes its sign.** Left
-# of the crossing you wait for bytes, and fewer bits help. Right of it you wait for arithmetic, and fewer bits help nothing.
+# Two lines. The clock never stands below the higher one, beyond what a clock errs; mostly it stands within a factor of two above it. Where the printed
+# number is near 1 you see the rule. Where it is 2 to 4 you see what the rule does not know: how well a kernel is written for this shape.
+# The bound is a floor, not a forecast.
+#
+# The line of memory is flat: the weights weigh what they weigh. The line of arithmetic rises with the rows. Left
+# of their crossing you wait for bytes, and fewer bits help. Right of it you wait for arithmetic, and fewer bits help no more.
 #
 # Where is that? Bytes over bandwidth equal operations over peak, activations aside:
 #
 # $$\frac{I O\, b}{8\,\beta} = \frac{2 B\, I O}{\pi} \quad\Longrightarrow\quad B^* = \frac{\pi\, b}{16\,\beta} .$$
 #
-# $I$ and $O$ are gone: it is the machine's number, and that of your bits. Now read the table again.
+# $I$ and $O$ are gone: it is the machine's number, and that of your bits. At $B^*$ a way's *own* time begins to grow. It has not lost yet: float32 still waits
+# for *its* bytes, which are more. **The answer to our question changes its sign** only where this way's arithmetic takes as long as those,
+# at $B = \pi\, b_0 / (16\,\beta)$ rows, with $\pi$ of this way and $b_0 = 32$ bits of the other. For our 4-bit weights that is about a dozen
+# rows here, when $B^*$ is about 2. Now read the table again.
 #
-# * **A mask:** the same $Q$, the same $W$. 1.0 in every cell, whatever the pattern.
-# * **Half removed:** both halve. One half in every cell, on any machine. That is why chapter 04 exists.
-# * **bfloat16:** half of the bytes, and on this processor eight times the peak. So it wins everywhere, more on the right. (On one row
-#   it should take 0.5. It takes 0.8 here: its kernel for one row does not read at full speed. A bound is a bound.)
+# * **A mask:** the same $Q$, the same $W$. About 1.0 in every cell, whatever the pattern.
+# * **Half removed:** both halve. About one half in every cell, on any machine, as long as this layer is what you wait for. That is why chapter 04 exists.
+# * **bfloat16:** half of the bytes, and on this processor eight times the peak. So here it wins everywhere, more on the right. (On one row
+#   it should take 0.5. It takes about 0.8: its kernel for one row does not read at full speed.) Without such units it has no peak to win by.
 # * **8-bit and 4-bit weights:** a quarter and a seventh of the bytes. But each product has to make its floats first, and that is dear: their own
-#   peak is a fraction of float32's. And with fewer bits the crossing moves to the *left*, $B^* \propto b$. So they
-#   have left the memory's line after a row or two. **They are for one reader.** For a prompt they are the wrong tool, and good engines then unpack the
+#   peak is a fraction of float32's. And with fewer bits $B^*$ moves to the *left*, $B^* \propto b$. So they
+#   have left the memory's line after a few rows. **They are for few rows**, a dozen against a float32 that reads at full speed. For a prompt they are the wrong tool, and good engines then unpack the
 #   whole matrix once and multiply floats.
-# * **8 bits, both sides:** the arithmetic itself is faster. It wins where arithmetic decides.
+# * **8 bits, both sides:** the arithmetic itself is faster, where there are units for it. It wins where arithmetic decides.
 # * **CSR:** a weight takes 64 bits, with its column, so a tenth of the weights is a fifth of the bytes; and a tenth
-#   of the operations, at a peak that is far lower. It gains on few rows, and loses on many.
-# * **float32 itself on 8 rows** takes three times as long as on one, and lies far above both lines. The library first writes the
-#   matrix down in an order that it likes, and then multiplies: the matrix moves three times. (Laid out beforehand, we measured 0.6
-#   of the time for 8 rows.) So part of what the others "win" on 8 rows is float32's own weakness. Choose your baseline with care.
+#   of the operations, at a peak that is far lower. It gains on few rows. That it *loses* on 1,024 the rule does not say: there the
+#   kernel falls to about a quarter of its own best.
+# * **float32 itself on 8 rows** takes about three times as long as on one, and stands far above both lines (the printed 3 to 4). The library first writes the
+#   matrix down in an order that it likes, and then multiplies. (Laid out beforehand, 8 rows took about two thirds of that: still twice what the bytes take.)
+#   So much of what the others "win" on 8 and 16 rows is float32's own weakness. Choose your baseline with care.
 #
 # S1 (§2.2) says that GPUs and TPUs make inference faster. They do, for dense products in the types that they have units for: more $\beta$ and far more
-# $\pi$. Scattered zeros win nothing there either; for 2 of 4 there are units (Mishra et al., 2021), but for float16 and int8, not in this processor. And S2 (§3.3) says that
+# $\pi$. Scattered zeros win little there either; for 2 of 4 some GPUs have units (Mishra et al., 2021), for numbers of 16 bits and fewer and for TF32, not for float32. And S2 (§3.3) says that
 # sparsity lowers the cost of computing: your table has three lines of zeros, and one of them was faster, sometimes.
 #
 # ### The roof
 #
 # The usual picture has another axis. **Intensity** is operations for each byte, $W / Q$. What can be reached is the lower of
-# $\pi$ and $\beta \cdot W/Q$: a slope, then a roof. The corner, $\pi / \beta$, is the **ridge**.
+# $\pi$ and $\beta \cdot W/Q$: a slope, then a roof. The corner, at $\pi / \beta$, is the **ridge point**.
+# In the figure a hollow circle is what the roof allows, a filled one what the clock found. (4-bit weights are multiplied as bfloat16,
+# so they stand under its roof; unpacking keeps them far below it.)
 
 # %% tags=["collapsed", "nbval-ignore-output"]
 # Figure: the roofline, and some cells of the table under it
@@ -443,7 +480,7 @@ for name in ("float32", "bfloat16", "8 bits, both sides", "4-bit weights"):
             points[label] = operations / moved, operations / clock[name, rows], roof
 figure, (axes,) = new_figure(height=3.6)
 draw_roofline(axes, beta, roofs, points)
-axes.set_title("One row lies on the slope, 1,024 lie under the roof")
+axes.set_title("One row: at most the slope. 1,024 rows: at most the roof")
 Picture(
     figure,
     "Operations a second over operations a byte, log-log: a slope and flat roofs. "
@@ -451,20 +488,30 @@ Picture(
 )
 
 # %% tags=["collapsed"]
-# The crossing on a GPU
+# The crossing on a GPU, and what 4.5 bits win on the way
 print("a GPU (H100), products in bfloat16: rows from which arithmetic decides")
-for bits in (16, 8, 4.5):
-    print(f"  weights of {bits:4} bits: {989e12 * bits / (16 * 3.35e12):4.0f}")
+GPU = 3.35e12, 989e12  # bytes and operations a second, by the data sheet
+corner = {bits: GPU[1] * bits / (16 * GPU[0]) for bits in (16, 8, 4.5)}
+for bits, rows in corner.items():
+    print(f"  weights of {bits:4} bits: {rows:4.0f}")
+gpu_gain = {}
+for rows in (1, 83, 200, 295):
+    long, short = (max(bits / 8 / GPU[0], 2 * rows / GPU[1]) for bits in (16, 4.5))
+    gpu_gain[rows] = long / short
+    print(f"  {rows:3} rows: 4.5 bits are {gpu_gain[rows]:.1f} times as fast as 16")
+assert [round(rows) for rows in corner.values()] == [295, 148, 83]
+assert [round(gain, 1) for gain in gpu_gain.values()] == [3.6, 3.6, 1.5, 1.0]
 
 # %% [markdown]
-# With the two numbers of a GPU's data sheet (3.35 TB/s and 989 · 10¹² operations in bfloat16, for the H100) the crossing is at 295 rows
-# for 16 bits. A single reader uses a third of a percent of what was paid for. That is why servers collect readers into batches, and why
-# 4-bit weights, which on a desk make one reader three times faster, may make a full server *slower*: at 83 rows the gain is gone, if unpacking
-# were free.
+# With the two numbers of a GPU's data sheet (3.35 TB/s and 989 · 10¹² operations a second in bfloat16, for the H100, SXM, without sparsity) $B^*$ is 295 rows
+# for 16 bits. A single reader uses a third of a percent of the arithmetic that was paid for. That is why servers collect readers into batches.
+# And 4-bit weights? From 83 rows on their own time grows. Up to there they are 3.6 times as fast as 16 bits; then they win less and less, and from 295 rows on
+# nothing, if unpacking were free. It is not, so a full server may become *slower*.
 #
 # ## 4. What the rule leaves out
 #
-# Back to TinyLM. It has 8 MB in float32. At this core's bandwidth that is half a millisecond a token. How long does it take?
+# Back to TinyLM. It has 8 MB in float32. At this core's bandwidth that is half a millisecond a token, and less if they stay in the processor's
+# caches, between one token and the next. How long does it take?
 
 
 # %% tags=["nbval-ignore-output"]
@@ -481,10 +528,9 @@ def one_token(model: nn.Module) -> torch.Tensor:
 
 
 cache, packed = prefix(tiny), packed_model(tiny, schemes)
-half_cache = [{n: x.bfloat16() for n, x in layer.items()} for layer in cache]
 sides = {
     "float32": partial(one_token, tiny),
-    "4 bits, with kernels": lambda: packed(prompt[:, -1:], [dict(layer) for layer in half_cache]),
+    "4 bits, with kernels": partial(one_token, packed),
 }
 token_time = cpu_seconds(sides, 41)
 floor = 4 * count_parameters(tiny) / beta
@@ -499,47 +545,55 @@ print(
 # %% tags=["collapsed"]
 # Does it hold here?
 assert 200 < calls < 500
-if has_kernel(packed.blocks[0].mlp.up):
-    assert token_time["4 bits, with kernels"] > 0.3 * token_time["float32"]
 
 # %% [markdown]
-# Three quarters of the time are not for weights at all. A token is some three hundred calls of PyTorch, and each call costs a few
+# Two thirds of the time or more are not for weights at all. A token is some three hundred calls of PyTorch, and each call costs a few
 # microseconds before it has computed anything: Python, checks, a new tensor. So the rule gets a third part, with $n$ calls of $\tau$ seconds:
 #
 # $$\text{time} \;\approx\; \max\left(\frac{Q}{\beta}, \frac{W}{\pi}\right) + n\,\tau .$$
 #
-# A small model waits for its calls. There, a seventh of the bytes wins next to nothing, for there is nothing to win. A large model
-# does not notice them: its calls are as many for each layer, but each moves megabytes. Here is SmolLM2, 68 times as large. Its table is stored:
-# it takes minutes.
+# $\tau$ is a mean: a call that only looks at a tensor in another shape costs a microsecond, a product of one row several. So $n\,\tau$ tells how long
+# many calls take, not what one call less saves. You will see that in section 5.
+#
+# A small model waits for its calls. There, a seventh of the bytes wins nothing, or loses: there is little to win, and a packed layer makes calls of its own. A large model
+# notices them less: its calls are as many for each layer, but each moves megabytes. Here is SmolLM2, 68 times as large. Its table is stored:
+# it takes minutes. Each reader has read 16 tokens before the clock starts; 4-bit and 8-bit weights are those of `fast_model`, which joins matrices that read the
+# same inputs, and packs them.
 
 # %% tags=["collapsed"]
 # A stored table: SmolLM2 in five forms
 # OMP_NUM_THREADS=1 python -m benchmarks.decoding smollm2, 2026-11-26, one core of an x86 server (AVX-512, AMX)
-STORED_SMOLLM2 = {  # form: MB in memory; ms for a token of one reader, of eight; ms to read 256 tokens
-    "float32": (538, 64.7, 173.2, 631),
-    "bfloat16": (269, 64.7, 82.9, 214),
-    "8-bit weights": (135, 46.6, 171.3, 1316),
-    "4-bit weights": (88, 31.8, 147.0, 1255),
-    "4 bits, unpacked at each product": (88, 750.3, 462.0, 1184),
+STORED_SMOLLM2 = {  # form: MB in memory; ms for a token of 1, 8, 64 readers; ms to read 256 tokens
+    "float32": (538, 58.7, 140.5, 230.3, 574),
+    "bfloat16": (269, 64.4, 70.2, 102.2, 194),
+    "8-bit weights": (135, 38.1, 70.1, 300.5, 1123),
+    "4-bit weights": (88, 23.3, 49.4, 268.2, 1051),
+    "4 bits, unpacked at each product": (88, 287.1, 391.0, 534.1, 1311),
 }  # fmt: skip
-print("SmolLM2, beside float32           MB   a token, 1 reader   8 readers   reading 256 tokens")
+print("SmolLM2, beside float32            MB   a token: 1 reader    8   64   256 tokens read")
 dense_row = STORED_SMOLLM2["float32"]
 for name, row in STORED_SMOLLM2.items():
     shares = [value / whole for value, whole in zip(row[1:], dense_row[1:], strict=True)]
-    print("{:30}{:6.0f}{:16.2f}{:14.2f}{:17.2f}".format(name, row[0], *shares))
-print(
-    f"float32, one reader: {dense_row[1]:.0f} ms; its bytes at 15.5 GB/s: {dense_row[0] / 15.5:.0f} ms"
-)
+    print("{:32}{:5.0f}{:20.2f}{:7.2f}{:5.2f}{:10.2f}".format(name, row[0], *shares))
+for name in ("float32", "4-bit weights"):  # this core read 15.3 GB/s in the same minutes
+    size_mb, one_reader = STORED_SMOLLM2[name][:2]
+    print(
+        f"{name}, one reader: {one_reader:.0f} ms, of which its bytes ask {size_mb / 15.3:.0f} ms"
+    )
 
 # %% [markdown]
-# There is the promise, and its limits, on a real model. With 4-bit weights one reader gets a token in half of the time. For eight readers the gain is nearly gone, and a
-# prompt takes *twice as long as in float32*. bfloat16 is the other way round. And codes that are unpacked at each product are more than eleven times slower than no compression at all.
-# Bandwidth alone would allow a sixth, not a half: SmolLM2's layers are small, and 30 of them are some two thousand calls. The same term again.
+# There is the promise, and its limits, on a real model. With 4-bit weights one reader gets a token in 0.40 of the time, and eight readers get theirs in 0.35, beside a float32 that is weak
+# at few rows. For sixty-four readers nothing is left of the gain, and a prompt takes nearly *twice as long as in float32*. bfloat16 is the other way round (on this
+# processor, which has units for it): nothing for one reader, less than half of the time for sixty-four, a third for a prompt. And codes that are unpacked at each product are five
+# times slower for one reader than no compression at all.
+#
+# Bandwidth alone would allow a sixth for 4 bits, not 0.40. The bytes explain most of float32's time, and a quarter of the other's. Where is the rest? In one run of 25.5 ms a token the packed layers took
+# 12.2 (their kernel reads at half of the memory's speed, as in section 3), the head 5.2, the norms 1.6, and attention and all other calls 6.5. When the weights are small, what was small before is what you wait for.
 #
 # So, why is your compressed model not faster? Four answers, in the order in which to look.
 #
 # 1. **It is not small where it computes.** The codes became floats on loading; the mask is a matrix of floats. *Look at the bytes in memory, not at the file.*
-# 2. **The kernel pays for unpacking.** Left of $B^*$ it is paid by time in which you wait for memory anyhow; right of it you pay. *Time it at your batch.*
+# 2. **The kernel pays for unpacking.** Left of $B^*$ it is paid by time in which you wait for memory anyhow; right of it you pay, and a few rows further on you lose. *Time it at your batch.*
 # 3. **You do not wait for the weights.** Calls, attention, the cache, a tokenizer. *Compare with bytes over bandwidth.*
 # 4. **There is no kernel** for what you have on what you have. *Ask, as `available()` does, and time it.*
 #
@@ -558,7 +612,7 @@ print(
 # **Guess:** a third of the traffic. What of the time?
 
 # %% tags=["nbval-ignore-output"]
-N, PIECE = 8_000_000, 65_536
+N, PIECE = 16_000_000, 65_536
 x, first, second, third, whole = (torch.randn(N) for _ in range(5))
 
 
@@ -587,21 +641,22 @@ print(
 )
 
 # %% [markdown]
-# Somewhere between a third and two thirds; our loop has calls of its own to pay. And look at the last line: written as one
-# writes it, it is slower by far, for each of the three results is a new tensor, whose memory the system must hand out first.
+# Somewhere between a third and two thirds; our loop has calls of its own to pay. And look at the last line. Written as one
+# writes it, it took two and a half to three times as long here: each of the three results is a new tensor, whose memory the system must hand out first.
+# (What that costs is the system's affair: with half as many numbers it may cost nothing, for small blocks are kept and used again.)
 #
 # `torch.compile` writes such passes for you: it looks at the calls, writes C++, and has it compiled. That takes
-# a while, so here is a stored row. On your machine: `torch.compile(function)`, and call it twice.
+# a while, so here are stored rows. The first is beside the three calls; both write into a tensor that is there. On your machine: `torch.compile(function)`, and call it twice.
 
 # %% tags=["collapsed", "nbval-ignore-output"]
 # Stored rows: torch.compile, from an empty store
 # OMP_NUM_THREADS=1 python -m benchmarks.decoding compiled, 2026-11-26, one core of an x86 server
 STORED_COMPILED = {  # what: CPU seconds to compile, and the time beside that without
     "relu(2x + 1)": (13, 0.33),
-    "TinyLM": (15, 0.79),
+    "TinyLM, 64 tokens": (14, 0.74),
 }  # fmt: skip
 for name, (took, beside_plain) in STORED_COMPILED.items():
-    print(f"{name:14} {took:4.0f} s to compile, then {beside_plain:.2f} of the time")
+    print(f"{name:18} {took:4.0f} s to compile, then {beside_plain:.2f} of the time")
 print(
     "a C++ compiler was found here"
     if has_compiler()
@@ -609,6 +664,8 @@ print(
 )
 
 # %% [markdown]
+# A third of the traffic, a third of the time: with one pass, and no loop in Python, it comes out as the bytes promised.
+#
 # **Algebra.** A BatchNorm multiplies each channel by a number and adds one. The convolution before it multiplies
 # and adds, too. Two linear steps in a row are one: here operations really go, and so do calls and traffic. That is **BatchNorm folding** (Jacob et al., 2018).
 # It must be *used* for that, not trained: in training the numbers come from the batch.
@@ -724,10 +781,18 @@ for name, model in (("gains folded", without_gains), ("and matrices joined", fus
         f"{name:20} largest difference of a logit: {(model(tokens) - tiny(tokens)).abs().max():.0e}"
     )
 cache = prefix(tiny)
-sides = {"as it is": partial(one_token, tiny), "fused": partial(one_token, fused)}
+models = {
+    "as it is": tiny,
+    "fused": fused,
+    "4 bits, packed": packed,
+    "4 bits, joined and packed": fast_model(tiny, FOUR),
+}
+sides = {name: partial(one_token, model) for name, model in models.items()}
 fusing = cpu_seconds(sides, 41)
-print(", ".join(f"{name}: {count_calls(side)} calls" for name, side in sides.items()), end="; ")
-print(f"time of a token, fused: {fusing['fused'] / fusing['as it is']:.2f}")
+for name, side in sides.items():
+    print(
+        f"{name:27}{count_calls(side):4} calls, time of a token {fusing[name] / fusing['as it is']:.2f}"
+    )
 
 # %% tags=["collapsed"]
 # Does it hold here?
@@ -735,46 +800,61 @@ largest = tiny(tokens).abs().max()
 for model in (without_gains, fused):
     assert (model(tokens) - tiny(tokens)).abs().max() < 1e-4 * largest
 assert count_calls(sides["fused"]) < 0.95 * count_calls(sides["as it is"])
-assert fusing["fused"] < 1.5 * fusing["as it is"]
 
 # %% [markdown]
-# The same logits, with a sixth of the calls gone; and of the time next to nothing, in our runs between nothing and a tenth. Do not expect wonders of this. What it is good for: engines want it, and a quantizer finds one matrix with one set of inputs.
+# The same logits, as far as floats go, with a quarter of the calls gone; and of the time next to nothing, in our runs between nothing and a tenth. The calls that went were the
+# cheap ones. So what is it good for? A quantizer finds one matrix with one set of inputs. And where the weights have 4 bits, a call is a dear one, for the inputs are rounded at the door
+# of each packed layer: packed alone, TinyLM is no faster than in float32; joined before it is packed, it took seven to nine tenths of the time. That is what `fast_model` does, and SmolLM2's table.
 #
 # ### Attention
 #
-# The most famous fusion is in attention (Dao et al., 2022). By its formula, $\text{softmax}(q k^\top / \sqrt{E})\, v$, each head makes a
+# The most famous fusion is in attention (Dao et al., 2022). By its formula, $\text{softmax}(q k^\top / \sqrt{E})\, v$ with queries $q$, keys $k$, values $v$ of width $E$, each head makes a
 # table of scores, all queries by all keys, writes it, reads it, writes the probabilities, reads them. A fused kernel goes through the
 # keys in blocks, keeps a running maximum and a running sum, and never writes the table. It does the same products. SmolLM2's heads, 1,024
 # tokens: **guess** how the bytes compare, and the times.
 
 # %% tags=["collapsed", "nbval-ignore-output"]
-# Attention by its formula and in one pass; the guess, and whether it holds
-traffic, attending = {}, {}
-for length in (256, 1024):
-    q, k, v = torch.randn(1, 9, length, 64), *torch.randn(2, 1, 3, length, 64)
-    traffic[length] = attention_traffic(1, 9, 3, length, length, 64)
-    sides = {
-        "formula": partial(plain_attention, q, k, v),
-        "fused": partial(F.scaled_dot_product_attention, q, k, v, enable_gqa=True),
-    }
-    attending[length] = cpu_seconds(sides, 5)
-assert (sides["formula"]() - sides["fused"]()).abs().max() < 1e-4
-assert traffic[1024] == (157_286_400, 6_291_456)
-assert attending[1024]["fused"] < attending[1024]["formula"]
-for length, (plain, one_pass) in traffic.items():
-    share = attending[length]["fused"] / attending[length]["formula"]
-    print(
-        f"{length:5} tokens: bytes {plain / one_pass:4.0f} times fewer, time {1 / share:.1f} times less"
-    )
+# Attention by its formula, the same into tensors that are there, and in one pass; the guess
+HEADS, LENGTH, E = 9, 1024, 64
+q, k, v = torch.randn(1, HEADS, LENGTH, E), *torch.randn(2, 1, 3, LENGTH, E)
+scores, chances = torch.empty(2, 1, HEADS, LENGTH, LENGTH)
+heads_out = torch.empty(1, HEADS, LENGTH, E)
+
+
+def into_tables() -> torch.Tensor:
+    """The formula, whose two tables are there before."""
+    keys, values = (x.repeat_interleave(3, dim=1) for x in (k, v))
+    torch.matmul(q / math.sqrt(E), keys.transpose(2, 3), out=scores)
+    torch.softmax(scores, -1, out=chances)
+    return torch.matmul(chances, values, out=heads_out)
+
+
+sides = {
+    "formula": partial(plain_attention, q, k, v),
+    "formula, into tables that are there": into_tables,
+    "fused": partial(F.scaled_dot_product_attention, q, k, v, enable_gqa=True),
+}
+traffic = attention_traffic(1, HEADS, 3, LENGTH, LENGTH, E)
+for side in sides.values():
+    assert (side() - sides["fused"]()).abs().max() < 1e-4
+assert traffic == (157_286_400, 6_291_456)
+assert round(4 * HEADS * LENGTH**2 * E / traffic[0]) == 15  # operations a byte of the formula
+times = cpu_seconds(sides, 7)
+attending = {LENGTH: times}
+print(f"1,024 tokens: the fused kernel moves {traffic[0] / traffic[1]:.0f} times fewer bytes")
 predict(
-    "1,024 tokens: the fused kernel moves 25 times fewer bytes, and does as many products. How much faster is it?",
-    ["not at all", "2 to 8 times", "25 times"],
-    f"{attending[1024]['formula'] / attending[1024]['fused']:.1f} times",
+    "And it does as many products. How many times faster is it?",
+    ["1", "3", "25"],
+    "\n".join(f"{times['formula'] / value:.1f}  {n}" for n, value in times.items()),
 )
 
 # %% [markdown]
-# Three to seven times in our runs, not 25: after the fusion it is arithmetic that one waits for, and that has not changed. It is the roofline again, and you could have
-# known it: a fusion moves you along the slope, up to the roof and no further.
+# Three to four times in our runs, not 25. And half of that is not the bytes: written into tables that are there, the formula is nearly twice as fast. The system
+# had to hand out 38 MB for each table, as in the chain above. What is left for the fused kernel to win are the passes over the tables.
+#
+# Ask the rule. The formula does 15 operations for each byte that it moves, and the ridge of this core is at about 13. So it waits for arithmetic already, and the rule promises a
+# fusion *nothing*. On a GPU it promises much: there the ridge is at 295, the formula stands far to the left, and the bytes are what it waits for. That is why the paper
+# is about GPUs. A fusion moves you along the slope, up to the roof and no further.
 #
 # | | bytes | operations | calls |
 # |---|---|---|---|
@@ -782,7 +862,7 @@ predict(
 # | attention in one pass | far fewer | the same | fewer |
 # | BatchNorm folded | fewer | fewer | fewer |
 # | gains folded | the same | fewer, by next to nothing | fewer |
-# | matrices joined | the same | the same | fewer |
+# | matrices joined | the same | the same | fewer (no time here) |
 #
 # So S1's sentence needs its "if": **fusion saves traffic and calls; operations only where algebra folds.**
 #

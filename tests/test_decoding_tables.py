@@ -44,7 +44,7 @@ def test_forms_of_a_model_weigh_less_and_less(small):
     assert table.keys() == stored("STORED_SMOLLM2").keys()
     for rows in (table, stored("STORED_SMOLLM2")):
         sizes = [row[0] for row in rows.values()]
-        assert sizes == sorted(sizes, reverse=True) and all(len(row) == 4 for row in rows.values())
+        assert sizes == sorted(sizes, reverse=True) and all(len(row) == 5 for row in rows.values())
 
 
 def test_a_long_cache_weighs_what_is_stored(small):
@@ -87,4 +87,4 @@ def test_texts_by_look_up(small):
 
 def test_engines_and_what_was_compiled_are_named():
     assert tuple(stored("STORED_EXECUTORCH")) == KINDS
-    assert list(stored("STORED_COMPILED")) == ["relu(2x + 1)", "TinyLM"]
+    assert list(stored("STORED_COMPILED")) == ["relu(2x + 1)", "TinyLM, 64 tokens"]

@@ -110,6 +110,15 @@ def _folded_with(factor: Callable | None = None, moved: Callable | None = None, 
     return wrong
 
 
+def _as_given(weight, bias, mean, variance, gain, shift, epsilon):
+    """fold_batch_norm whose steps are rounded to the dtypes that it was given."""
+    factor = gain / (variance + epsilon).sqrt()
+    before = torch.zeros_like(mean) if bias is None else bias
+    moved = (before - mean) * factor + shift
+    folded = weight * factor.reshape(-1, *[1] * (weight.dim() - 1))
+    return folded.to(weight.dtype), moved.to(weight.dtype)
+
+
 FOLD_BATCH_NORM = Exercise(
     reference=fold_batch_norm,
     cases=_norms,
@@ -149,9 +158,10 @@ FOLD_BATCH_NORM = Exercise(
             "the mean is subtracted from y, so it is subtracted from the bias.",
         ),
         Misconception(
-            "the statistics of one layer before",
-            _folded_with(moved=lambda f, b, m, s: b * f + s),
-            "the mean was forgotten. y − mean is a bias of −mean.",
+            "rounded on the way",
+            _as_given,
+            "the formula is right, but steps of it were rounded to float32: there an epsilon of "
+            "1e-60 is 0, and a sum of large numbers infinite. Take .double() first.",
         ),
     ),
 )
