@@ -1001,14 +1001,22 @@ STORED_CACHES = {  # SmolLM2, 4,096 tokens of Wikipedia, 32 at a time: perplexit
     "4 bits, by channel": 23.82, "4 bits, naive": 23.85, "3 bits, by channel": 24.30,
     "3 bits, naive": 25.17, "2 bits, by channel": 30.12, "2 bits, naive": 58.66,
 }  # fmt: skip
-# OMP_NUM_THREADS=1 python -m benchmarks.decoding caches, 2026-11-26
-print(
-    "SmolLM2, stored, perplexity: " + ", ".join(f"{n}: {p:.2f}" for n, p in STORED_CACHES.items())
-)
+# OMP_NUM_THREADS=1 python -m benchmarks.decoding caches, 2026-11-26; stripes, 2026-11-26
+STORED_STRIPES = {"key": 10.4, "value": 2.7}  # SmolLM2, largest channel over median, median head
+print(f"\nSmolLM2, stored, perplexity; float32: {STORED_CACHES['float32']:.2f}")
+for bits in (8, 4, 3, 2):
+    by_channel, naive = (STORED_CACHES[f"{bits} bits, {way}"] for way in ways_to_round)
+    print(f"{bits} bits: keys by channel {by_channel:.2f}, naive {naive:.2f}")
+print("\nthe largest channel's mean size over the median one's, in the median head")
+for part, of_smollm2 in STORED_STRIPES.items():
+    sizes = torch.stack([layer[part][0].abs().mean(dim=1) for layer in some_cache])  # (L, G, E)
+    stripe = (sizes.amax(dim=2) / sizes.median(dim=2).values).median().item()
+    print(f"{part}s: TinyLM {stripe:.1f}, SmolLM2 {of_smollm2} (stored)")
+    assert stripe > 3 if part == "key" else stripe < 2
 
 # %% [markdown]
 # Down to 4 bits it does not matter how: **either way is as good as float32**, or nearly. (Differences of 0.001 bits per byte mean nothing.) At 3 bits the naive way begins to lose; at 2 the difference is the method. TinyLM loses 0.011 bits per byte by channel and 0.028 naively; SmolLM2, whose
-# keys have far larger stripes, goes from a perplexity of 23.7 to 30 by channel, and to 59 naively. (KIVI's paper loses less at 2 bits: it keeps the latest tokens as floats, and its models are
+# keys have larger stripes (ten times the median channel, not four), goes from a perplexity of 23.7 to 30 by channel, and to 59 naively. (KIVI's paper loses less at 2 bits: it keeps the latest tokens as floats, and its models are
 # fifty times as large.) A baseline makes a method look good: at 4 bits there is nothing to be clever about.
 #
 # And the bytes are real ones: not an eighth of float16's but a quarter. Each 32 numbers share a scale and a minimum in float16, one bit more a number: three of sixteen. The rest is the file's
@@ -1044,7 +1052,7 @@ for name, perplexity in STORED_SINKS.items():
 # what it would have written there. As long as the guesses agree with it, they stand. Where the first one differs, the model's own
 # token comes, and the rest is thrown away. This is **speculative decoding** (Leviathan et al., 2023). At the worst it gives one token for a pass, as before.
 #
-# How much does a pass over $\gamma + 1$ tokens cost? Measure it, as multiple $v$ of a pass over one.
+# How much does a pass over $\gamma + 1$ tokens cost? Measure it, as a multiple of a pass over one: call it $v$.
 
 # %% tags=["nbval-ignore-output"]
 cache = prefix(tiny)
@@ -1236,11 +1244,11 @@ predict(
 # with $\alpha$ no larger than $c$ there is nothing to win, and much only if $c$ is small. A draft of 1 billion parameters before a model of 70 has a seventieth of the bytes.
 #
 # Look at the two columns of tokens. For the models your formula's count is right to a few percent: they guess four times a round. For look-up it is too high, for look-up often finds
-# nothing to guess. The next column divides by $v + 4c$ and not by $1 + 4c$: Exercise 7 takes a pass to cost 1, whatever it reads, and you have just measured that five tokens
+# nothing to guess. The next column, what one round gives over what it costs, divides by $v + 4c$ and not by $1 + 4c$: Exercise 7 takes a pass to cost 1, whatever it reads, and you have just measured that five tokens
 # cost $v$. The clock is slower still, by a sixth to a quarter in our runs: somebody must cut the caches back and compare tokens, and no formula pays him.
 #
 # Look-up costs next to nothing, and wins, since the Bible
-# repeats itself. (And TinyLM, left to itself, even more.) SmolLM2, stored: a text to be copied, and one to be invented.
+# repeats itself. (And so does TinyLM's own text: left to itself, it soon runs in circles.) SmolLM2, stored: a text to be copied, and one to be invented.
 
 # %% tags=["collapsed"]
 # Stored rows: SmolLM2, look-up, 4 guesses a round
@@ -1460,8 +1468,8 @@ for count in (1, 2, 4, 8, 16):
 explore(draw_pipeline, micro_batches=([1, 2, 4, 8, 16], 4))
 
 # %% [markdown]
-# The same logits all three times. A worker holds 60 % of the numbers, not 50, as both have the embedding. And what travels is different by nature: the pipeline sends the stream once, at the cut. Tensor
-# parallelism sums the stream twice a layer, 8 times here, and **everybody waits each time**. So tensor parallelism needs fast wires, within one machine; a pipeline gets along with slow ones.
+# The same logits all three times. A worker holds 60 % of the numbers, not 50, as both have the embedding. And what travels is different by nature: the pipeline sends the stream (what goes from layer to layer, 192 numbers a token) once, at the cut. Tensor
+# parallelism sums it twice a layer, 8 times here, and **everybody waits each time**. So tensor parallelism needs fast wires, within one machine; a pipeline gets along with slow ones.
 #
 # On one laptop the two workers share one memory. As long as one core cannot use all that it gives, two of them read more than one, and win something; a core that can leaves nothing to win in decode. S1's sentence becomes: **a pipeline raises throughput, not
 # the speed of a request; tensor parallelism can cut the latency, if the wires are fast. And both make a model fit that would not fit.**
@@ -1663,7 +1671,7 @@ assert 3.7 < 6_738_415_616 * 4.5 / 8e9 < 3.9 and 175 * 4.5 / 8 > 90
 #
 # `generate` is the plain loop: one token, one pass, three hundred calls. Make it faster, and exactly as good: the same tokens. There are two ways, and they add up. *Fewer
 # passes:* speculate. *Cheaper passes:* fold, join, compute the rotary tables once, take the cache's room at once instead of copying it for each
-# token (`PreallocatedCache`), leave out Python where it does nothing. The judge takes turns with the plain loop and counts seconds of the processor, of all threads.
+# token (`PreallocatedCache` in `course_lib.acceleration.cache`), leave out Python where it does nothing. The judge takes turns with the plain loop and counts seconds of the processor, of all threads.
 #
 # You could call `speculative_generate` and be done: one line, about 0.7 of the plain loop's time. Consider that the mark to beat. Fusing the model first makes it worse, for the copy is paid in each call. The loop that we
 # wrote for this takes about 0.4 on the judge's texts. How far do you get?
@@ -1760,12 +1768,12 @@ check(fast_decode)
 # <!-- END SOLUTION -->
 
 # %% [markdown] question="phone_plan" points=2
-# **A team wants an 8-billion model on a phone that has 6 GB to spare and reads 50 GB/s, for texts of 16,000 tokens, at ten tokens a second. They propose: 90 % of the weights set to zero, then 8 bits, then a draft model of 1 billion
+# **A team wants an 8-billion model on a phone that has 6 GB to spare and reads 50 GB/s, for texts of 16,000 tokens, at twelve tokens a second. They propose: 90 % of the weights set to zero, then 8 bits, then a draft model of 1 billion
 # parameters.** Go through it with numbers: what fits, what is fast enough, what would you change? (32 layers, 8 key-value heads of width 128.)
 #
 # <!-- BEGIN SOLUTION -->
-# Zeros save nothing where dense kernels run: neither bytes in memory nor time. 8 bits are 8 GB: it does not fit. At 4.5 bits, 4.5 GB; 4.5 / 50 = 90 ms a token, eleven tokens a second, barely.
-# The cache: 2 · 32 · 8 · 128 · 16,000 · 2 bytes = 2.1 GB in float16: it does not fit beside the weights, and reading it costs 42 ms more. At 4 bits 0.56 GB and 11 ms: 5.1 GB, 101 ms, 9.9 tokens a second: a hair too few.
+# Zeros save nothing where dense kernels run: neither bytes in memory nor time. 8 bits are 8 GB: it does not fit. At 4.5 bits, 4.5 GB; 4.5 / 50 = 90 ms a token, eleven tokens a second at best.
+# The cache: 2 · 32 · 8 · 128 · 16,000 · 2 bytes = 2.1 GB in float16: it does not fit beside the weights, and reading it costs 42 ms more. At 4 bits 0.56 GB and 11 ms: 5.1 GB, 101 ms, 9.9 tokens a second. It fits, and is too slow: something must be guessed ahead.
 # The draft of 1 billion: 0.56 GB at 4.5 bits and a small cache of its own, less than 0.2 GB: 5.8 of 6 GB, it just fits. A guess costs about an eighth of a pass. By Exercise 7 with four guesses it wins 2.3 / 1.5 = 1.5 times at α = 0.6, and 2.2 times at 0.8, if
 # a pass over five rows costs as much as one over one row; if the phone's 4-bit kernel makes it cost 1.6, as SmolLM2's here, 1.1 and 1.6 times. So it is the part of their plan that can help. Look-up needs no memory, and wins where the text repeats itself.
 # So: 4 bits by a good method (chapter 11), cache at 4 bits or less (keys by channel), look-up or the draft; then measure the pass over five rows, and α.
