@@ -58,6 +58,19 @@ def test_a_long_cache_weighs_what_is_stored(small):
     )
 
 
+def test_passes_over_more_tokens_cost_more_where_codes_are_unpacked(small):
+    table, written = decoding.passes_table(repeats=1), stored("STORED_PASSES")
+    assert table.keys() == written.keys()
+    assert all(len(row) == 4 for rows in (table, written) for row in rows.values())
+    assert written["4-bit weights"] == tuple(sorted(written["4-bit weights"]))
+
+
+def test_keys_have_stripes_and_values_have_not(small):
+    table, written = decoding.stripes_table(), stored("STORED_STRIPES")
+    assert table.keys() == written.keys()
+    assert table["key"][0] > 2 * table["value"][0] and written["key"] > 2 * written["value"]
+
+
 def math_bytes(readers: int, seen: int) -> int:
     """MB of SmolLM2's cache in float32: 30 layers, 3 heads of 64, keys and values."""
     return round(2 * 30 * 3 * 64 * 4 * readers * seen / 1e6)
