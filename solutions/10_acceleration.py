@@ -1256,7 +1256,7 @@ for name, (found, times_faster) in gained.items():
 # cost $v$. (The $c$ are in passes over one token, too.) The clock is slower still, by up to a quarter in our runs: somebody must cut the caches back and compare tokens, and no formula pays him.
 #
 # Look-up costs next to nothing, and wins, since the Bible
-# repeats itself. (And so does TinyLM's own text: left to itself, it soon runs in circles.) SmolLM2, stored: a text to be copied, and one to be invented.
+# repeats itself. (So does TinyLM: left to itself, it soon runs in circles.) SmolLM2, stored: a text to be copied, and one to be invented.
 
 # %% tags=["collapsed"]
 # Stored rows: SmolLM2, look-up, 4 guesses a round
