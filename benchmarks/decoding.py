@@ -1,7 +1,9 @@
 """What chapter 10 stores: SmolLM2 writing, long contexts, small caches, compiling, other engines.
 
     OMP_NUM_THREADS=1 python -m benchmarks.decoding smollm2     3 CPU minutes
-    OMP_NUM_THREADS=1 python -m benchmarks.decoding contexts    2 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.decoding contexts    1 CPU minute
+    OMP_NUM_THREADS=1 python -m benchmarks.decoding passes      1 CPU minute
+    OMP_NUM_THREADS=1 python -m benchmarks.decoding stripes     5 CPU seconds
     OMP_NUM_THREADS=1 python -m benchmarks.decoding caches      6 CPU minutes
     OMP_NUM_THREADS=1 python -m benchmarks.decoding sinks       6 CPU minutes
     OMP_NUM_THREADS=1 python -m benchmarks.decoding look_up     2 CPU minutes
@@ -29,7 +31,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from benchmarks.measuring import cpu_seconds
-from course_lib.acceleration.cache import SlidingCache, ThroughCache, cache_bytes
+from course_lib.acceleration.cache import (
+    PreallocatedCache,
+    SlidingCache,
+    ThroughCache,
+    cache_bytes,
+)
 from course_lib.acceleration.drafts import LookUp
 from course_lib.acceleration.export.executorch import (
     KINDS,
@@ -117,24 +124,69 @@ def _step(model: Llama, tokens: Tensor, batch: int) -> Callable[[], Tensor]:
 
 def contexts_table(
     contexts: tuple[int, ...] = (64, 512, 1024, 2000), repeats: int = 7
-) -> dict[tuple[int, int], tuple[float, float]]:
-    """(B, S): MB of the cache, and ms for the next token of each of B texts of S tokens."""
+) -> dict[tuple[int, int], tuple[float, float, float]]:
+    """(B, S): MB of the cache, and ms for the next token of each of B texts of S tokens.
+
+    Two times: where a token is appended by copying the cache, and where its room was taken before.
+    """
     model, _ = smollm2()
     table, G, E = {}, model.config.kv_heads, model.config.head_width
     for batch in (1, 8):
-        sides = {}
+        one = torch.zeros(batch, 1).long()
         for seen in contexts:
-            cache = [
-                {n: torch.randn(batch, G, seen, E) for n in ("key", "value")}
-            ] * model.config.layers
+            copied, room = model.empty_cache(), [PreallocatedCache(seen + 1) for _ in model.blocks]
+            for layer, place in zip(copied, room, strict=True):  # each layer has tensors of its own
+                layer |= {n: torch.randn(batch, G, seen, E) for n in ("key", "value")}
+                place.append(layer["key"], layer["value"])
 
-            def step(cache=cache, batch=batch) -> Tensor:
-                return model(torch.zeros(batch, 1).long(), [dict(layer) for layer in cache])
+            def in_its_room(room=room, one=one, seen=seen) -> None:
+                model(one, room)
+                for place in room:
+                    place.trim(seen)
 
-            sides[batch, seen] = step
-        for (_, seen), seconds in cpu_seconds(sides, repeats).items():
-            size = cache_bytes(model.config, seen, batch, bits=32)
-            table[batch, seen] = size / 1e6, 1000 * seconds
+            sides = {
+                "copied": lambda old=copied, one=one: model(one, [dict(layer) for layer in old]),
+                "in its room": in_its_room,
+            }
+            times = cpu_seconds(sides, repeats)
+            size = cache_bytes(model.config, seen, batch, bits=32) / 1e6
+            table[batch, seen] = size, *(1000 * seconds for seconds in times.values())
+    return table
+
+
+def passes_table(
+    counts: tuple[int, ...] = (1, 2, 5, 8), repeats: int = 7
+) -> dict[str, tuple[float, ...]]:
+    """Form: ms for a pass over 1, 2, 5 and 8 tokens of one text."""
+    model, tokenizer = smollm2()
+    tokens, table = torch.tensor([tokenizer.encode(PROMPTS["copy"]).ids]), {}
+    for name, form in list(forms(model).items())[:4]:
+        cache = form.empty_cache()
+        form(tokens[:, :16], cache)
+        sides = {
+            n: lambda n=n, form=form, old=cache: form(
+                tokens[:, 16 : 16 + n], [dict(layer) for layer in old]
+            )
+            for n in counts
+        }
+        table[name] = tuple(1000 * t for t in cpu_seconds(sides, repeats).values())
+    return table
+
+
+def stripes_table() -> dict[str, tuple[float, float]]:
+    """Keys, values: the largest channel's mean size over the median one's, in the median head.
+
+    And the same in the worst head. Of 128 tokens of running text.
+    """
+    model, tokenizer = smollm2()
+    text = next(iter(wikipedia_articles().values()))[:4000]
+    cache = model.empty_cache()
+    model(torch.tensor([tokenizer.encode(text).ids[:128]]), cache)
+    table = {}
+    for part in ("key", "value"):
+        sizes = torch.stack([layer[part][0].abs().mean(dim=1) for layer in cache])  # (L, G, E)
+        stripes = (sizes.amax(dim=2) / sizes.median(dim=2).values).flatten()
+        table[part] = stripes.median().item(), stripes.max().item()
     return table
 
 
@@ -174,8 +226,10 @@ def sinks_table(limit: int = 256, length: int = 2048) -> dict[str, float]:
     return table
 
 
-def look_up_table(count: int = 64, repeats: int = 3) -> dict[tuple, tuple[float, float, float]]:
+def look_up_table(count: int = 64, repeats: int = 3) -> dict[tuple, tuple[float, ...]]:
     """By numbers and text: α, tokens for each pass, times faster than the plain loop; 4 guesses.
+
+    And how many of the tokens are those of the plain loop, counted to the first that is not.
 
     In bfloat16 a pass over five tokens rounds otherwise than five passes: texts may part there.
     """
@@ -192,8 +246,8 @@ def look_up_table(count: int = 64, repeats: int = 3) -> dict[tuple, tuple[float,
             same = int((found.tokens == plain).int().cumprod(dim=1).sum()) - tokens.shape[1]
             times = cpu_seconds(sides, repeats)
             gain = times["plain"] / times["guessed"]
-            table[kind, name] = found.acceptance, found.tokens_per_round, gain
-            print(kind, name, f"the same for {same} of {count} tokens", flush=True)
+            table[kind, name] = found.acceptance, found.tokens_per_round, gain, same
+            print(kind, name, table[kind, name], flush=True)
     return table
 
 
@@ -290,6 +344,8 @@ def _some_tokens(tokenizer: Tokenizer, count: int) -> Tensor:
 TABLES = {
     "smollm2": smollm2_table,
     "contexts": contexts_table,
+    "passes": passes_table,
+    "stripes": stripes_table,
     "caches": caches_table,
     "sinks": sinks_table,
     "look_up": look_up_table,

@@ -870,7 +870,7 @@ predict(
 #
 # ## 6. The bytes that are not weights
 #
-# A decoder keeps a key and a value for each token that it has read, in each layer and key-value head: the **KV cache**. Each new token reads
+# While it writes, a model keeps a key and a value for each token that it has read, in each layer and key-value head: the **KV cache**. Each new token reads
 # the weights, *and all of the cache*. The weights are shared by all readers. The cache is not: each reader has his own.
 # So what a batch does for weights, it does not do here.
 #
@@ -949,10 +949,6 @@ def draw_cache(model: str, readers: int, cache_bits: int) -> Picture:
     )
 
 
-assert (
-    7_000 < overtakes("Llama-2-7B", 1, 16) < 7_500
-    and 34_000 < overtakes("Llama-3-8B", 1, 16) < 35_000
-)
 assert count_parameters(tiny) == 1_967_808
 real = prefix(tiny)
 held = sum(x.nbytes for layer in real for x in layer.values())
@@ -972,25 +968,32 @@ explore(
 # %% tags=["collapsed"]
 # Stored rows: SmolLM2's next token after long texts
 # OMP_NUM_THREADS=1 python -m benchmarks.decoding contexts, 2026-11-26, one core of an x86 server
-STORED_CONTEXTS = {  # (readers, tokens before): MB of the cache, ms for a token of each reader
-    (1, 64): (3, 62), (1, 512): (24, 69), (1, 1024): (47, 79), (1, 2000): (92, 126),
-    (8, 64): (24, 145), (8, 512): (189, 262), (8, 1024): (377, 379), (8, 2000): (737, 599),
+STORED_CONTEXTS = {  # (readers, tokens before): MB of the cache; ms for a token of each reader: cache copied, room taken
+    (1, 64): (3, 57.1, 56.6), (1, 512): (24, 64.0, 61.0),
+    (1, 1024): (47, 85.2, 71.2), (1, 2000): (92, 105.4, 78.1),
+    (8, 64): (24, 148.7, 144.9), (8, 512): (189, 227.4, 168.2),
+    (8, 1024): (377, 331.0, 202.3), (8, 2000): (737, 574.6, 248.5),
 }  # fmt: skip
-print("SmolLM2, float32: weights 538 MB")
-for (readers, seen), (megabytes, took) in STORED_CONTEXTS.items():
-    base = STORED_CONTEXTS[readers, 64][1]
-    print(
-        f"{readers} reader{'s' * (readers > 1):2} after {seen:5,} tokens: cache {megabytes:5.0f} MB, time {took / base:.2f} of that after 64"
+print("SmolLM2, float32: weights 538 MB                 time beside that after 64 tokens")
+print("                                      cache   copied for each token   room taken at once")
+for (readers, seen), (megabytes, *took) in STORED_CONTEXTS.items():
+    copied, in_room = (
+        t / t64 for t, t64 in zip(took, STORED_CONTEXTS[readers, 64][1:], strict=True)
     )
+    who = f"{readers} reader{'s' * (readers > 1):2}after {seen:5,} tokens"
+    print(f"{who:34}{megabytes:6.0f} MB{copied:15.2f}{in_room:22.2f}")
+assert 7_000 < overtakes("Llama-2-7B", 1, 16) < 7_500  # the guess above
+assert 34_000 < overtakes("Llama-3-8B", 1, 16) < 35_000
 
 # %% [markdown]
-# One reader who has read 2,000 tokens waits twice as long for the next one, though his cache is a sixth of the weights. (It is copied, too: to append a token to a tensor is to write the tensor anew.) Eight readers
-# wait four times as long: their caches weigh more than the model.
+# One reader who has read 2,000 tokens waits nearly twice as long for the next one, though his cache is a sixth of the weights. But most of that is not reading. To append a token to a tensor is to write
+# the whole tensor anew. Where the room for all tokens was taken at once (`PreallocatedCache`), he waits 1.4 times as long. Eight readers wait nearly four times as long, or 1.7 times: their caches weigh more than the model. Of the 104 ms
+# that these cost with their room taken, 50 are for the bytes, at this core's bandwidth; the rest is attention's own work.
 #
 # ### Fewer bits for it
 #
 # A cache can be quantized like a weight, but nobody can calibrate it beforehand: it is written while you read. And it has a
-# structure of its own. Here are keys and values of one head of TinyLM.
+# structure of its own. Here are keys and values of one head of TinyLM. (A layer's keys are $(B, G, S, E)$: texts, key-value heads, tokens, channels of a head. So are its values.)
 
 # %% tags=["collapsed", "nbval-ignore-output"]
 # Figure: keys and values of one head, token by token
@@ -1004,14 +1007,14 @@ for axes, part in zip(both, ("key", "value"), strict=True):
     axes.set(xlabel="channel", ylabel="token", title=f"{part}s")
     axes.grid(False)
     figure.colorbar(shown, ax=axes)
-figure.suptitle("Keys have channels that are large at every token; values have none")
+figure.suptitle("A channel of the keys is large at every token; none of the values is")
 Picture(
     figure, "Two heat maps, 128 tokens by 32 channels. Keys show vertical stripes, values do not."
 )
 
 # %% [markdown]
-# The keys have stripes: a few channels are large, for every token, each with its own sign. Quantize the keys token by token, and such
-# a channel sets the step for all the others. Quantize them **channel by channel**, and it keeps its step to itself. Values have no such stripes, and
+# The keys have a stripe: one channel is large, at every token, with a sign of its own. (In TinyLM's heads there are one to three of them, of 32.) Quantize the keys token by token, and such
+# a channel sets the step for all the others. Quantize them **channel by channel**, and it keeps its step to itself. Values have hardly any such stripes, and
 # what a token's value is off by should depend on this token alone: **token by token**. That is KIVI (Liu, Yuan, Jin, Zhong, Xu, Braverman, Chen and Hu, 2024).
 #
 # ## Exercise 5: keys by channel, values by token
@@ -1081,14 +1084,22 @@ STORED_CACHES = {  # SmolLM2, 4,096 tokens of Wikipedia, 32 at a time: perplexit
     "4 bits, by channel": 23.82, "4 bits, naive": 23.85, "3 bits, by channel": 24.30,
     "3 bits, naive": 25.17, "2 bits, by channel": 30.12, "2 bits, naive": 58.66,
 }  # fmt: skip
-# OMP_NUM_THREADS=1 python -m benchmarks.decoding caches, 2026-11-26
-print(
-    "SmolLM2, stored, perplexity: " + ", ".join(f"{n}: {p:.2f}" for n, p in STORED_CACHES.items())
-)
+# OMP_NUM_THREADS=1 python -m benchmarks.decoding caches, 2026-11-26; stripes, 2026-11-26
+STORED_STRIPES = {"key": 10.4, "value": 2.7}  # SmolLM2, largest channel over median, median head
+print(f"\nSmolLM2, stored, perplexity; float32: {STORED_CACHES['float32']:.2f}")
+for bits in (8, 4, 3, 2):
+    by_channel, naive = (STORED_CACHES[f"{bits} bits, {way}"] for way in ways_to_round)
+    print(f"{bits} bits: keys by channel {by_channel:.2f}, naive {naive:.2f}")
+print("\nthe largest channel's mean size over the median one's, in the median head")
+for part, of_smollm2 in STORED_STRIPES.items():
+    sizes = torch.stack([layer[part][0].abs().mean(dim=1) for layer in some_cache])  # (L, G, E)
+    stripe = (sizes.amax(dim=2) / sizes.median(dim=2).values).median().item()
+    print(f"{part}s: TinyLM {stripe:.1f}, SmolLM2 {of_smollm2} (stored)")
+    assert stripe > 3 if part == "key" else stripe < 2
 
 # %% [markdown]
-# Down to 4 bits it does not matter how: **either way is as good as float32.** At 3 bits the naive way begins to lose; at 2 the difference is the method. TinyLM loses 0.011 bits per byte by channel and 0.028 naively; SmolLM2, whose
-# keys have far larger stripes, goes from a perplexity of 23.7 to 30 by channel, and to 59 naively. (KIVI's paper loses less at 2 bits: it keeps the latest tokens as floats, and its models are
+# Down to 4 bits it does not matter how: **either way is as good as float32**, or nearly. (Differences of 0.001 bits per byte mean nothing.) At 3 bits the naive way begins to lose; at 2 the difference is the method. TinyLM loses 0.011 bits per byte by channel and 0.028 naively; SmolLM2, whose
+# keys have larger stripes (ten times the median channel, not four), goes from a perplexity of 23.7 to 30 by channel, and to 59 naively. (KIVI's paper loses less at 2 bits: it keeps the latest tokens as floats, and its models are
 # fifty times as large.) A baseline makes a method look good: at 4 bits there is nothing to be clever about.
 #
 # And the bytes are real ones: not an eighth of float16's but a quarter. Each 32 numbers share a scale and a minimum in float16, one bit more a number: three of sixteen. The rest is the file's
@@ -1113,7 +1124,7 @@ for name, perplexity in STORED_SINKS.items():
 
 # %% [markdown]
 # Dropping the oldest doubles the perplexity. Keeping four of them, and 252 of the latest, costs next to nothing: 22.0 instead of 21.4, with an eighth of the cache. Nothing in those four tokens *means* anything; they are the place where attention
-# goes when it goes nowhere. (A small model that was trained as TinyLM was need not have sinks: with 64 tokens it is as good without its first four. Ask the model that you have.)
+# goes when it goes nowhere. (A small model need not have sinks. TinyLM over 3,657 tokens with a window of 256: 1.159 bits per byte without its first four, 1.160 with them. Ask the model that you have.)
 #
 # ## 7. Guess ahead
 #
@@ -1124,7 +1135,7 @@ for name, perplexity in STORED_SINKS.items():
 # what it would have written there. As long as the guesses agree with it, they stand. Where the first one differs, the model's own
 # token comes, and the rest is thrown away. This is **speculative decoding** (Leviathan et al., 2023). At the worst it gives one token for a pass, as before.
 #
-# How much does a pass over $\gamma + 1$ tokens cost? Measure it, as multiple $v$ of a pass over one.
+# How much does a pass over $\gamma + 1$ tokens cost? Measure it, as a multiple of a pass over one: call it $v$.
 
 # %% tags=["nbval-ignore-output"]
 cache = prefix(tiny)
@@ -1141,19 +1152,30 @@ print("a layer of 4,096 × 4,096, 8 rows beside 1: ", end="")
 print(
     ", ".join(
         f"{n} {clock[n, 8] / clock[n, 1]:.1f}"
-        for n in ("bfloat16", "4-bit weights")
+        for n in ("float32", "bfloat16", "4-bit weights")
         if (n, 8) in clock
     )
 )
 
 # %% tags=["collapsed"]
-# Does it hold here?
-assert pass_times[5] < 4 * pass_times[1]
+# Stored rows: SmolLM2's pass over a few tokens of one text. And does TinyLM's hold here?
+# OMP_NUM_THREADS=1 python -m benchmarks.decoding passes, 2026-11-26, one core of an x86 server
+STORED_PASSES = {  # form: ms for a pass over 1, 2, 5, 8 tokens
+    "float32": (57.6, 67.9, 106.1, 136.5),
+    "bfloat16": (60.9, 63.7, 64.1, 65.0),
+    "8-bit weights": (38.0, 41.9, 58.1, 65.4),
+    "4-bit weights": (24.3, 27.4, 38.8, 46.2),
+}  # fmt: skip
+print("SmolLM2, a pass over n tokens beside one       2      5      8")
+for name, (single, *more) in STORED_PASSES.items():
+    print(f"{name:40}" + "".join(f"{took / single:7.2f}" for took in more))
+assert pass_times[5] < 5 * pass_times[1]
 
 # %% [markdown]
-# Five tokens for 1.2 times the price of one. The same roofline: left of $B^*$ rows are free. And where $B^*$ is small, they are not: with the kernel of 4-bit
-# weights eight rows cost two to three times as much as one. **A model that is quantized in this way has less to win from speculation**, and a server with full
-# batches has nothing to win: it has no idle arithmetic.
+# TinyLM: five tokens for about 1.2 times the price of one. That is not the roofline: TinyLM waits for its calls, and five rows share these. In a large model it is the weights' bytes that
+# they share, and there the rule says that rows are free left of $B^*$. **It holds for SmolLM2 in bfloat16.** In float32 five rows
+# should be free, too, and cost nearly twice as much as one: the library's float32 kernel is weak on a few rows (section 3). And with 8-bit and 4-bit weights $B^*$ is small, so that each row costs something:
+# **a model that is quantized in this way has less to win from speculation.** A server with full batches has nothing to win: it has no idle arithmetic.
 #
 # ### Draws, too
 #
@@ -1249,7 +1271,7 @@ check(speculation_gain)
 
 # %% [markdown]
 # Now real drafts for TinyLM. Its own first layers, one, two or three of its four, with its own head: no training, no bytes.
-# And a draft that is no model at all: **prompt look-up**. If the last three tokens stood in the text before, guess what followed
+# And a draft that is no model at all: **prompt look-up**. If the last three tokens (or two, or one) stood in the text before, guess what followed
 # them there. (Yang et al., 2023; Saxena, 2023.) The text: 100 tokens after the beginning of a held-out chapter.
 #
 # **Guess before you run:** three of four layers agree with all four more often than not. Do they make it faster?
@@ -1272,44 +1294,60 @@ sides = {
     for name, make in drafts.items()
 }
 spent = cpu_seconds(sides | {"plain": lambda: generate(tiny, start, 100)}, 3)
+count_of = partial(yours("speculation_gain"), gamma=4, cost=0)  # 1 + α + … + α⁴
 gained = {}
-print("4 guesses a round      α      c   tokens a pass   that / (v + 4c)   measured, times faster")
+print("                               tokens a pass")
+print("4 guesses a round      α      c   counted   1 + … + α⁴")
 for name, side in sides.items():
-    found, times_faster = side(), spent["plain"] / spent[name]
+    found = side()
     assert found.tokens.equal(plain_text)
-    formula = found.tokens_per_round / (pass_times[5] / one_pass + 4 * costs[name])
-    print(
-        f"{name:18}{found.acceptance:8.2f}{costs[name]:7.2f}{found.tokens_per_round:12.2f}", end=""
-    )
-    print(f"{formula:16.2f}{times_faster:18.2f}")
-    gained[name] = found, times_faster
+    print(f"{name:18}{found.acceptance:6.2f}{costs[name]:7.2f}", end="")
+    print(f"{found.tokens_per_round:10.2f}{count_of(found.acceptance):13.2f}")
+    gained[name] = found, spent["plain"] / spent[name]
 
 # %% tags=["collapsed", "nbval-ignore-output"]
-# Does it hold here? And the guess
+# The guess. And do the counts hold here?
 assert all(found.rounds + found.accepted == 100 for found, _ in gained.values())
 assert gained["3 of 4 layers"][0].acceptance > gained["1 of 4 layers"][0].acceptance
-assert gained["look-up"][0].rounds < 60 and gained["2 of 4 layers"][1] < 1.2
+assert gained["look-up"][0].rounds < 60
+for layers in (1, 2, 3):  # four guesses each time: the formula counts the tokens
+    found = gained[f"{layers} of 4 layers"][0]
+    assert abs(found.tokens_per_round / count_of(found.acceptance) - 1) < 0.15
 predict(
     "Guesses by the model's own first three of four layers, four in each round. How fast does it write?",
     ["twice as fast", "as fast as before", "half as fast"],
     f"{gained['3 of 4 layers'][1]:.1f} times as fast; by look-up {gained['look-up'][1]:.1f} times",
 )
 
+# %% tags=["collapsed", "nbval-ignore-output"]
+# Times faster: by tokens a pass over what a round costs, and by the clock
+print("times faster        tokens a pass / (v + 4c)   clock")
+for name, (found, times_faster) in gained.items():
+    formula = found.tokens_per_round / (pass_times[5] / one_pass + 4 * costs[name])
+    print(f"{name:18}{formula:26.2f}{times_faster:8.2f}")
+
 # %% [markdown]
-# The same text every time, token for token: that is asserted above, and it is the point of the method. But **all three drafts that are models lose.** Their
-# guesses are not bad. They are dear: a layer and the head of four is not a small part of a model of four layers. The formula says so before any clock does:
-# to win, $c$ must be small, a twentieth, as for a draft of 1 billion parameters before a model of 70. Look-up costs next to nothing, and wins, since the Bible
-# repeats itself. (And TinyLM, left to itself, even more.) SmolLM2, stored: a text to be copied, and one to be invented.
+# The same text every time, token for token: that is asserted above, and it is the point of the method. But with four guesses a round **all three drafts that are models lose.** Their
+# guesses are not bad. They are dear: one layer of four, with the head, is no small part of the model. The formula says so before any clock does:
+# with $\alpha$ no larger than $c$ there is nothing to win, and much only if $c$ is small. A draft of 1 billion parameters before a model of 70 has a seventieth of the bytes.
+#
+# Look at the two columns of tokens. For the models your formula's count is right to a few percent: they guess four times a round. For look-up it is too high, for look-up often finds
+# nothing to guess. What one round gives, over what it costs, is divided by $v + 4c$ here and not by $1 + 4c$: Exercise 7 takes a pass to cost 1, whatever it reads, and you have measured that five tokens
+# cost $v$. (The $c$ are in passes over one token, too.) The clock is slower still, by up to a quarter in our runs: somebody must cut the caches back and compare tokens, and no formula pays him.
+#
+# Look-up costs next to nothing, and wins, since the Bible
+# repeats itself. (So does TinyLM: left to itself, it soon runs in circles.) SmolLM2, stored: a text to be copied, and one to be invented.
 
 # %% tags=["collapsed"]
 # Stored rows: SmolLM2, look-up, 4 guesses a round
 # OMP_NUM_THREADS=1 python -m benchmarks.decoding look_up, 2026-11-26, one core of an x86 server
-STORED_LOOK_UP = {  # numbers, text: α, tokens for each pass, times faster than the plain loop
-    ("float32", "copy"): (0.57, 1.73, 1.08), ("float32", "story"): (0.16, 1.07, 0.82),
-    ("bfloat16", "copy"): (0.71, 2.21, 2.09), ("bfloat16", "story"): (0.16, 1.07, 1.05),
+STORED_LOOK_UP = {  # numbers, text: α, tokens for each pass, times faster, and how many of 64 are the plain loop's
+    ("float32", "copy"): (0.57, 1.73, 1.08, 64), ("float32", "story"): (0.16, 1.07, 0.81, 64),
+    ("bfloat16", "copy"): (0.71, 2.21, 1.95, 53), ("bfloat16", "story"): (0.16, 1.07, 1.02, 64),
 }  # fmt: skip
-for (kind, name), (alpha, per_pass, gain) in STORED_LOOK_UP.items():
-    print(f"{kind:9}{name:6} α {alpha:.2f}, {per_pass:.2f} tokens a pass, {gain:.2f} times as fast")
+print("                  α   tokens a pass   times faster   the same")
+for (kind, name), (alpha, per_pass, gain, alike) in STORED_LOOK_UP.items():
+    print(f"{kind:9}{name:6}{alpha:5.2f}{per_pass:14.2f}{gain:15.2f}{alike:8} of 64")
 
 # %% tags=["collapsed"]
 # Figure: when speculation wins
@@ -1322,24 +1360,24 @@ for cost, colour in ((0.0, GREEN), (0.05, BLUE), (0.2, ORANGE), (0.5, RED)):
 axes.axhline(1, color=BLACK, linewidth=0.8)
 axes.set(xlabel="α, the chance that a guess is accepted", ylabel="times faster", ylim=(0.9, 5))
 axes.legend(frameon=False)
-axes.set_title("With the best γ up to 8: a dear draft needs an α that it will not have")
-assert max(gain_of(0.5, gamma, 0.5) for gamma in range(1, 9)) <= 1
+axes.set_title("With the best γ up to 8: it wins where α is above c, and much where c is small")
+assert max(gain_of(0.5, gamma, 0.5) for gamma in range(1, 9)) <= 1 + 1e-9
 Picture(
     figure,
-    "Gain over α for guesses of 0, 0.05, 0.2 and 0.5 of a pass: all rise steeply near 1; the dear ones stay at 1 until α is 0.5.",
+    "Gain over α for guesses of 0, 0.05, 0.2 and 0.5 of a pass: all rise steeply near 1, and each stays at 1 until α is as large as that cost.",
 )
 
 # %% [markdown]
-# Look-up on SmolLM2 in float32 hardly wins even where the text repeats itself, and *loses* where it does not, though a guess by look-up costs nothing. What costs is the check: a pass of five rows takes twice as long as one of a
-# single row there. You saw why in section 2: float32 on a few rows is slow on this processor. In bfloat16 rows are nearly free, and look-up writes the copy twice as fast.
+# Look-up on SmolLM2 in float32 hardly wins even where the text repeats itself, and *loses* where it does not, though a guess by look-up costs nothing. What costs is the check: a pass of five rows takes nearly twice as long as one of a
+# single row there, as you saw above. In bfloat16 rows are nearly free, and look-up writes the copy about twice as fast.
 #
-# One more thing about bfloat16. There the texts of the two loops were the same for 53 of 64 tokens, and then they parted. The rule is exact; the arithmetic is not: five rows in one pass are summed in another order than five single rows, and of two tokens that
+# One more thing about bfloat16. There the two loops wrote the same copy for 53 of 64 tokens, and then they parted. The rule is exact; the arithmetic is not: five rows in one pass are summed in another order than five single rows, and of two tokens that
 # are nearly equally likely the other one won. In float32 all 64 were equal. "Exact" ends where rounding begins. **Speculation sells idle arithmetic. Before you buy, look whether yours is idle.**
 #
 # ### A round, and a colleague's faults
 #
 # What is left is bookkeeping, and there the errors are. The model has read the guesses, so its cache holds them. Those that were refused must leave it. A colleague
-# wrote a round. It runs, and its first round is right.
+# wrote a round. It runs, and its first rounds are right.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -1416,7 +1454,7 @@ assert same < 60 and written[:, :160].equal(wanted) and rounds < 45
 # %% [markdown]
 # ## 8. Two processors
 #
-# S1 (§2.2): model parallelism makes inference faster. There are two ways to share out a model, and the sentence is true of one of them.
+# S1 (§2.2) says that model parallelism makes inference faster. There are two ways to share out a model, and the sentence is true of one of them.
 #
 # **Pipeline parallelism.** The first worker has the first half of the layers, the second the rest. One request passes through the first, then through the second: it
 # takes as long as before, plus the way between. While the second works, the first can take the next request. With $s$ stages and $m$ requests (or **micro-batches**, pieces of a batch) all is done after
@@ -1518,10 +1556,10 @@ for count in (1, 2, 4, 8, 16):
 explore(draw_pipeline, micro_batches=([1, 2, 4, 8, 16], 4))
 
 # %% [markdown]
-# The same logits all three times. A worker holds 60 % of the numbers, not 50, as both have the embedding. And what travels is different by nature: the pipeline sends the stream once, at the cut. Tensor
-# parallelism sums the stream twice a layer, 8 times here, and **everybody waits each time**. So tensor parallelism needs fast wires, within one machine; a pipeline gets along with slow ones.
+# The same logits all three times. A worker holds 60 % of the numbers, not 50, as both have the embedding. And what travels is different by nature: the pipeline sends the stream (what goes from layer to layer, 192 numbers a token) once, at the cut. Tensor
+# parallelism sums it twice a layer, 8 times here, and **everybody waits each time**. So tensor parallelism needs fast wires, within one machine; a pipeline gets along with slow ones.
 #
-# On one laptop you win nothing by either: both processes share one memory, so $\beta$ is not doubled. S1's sentence becomes: **a pipeline raises throughput, not
+# On one laptop the two workers share one memory. As long as one core cannot use all that it gives, two of them read more than one, and win something; a core that can leaves nothing to win in decode. S1's sentence becomes: **a pipeline raises throughput, not
 # the speed of a request; tensor parallelism can cut the latency, if the wires are fast. And both make a model fit that would not fit.**
 #
 # ## 9. Other people's engines
@@ -1592,14 +1630,16 @@ STORED_LLAMA_CPP = {  # kind: bytes of the file, times faster than PyTorch, larg
     "Q4_1": (1_299_008, 4.5, 0.2009),
     "Q4_0": (1_176_128, 3.2, 0.1902),
 }  # fmt: skip
-engine = dict(STORED_LLAMA_CPP)
-if has_llama_cpp():
-    for kind, scheme in GGUF_SCHEMES.items():
-        matrices = every_linear(tiny, scheme) | {"embedding.weight": scheme} if scheme else {}
-        codes = {n: nearest_codes(tiny.get_parameter(n), s) for n, s in matrices.items()}
-        same = copy.deepcopy(tiny)
-        for name, chosen in codes.items():
-            same.get_parameter(name).copy_(chosen.weight)
+engine, by_codes = dict(STORED_LLAMA_CPP), {}
+for kind, scheme in GGUF_SCHEMES.items():
+    matrices = every_linear(tiny, scheme) | {"embedding.weight": scheme} if scheme else {}
+    codes = {n: nearest_codes(tiny.get_parameter(n), s) for n, s in matrices.items()}
+    same = copy.deepcopy(tiny)
+    for name, chosen in codes.items():
+        same.get_parameter(name).copy_(chosen.weight)
+    moved = same(prompt).log_softmax(-1) - tiny(prompt).log_softmax(-1)
+    by_codes[kind] = moved.abs().max().item()
+    if has_llama_cpp():
         with TemporaryDirectory() as folder:
             path = Path(folder, "tiny.gguf")
             write_gguf(path, tiny, tokenizer, codes)
@@ -1613,23 +1653,29 @@ if has_llama_cpp():
             speed = spent["ours"] / spent["engine"]
             engine[kind] = path.stat().st_size, speed, found.abs().max().item()
         print(f"{kind:8}{written.text!r}")
-else:
+if not has_llama_cpp():
     print("The package xllamacpp is not installed (extra `edge`): the stored table follows.")
-print("\nkind         bytes   times faster than PyTorch   largest error of a log probability")
+print("\n                   times faster   a log probability, largest error")
+print("kind         bytes than PyTorch   by the engine   by the codes")
 for kind, (count, speed, error) in engine.items():
-    print(f"{kind:8}{count:10,}{speed:14.1f}{error:28.4f}")
+    print(f"{kind:8}{count:10,}{speed:13.1f}{error:16.4f}{by_codes[kind]:15.2f}")
 
 # %% tags=["collapsed"]
 # Does it hold here?
-assert engine["float32"][2] < 1e-3 and all(error < 0.3 for _, _, error in engine.values())
-assert engine["Q4_1"][0] < 0.36 * engine["float32"][0]
+assert engine["float32"][2] < 1e-3 and all(error < 0.5 for _, _, error in engine.values())
+assert engine["Q4_1"][0] < 0.17 * engine["float32"][0]
+assert 0.15 < by_codes["Q8_0"] < 0.29 and min(by_codes["Q4_1"], by_codes["Q4_0"]) > 2
 
 # %% [markdown]
-# Your own model, written and read by a program that shares no line with this course. Look at the first row: **float32, not a bit removed, and more than twice as fast.** That is section 4's
-# third term: there is no Python, and a token is no longer three hundred calls. With 8 or 4 bits it is three to seven times as fast; now the bytes are what it waits for, and fewer of them help. TinyLM at 4 bits is six times smaller, *and at last it is faster.*
+# Your own model, written and read by a program that shares no line with this course. Look at the first row: **float32, not a bit removed, and more than twice as fast.** That is mostly section 4's
+# third term: there is no Python, and a token is no longer three hundred calls. With codes it is three to five times as fast. TinyLM at 4 bits is six times smaller, *and at last it is faster*, most of it without a bit removed.
+#
+# But the rows do not stand in the order of their bytes. `Q4_0` has the fewest, and is the slowest of the three with codes: another kernel. TinyLM lies in the processor's caches, so that kernels decide here and not the memory. With a model of gigabytes
+# it is the other way round.
 #
 # In float32 its logits are ours to five digits. With codes they are not quite, though the weights are the same: this engine rounds the inputs of each layer to 8 bits, too, and multiplies integers by integers.
-# (It joins two lines of your table: the bytes of 4-bit weights, and the arithmetic of 8 bits on both sides.) A log probability is off by up to 0.2. If you compare engines, compare
+# (It joins two lines of your table: the bytes of 4-bit weights, and the arithmetic of 8 bits on both sides.) A log probability is off by up to 0.2. Compare it with the last column, what the codes themselves do to it: at 4 bits
+# the engine adds less than a tenth of that, at 8 bits more than half as much. If you compare engines, compare
 # with the dequantized weights, as we did here, or you take one error for the other.
 #
 # **ONNX** is a graph: a list of standard operations and the weights. onnxruntime runs it on servers, desktops and in browsers. **ExecuTorch** is PyTorch's own: a `.pte` file, a program for one length of
@@ -1653,7 +1699,7 @@ if has_onnx():
     print(f"64 tokens in {graph['onnxruntime'] / graph['PyTorch']:.2f} of PyTorch's time")
 else:
     print(
-        "onnx or onnxruntime is not installed (extra `edge`). Stored: 8,233,597 bytes, difference 2e-05."
+        "onnx or onnxruntime is not installed (extra `edge`). Stored: 8,230,871 bytes, difference 3e-05."
     )
 
 # OMP_NUM_THREADS=1 python -m benchmarks.decoding engines, 2026-11-26, one core of an x86 server
@@ -1665,7 +1711,7 @@ STORED_EXECUTORCH = {  # kind: seconds to export, MB, largest error of a logit, 
 print(
     "ExecuTorch, stored: "
     + "; ".join(
-        f"{n} {row[1]:.1f} MB, {row[3]:.2f} of PyTorch's time"
+        f"{n} {row[1]:.1f} MB, a logit off by up to {row[2]:.2g}, {row[3]:.2f} of PyTorch's time"
         for n, row in STORED_EXECUTORCH.items()
     )
 )
@@ -1679,7 +1725,7 @@ print(
 #
 # The names have moved on. TensorFlow Lite is called **LiteRT** since 2024; its file is still a `.tflite`. Quantizing in the converter is deprecated: today one converts first
 # (from PyTorch, too), in float32, and quantizes the file afterwards, with a tool of its own. We did not run LiteRT here. What it does is what
-# you have just seen done by ExecuTorch: a graph without Python, kernels for that processor, weights of 4, 2 or 1 bytes.
+# you have just seen done by ExecuTorch: a graph without Python, kernels for that processor, weights of 4, 2 or 1 bytes. (The int8 file has two bytes a weight, for its embedding stayed float32.)
 #
 # ### A phone, a browser, a server
 #
@@ -1698,13 +1744,13 @@ print(f"GPT-3 (175B)   {350:9.1f}{175 * 4.5 / 8:10.1f}")
 assert 3.7 < 6_738_415_616 * 4.5 / 8e9 < 3.9 and 175 * 4.5 / 8 > 90
 
 # %% [markdown]
-# So S1's sentence is true with a number beside it: 7 or 8 billion parameters at 4 bits fit into a good phone, 175 billion into no phone at any number of bits that works.
+# So S1's sentence is true with a number beside it: 8 billion parameters at 4 bits, with grouped queries, fit into a good phone, 175 billion into no phone at any number of bits that works.
 #
 # | | phone | browser | server |
 # |---|---|---|---|
 # | how many rows? | one reader: decode, far left of $B^*$ | one reader | many readers, prompts: right of $B^*$, if the batch is full |
 # | what one waits for | bytes of weights; calls, if the model is small | the download, once; then as a phone | arithmetic in prefill; caches in decode |
-# | so | 4-bit weights, a planned file, look-up | few bytes, coded (chapter 06); WebAssembly has 4 GB | 8 bits on *both* sides, small caches, grouped queries, batches |
+# | so | 4-bit weights, a planned file, look-up if the text repeats itself | few bytes, coded (chapter 06); WebAssembly has 4 GB (16 with 64-bit addresses, which not every browser has in 2026) | 8 bits on *both* sides, small caches, grouped queries, batches |
 # | file | `.pte`, `.tflite`, `.gguf` | `.onnx`, `.gguf` | safetensors, `.gguf`, `.onnx` |
 #
 # Whoever asks "which method is fastest?" has left out the half of the question that decides: **on how many rows, on which machine?**
@@ -1713,7 +1759,10 @@ assert 3.7 < 6_738_415_616 * 4.5 / 8e9 < 3.9 and 175 * 4.5 / 8 > 90
 #
 # `generate` is the plain loop: one token, one pass, three hundred calls. Make it faster, and exactly as good: the same tokens. There are two ways, and they add up. *Fewer
 # passes:* speculate. *Cheaper passes:* fold, join, compute the rotary tables once, take the cache's room at once instead of copying it for each
-# token (`PreallocatedCache`), leave out Python where it does nothing. The judge takes turns with the plain loop and counts seconds of the processor, of all threads.
+# token (`PreallocatedCache` in `course_lib.acceleration.cache`), leave out Python where it does nothing. The judge takes turns with the plain loop and counts seconds of the processor, of all threads.
+#
+# You could call `speculative_generate` and be done: one line, about 0.7 of the plain loop's time. Consider that the mark to beat. Fusing the model first makes it worse, for the copy is paid in each call. The loop that we
+# wrote for this takes 0.35 on the judge's texts (more on shorter ones: it prepares itself first). How far do you get?
 #
 # ## Exercise 11: invent
 
@@ -1799,23 +1848,25 @@ check(fast_decode)
 #
 # <!-- BEGIN SOLUTION -->
 # No. Time is at least the larger of bytes over bandwidth and operations over peak. One reader is one row: the weights are fetched for two operations each, so bytes decide, and a quarter of them takes a
-# third of the time. With 200 readers and long prompts a fetched weight serves hundreds of rows: operations decide, 4-bit weights do as many of them (they are unpacked to floats first), and unpacking comes on top. The crossing is at
-# B* = π b / (16 β), and with fewer bits it lies at fewer rows. On the server: numbers that are *multiplied* in fewer bits (int8 or FP8 on both sides), fewer rows or columns (structured pruning), and, as the readers' caches are what decode
+# third of the time. In the long prompts a fetched weight serves hundreds or thousands of rows: operations decide, 4-bit weights do as many of them (they are unpacked to floats first), and unpacking comes on top. In decode 200 readers are 200 rows. The crossing is at
+# B* = π b / (16 β), and with fewer bits it lies at fewer rows: 83 and 295 for 4.5 and 16 bits on an H100. So the 4-bit layer waits for arithmetic, the float16 one still for bytes: 4 bits could win 1.5 times there, if unpacking were free. On the server: numbers that are *multiplied* in fewer bits (int8 or FP8 on both sides), fewer rows or columns (structured pruning), and, as the readers' caches are what decode
 # waits for, smaller caches.
 #
-# *One point* for bytes against operations, with the number of rows that decides. *One point* for a remedy that lowers operations' time, or the cache's bytes, with its reason.
+# *One point* for bytes against operations, with rows that decide (prompts, above all; "200 is more than B*" alone is not enough). *One point* for a remedy that lowers operations' time, or the cache's bytes, with its reason.
 # <!-- END SOLUTION -->
 
 # %% [markdown] question="phone_plan" points=2
-# **A team wants an 8-billion model on a phone that has 6 GB to spare and reads 50 GB/s, for texts of 16,000 tokens, at ten tokens a second. They propose: 90 % of the weights set to zero, then 8 bits, then a draft model of 1 billion
+# **A team wants an 8-billion model on a phone that has 6 GB to spare and reads 50 GB/s, for texts of 16,000 tokens, at twelve tokens a second. They propose: 90 % of the weights set to zero, then 8 bits, then a draft model of 1 billion
 # parameters.** Go through it with numbers: what fits, what is fast enough, what would you change? (32 layers, 8 key-value heads of width 128.)
 #
 # <!-- BEGIN SOLUTION -->
-# Zeros save nothing where dense kernels run: neither bytes in memory nor time. 8 bits are 8 GB: it does not fit. At 4.5 bits, 4.5 GB; 4.5 / 50 = 90 ms a token, eleven tokens a second, barely.
-# The cache: 2 · 32 · 8 · 128 · 16,000 · 2 bytes = 2.1 GB in float16: it does not fit beside the weights, and reading it costs 42 ms more. At 4 bits 0.6 GB and 12 ms: 5.1 GB, 100 ms: just there. The draft of 1 billion takes 0.56 GB more and an eighth of a pass per guess: for memory
-# it is too much, look-up costs nothing. So: 4 bits by a good method (chapter 11), cache at 4 bits or less (keys by channel), look-up; then measure.
+# Zeros save nothing where dense kernels run: neither bytes in memory nor time. (Stored sparsely, 8 bits and a column of 16 for a tenth of the weights, 2.4 GB would fit; but few phones have a fast kernel for it, and nine tenths of zeros ruin the model: chapter 03.) 8 bits are 8 GB: it does not fit. At 4.5 bits, 4.5 GB; 4.5 / 50 = 90 ms a token, eleven tokens a second at best.
+# The cache: 2 · 32 · 8 · 128 · 16,000 · 2 bytes = 2.1 GB in float16: it does not fit beside the weights, and reading it costs 42 ms more. At 4 bits 0.56 GB and 11 ms: 5.1 GB, 101 ms, 9.9 tokens a second. It fits, and is too slow: something must be guessed ahead.
+# The draft of 1 billion: 0.56 GB at 4.5 bits and a small cache of its own, less than 0.2 GB: 5.8 of 6 GB, it just fits. A guess costs about an eighth of a pass. By Exercise 7 with four guesses it wins 2.3 / 1.5 = 1.5 times at α = 0.6, and 2.2 times at 0.8, if
+# a pass over five rows costs as much as one over one row; if the phone's 4-bit kernel makes it cost 1.6, as SmolLM2's here, 1.1 and 1.6 times. So it is the part of their plan that can help. Look-up needs no memory, and wins where the text repeats itself.
+# So: 4 bits by a good method (chapter 11), cache at 4 bits or less (keys by channel), look-up or the draft; then measure the pass over five rows, and α.
 #
-# *One point* for the weights: what fits, and its time. *One point* for the cache's bytes, or for saying why zeros or the draft do not help here.
+# *One point* for the weights: what fits, and its time. *One point* for the cache's bytes, or for saying why zeros do not help and when the draft does.
 # <!-- END SOLUTION -->
 
 # %% [markdown]
@@ -1837,7 +1888,7 @@ print(
 )
 four_bits = STORED_SMOLLM2["4-bit weights"]
 print(
-    f"SmolLM2, 4-bit weights: one reader {four_bits[1] / dense_row[1]:.2f}, a prompt of 256 tokens {four_bits[3] / dense_row[3]:.1f} (stored)"
+    f"SmolLM2, 4-bit weights: one reader {four_bits[1] / dense_row[1]:.2f}, a prompt of 256 tokens {four_bits[-1] / dense_row[-1]:.1f} (stored)"
 )
 print(
     f"attention in one pass, 1,024 tokens: 25 times fewer bytes, {attending[1024]['formula'] / attending[1024]['fused']:.1f} times faster"

@@ -36,7 +36,7 @@ def test_files_for_llama_cpp_weigh_and_err_as_stored():
     assert found.keys() == table.keys()
     for kind, (size, _, error) in found.items():
         assert size == table[kind][0]
-        assert error == pytest.approx(table[kind][2], abs=0.05)
+        assert error == pytest.approx(table[kind][2], abs=0.1)
 
 
 def test_forms_of_a_model_weigh_less_and_less(small):
@@ -56,6 +56,19 @@ def test_a_long_cache_weighs_what_is_stored(small):
     assert all(
         math_bytes(readers, seen) == round(row[0]) for (readers, seen), row in written.items()
     )
+
+
+def test_passes_over_more_tokens_cost_more_where_codes_are_unpacked(small):
+    table, written = decoding.passes_table(repeats=1), stored("STORED_PASSES")
+    assert table.keys() == written.keys()
+    assert all(len(row) == 4 for rows in (table, written) for row in rows.values())
+    assert written["4-bit weights"] == tuple(sorted(written["4-bit weights"]))
+
+
+def test_keys_have_stripes_and_values_have_not(small):
+    table, written = decoding.stripes_table(), stored("STORED_STRIPES")
+    assert table.keys() == written.keys()
+    assert table["key"][0] > 2 * table["value"][0] and written["key"] > 2 * written["value"]
 
 
 def math_bytes(readers: int, seen: int) -> int:

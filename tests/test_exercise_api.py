@@ -98,6 +98,12 @@ def test_each_call_gives_one_more_hint_and_the_last_stays(capsys):
     assert lines[2] == lines[3] and lines[3].endswith(COUNT_PARAMETERS.hints[-1])
 
 
+def test_a_hint_and_yours_take_the_function_as_check_does(capsys):
+    hint(COUNT_PARAMETERS.reference)
+    assert capsys.readouterr().out.startswith("Hint ")
+    assert yours(COUNT_PARAMETERS.reference) is COUNT_PARAMETERS.reference
+
+
 def test_progress_counts_what_was_passed(capsys):
     check(named(COUNT_PARAMETERS.reference))
     show_progress()

@@ -242,8 +242,9 @@ FAST_DECODE = Exercise(
         Misconception(
             "the plain loop",
             _plain_loop,
-            "the text is right, and takes as long as before. A cache alone is what `generate` has, "
-            "too. Read fewer times, or make each pass cheaper.",
+            "the text is right, and takes as long as before, or longer. A cache alone is what "
+            "`generate` has, too; to read the whole text for each token takes several times as "
+            "long. Read fewer times, or make each pass cheaper.",
         ),
         Misconception(
             "drafts that nobody checks",

@@ -96,16 +96,18 @@ def _show_error(error: CheckFailed) -> None:
     shell.showtraceback((type(error), error, None))
 
 
-def hint(name: str) -> None:
-    """Print one more hint on the exercise `name` each time."""
+def hint(name: str | Callable) -> None:
+    """Print one more hint on the exercise `name` each time; its function will do, too."""
+    name = getattr(name, "__name__", name)
     hints = find(name).hints
     given = min(_hints_given.get(name, 0) + 1, len(hints))
     _hints_given[name] = given
     print(f"Hint {given} of {len(hints)}: {hints[given - 1]}")
 
 
-def yours(name: str) -> Callable:
+def yours(name: str | Callable) -> Callable:
     """Your function of that name if it passed its check in this session, else the reference."""
+    name = getattr(name, "__name__", name)
     if _checking:
         raise RuntimeError(f"yours({name!r}) gives nothing while a check runs")
     reference = find(name).reference
