@@ -139,7 +139,8 @@ assert beside["4 bits in memory"] > 1.3
 #
 # ## 2. A table to guess
 #
-# One layer of 4,096 inputs and 4,096 outputs, as models of seven billion parameters have them. Nine ways to do it:
+# One layer of 4,096 inputs and 4,096 outputs, as models of seven billion parameters have them. Nine ways to do it,
+# each by its own **kernel**, a routine for one kind of numbers on one kind of processor:
 #
 # | | what the processor is given |
 # |---|---|
@@ -503,7 +504,7 @@ if has_kernel(packed.blocks[0].mlp.up):
     assert token_time["4 bits, with kernels"] > 0.3 * token_time["float32"]
 
 # %% [markdown]
-# Three quarters of the time are not for weights at all. A token is some three hundred calls of PyTorch, and each call costs a few
+# Most of the time is not for weights at all. A token is some three hundred calls of PyTorch, and each call costs a few
 # microseconds before it has computed anything: Python, checks, a new tensor. So the rule gets a third part, with $n$ calls of $\tau$ seconds:
 #
 # $$\text{time} \;\approx\; \max\left(\frac{Q}{\beta}, \frac{W}{\pi}\right) + n\,\tau .$$
@@ -587,8 +588,8 @@ print(
 )
 
 # %% [markdown]
-# Somewhere between a third and two thirds; our loop has calls of its own to pay. And look at the last line: written as one
-# writes it, it is slower by far, for each of the three results is a new tensor, whose memory the system must hand out first.
+# Somewhere between a third and two thirds; our loop has calls of its own to pay. And watch the last line: written as one
+# writes it, each of the three results is a new tensor. If the system has to hand out its memory first, that alone can double the time; if it finds some that was just given back, it costs nothing.
 #
 # `torch.compile` writes such passes for you: it looks at the calls, writes C++, and has it compiled. That takes
 # a while, so here is a stored row. On your machine: `torch.compile(function)`, and call it twice.
@@ -1002,9 +1003,10 @@ STORED_CACHES = {  # SmolLM2, 4,096 tokens of Wikipedia, 32 at a time: perplexit
     "3 bits, naive": 25.17, "2 bits, by channel": 30.12, "2 bits, naive": 58.66,
 }  # fmt: skip
 # OMP_NUM_THREADS=1 python -m benchmarks.decoding caches, 2026-11-26
-print(
-    "SmolLM2, stored, perplexity: " + ", ".join(f"{n}: {p:.2f}" for n, p in STORED_CACHES.items())
-)
+print(f"SmolLM2, stored, perplexity: {STORED_CACHES['float32']:.2f} with a cache of floats")
+for bits in (8, 4, 3, 2):
+    pair = [STORED_CACHES[f"{bits} bits, {way}"] for way in ways_to_round]
+    print("  {} bits: keys by channel {:.2f}, naive {:.2f}".format(bits, *pair))
 
 # %% [markdown]
 # Down to 4 bits it does not matter how: **either way is as good as float32.** At 3 bits the naive way begins to lose; at 2 the difference is the method. TinyLM loses 0.011 bits per byte by channel and 0.028 naively; SmolLM2, whose

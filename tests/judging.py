@@ -1,5 +1,6 @@
 """Verdicts on many answers to one exercise: its reference and known wrong answers are run once."""
 
+from dataclasses import replace
 from functools import cache
 
 from course_lib.exercises.engine.judge import Verdict, judge
@@ -17,12 +18,14 @@ def _outcomes_of(exercise, function, seed: int) -> list[Outcome]:
     return run(function, cases_of(exercise, seed), exercise.seconds)
 
 
-def verdict_on(exercise, function, seed: int = 0) -> Verdict:
-    """What `check` says of a function; the function itself is run anew."""
+def verdict_on(exercise, function, seed: int = 0, patience: int = 1) -> Verdict:
+    """What `check` says of a function; the function itself is run anew, within so many times the
+    exercise's seconds."""
     cases = cases_of(exercise, seed)
+    patient = replace(exercise, seconds=patience * exercise.seconds)
 
     def attempt() -> tuple[Verdict, float | None]:
-        outcomes, share = run_beside(exercise, function, cases)
+        outcomes, share = run_beside(patient, function, cases)
         once = lambda known, *_: _outcomes_of(exercise, known, seed)  # noqa: E731
         return judge(exercise, cases, outcomes, run=once, share=share), share
 

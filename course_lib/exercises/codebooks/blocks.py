@@ -33,9 +33,9 @@ def _blocks(seed: int) -> list[Case]:
     grid = torch.tensor(LEVELS)
     ties = (grid[1:] + grid[:-1]) / 2
     signs = draw.integers(0, 2, 7) * 2 - 1.0
-    scale = 2.0 ** draw.number(-20, 20)
-    bits = 2.0 ** draw.number(90, 100)
+    scale, bits = 2.0 ** draw.number(-20, 20), 2.0 ** draw.number(90, 100)
     near = torch.tensor(4 - 2.0**-22)  # the float32 just below 4
+    wide = torch.tensor([4 - 2.0**-51, -1.2, 0.7], dtype=torch.float64)
     labelled = {
         "five numbers": torch.tensor([6.0, -1.0, 0.2, 0.0, 2.4]),
         "a block of 32": draw.normal(32),
@@ -46,6 +46,7 @@ def _blocks(seed: int) -> list[Case]:
         "just beside halfway": torch.cat([ties * (1 - 1e-6), ties * (1 + 1e-6), ties]) * -scale,
         "the largest is a power of two": torch.cat([draw.uniform(7), torch.tensor([1.0])]) * scale,
         "the largest is just below a power of two": near * bits * torch.tensor([1.0, -0.3, 0.7]),
+        "float64, just below a power of two": wide * bits,
         "the largest is cut": torch.tensor([7.99, -7.2, 6.5, 5.5, -3.3]) * scale,
         "one number": draw.normal(1),
         "all negative": -draw.uniform(32) - 0.1,

@@ -64,7 +64,7 @@ def _counts(seed: int) -> list[Case]:
         "halves of halves": (2 ** torch.arange(16))[draw.order(16)],
         "Fibonacci's numbers": _fibonacci(43)[draw.order(43)],
         "one frequent symbol": torch.cat([draw.integers(1, 9, 9), torch.tensor([billion])]),
-        "large, and nearly equal": billion - draw.order(60)[:12],
+        "large, and nearly equal": billion - draw.order(30)[:20],  # all are one float32
         "very different": (10 ** (9 * draw.uniform(50).double())).long(),
         "three hundred": draw.integers(0, 1000, 300),
     }
@@ -282,6 +282,17 @@ def _bits_of(text: list[int], codes: dict[int, str]) -> Tensor:
     return torch.tensor([int(b) for s in text for b in codes[s]], dtype=torch.uint8)
 
 
+def _random_text(draw: Draw, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """The bits of some 60 symbols, all that have codes equally frequent, and the lengths."""
+    there = lengths.nonzero().squeeze(1)
+    text = there[draw.integers(0, len(there), draw.number(55, 65))].tolist()
+    return _bits_of(text, _canonical(lengths.tolist())), lengths
+
+
+def _and_ones(count: int, bits: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.cat([bits, bits.new_ones(count)]), lengths
+
+
 def _streams(seed: int) -> list[Case]:
     draw = Draw(seed)
 
@@ -297,23 +308,25 @@ def _streams(seed: int) -> list[Case]:
     threes, eight = some(draw.number(20, 40), torch.ones(8, dtype=torch.long))
     gapped = draw.integers(1, 30, 20) * (torch.arange(20) % 3 > 0)
     small, alone = torch.tensor([1, 3, 2, 3]), torch.tensor([0, 1, 0])
-    open_end = torch.tensor([2, 3, 3, 0, 2])  # no code begins with 11
-    text = draw.integers(0, 3, draw.number(8, 20)).tolist()
-    some_bits = _bits_of(text, _canonical(open_end.tolist()))
+    no_elevens = _random_text(draw, torch.tensor([2, 3, 3, 0, 2]))  # no code begins with 11
     labelled = {
         "four symbols": (torch.tensor([1, 1, 0, 0, 1, 0, 1, 1, 1]).byte(), small),
         "five symbols": some(20, torch.tensor([40, 5, 20, 6, 0])),
         "random counts": (whole, lengths),
         "all of one length": (threes, eight),
         "some symbols have no code": some(40, gapped),
-        "many symbols": some(300, draw.integers(1, 2000, 600)),
+        "many symbols": _random_text(draw, code_lengths(draw.integers(100, 199, 520))),
+        "lengths that grow by two and three": _random_text(
+            draw, torch.tensor([6, 1, 0, 3, 6, 6, 3])
+        ),
         "codes of up to 40 bits": some(20, _fibonacci(41)[draw.order(41)]),
         "no bits": (whole[:0], lengths),
         "one symbol alone": (torch.zeros(draw.number(3, 9), dtype=torch.uint8), alone),
-        "bits with which no code begins do not come": (some_bits, open_end),
+        "bits with which no code begins do not come": no_elevens,
         "cut off within a code": (torch.tensor([0, 1, 0, 1, 1]).byte(), small),
         "a long stream, cut off": (threes[: -draw.number(1, 3)], eight),
-        "bits with which no code begins": (torch.cat([some_bits, threes.new_ones(2)]), open_end),
+        "bits with which no code begins": _and_ones(2, *no_elevens),
+        "the same, as many as the longest code has": _and_ones(3, *no_elevens),
         "one symbol alone, and a bit that is not its": (torch.tensor([0, 1]).byte(), alone),
     }
     return labelled_cases(("bits", "lengths"), labelled)

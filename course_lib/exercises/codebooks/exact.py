@@ -45,8 +45,11 @@ def _few_weights(seed: int) -> list[Case]:
     repeated = torch.cat([repeated, repeated[draw.integers(0, 5, 7)]])[draw.order(12)]
     far = torch.cat([draw.normal(11), torch.tensor([30.0 + draw.number(0, 9)])])[draw.order(12)]
     skewed = torch.cat([0.1 * draw.normal(8), 2 * draw.normal(4)])[draw.order(12)]
+    eight = torch.tensor([0.0] * 8 + [1.0, 2.2])
+    close = torch.tensor([0.0, 1.0, 2.0 + 1e-9], dtype=torch.float64) * 2.0 ** draw.number(-9, 9)
     labelled = {
         "two groups": (torch.tensor([6.5, 0.0, 1.0, 5.0])[draw.order(4)], 2),
+        "the nearest two must part": (torch.tensor([0.0, 2.0, 3.0, 4.9])[draw.order(4)], 2),
         "a large cell and a small one": (torch.tensor([0.0, 1.0, 2.0, 3.0, 4.5, 6.1]), 2),
         "twelve weights, three levels": (draw.normal(12), 3),
         "twelve weights, four levels": (draw.normal(12), 4),
@@ -56,6 +59,7 @@ def _few_weights(seed: int) -> list[Case]:
         "a level for each weight": (draw.normal(5), 5),
         "a level less than weights": (draw.normal(9), 8),
         "one weight": (few[:1], 1),
+        "one value eight times": (draw.number(-5, 6) + eight[draw.order(10)], 2),
         "each value several times": (repeated, 3),
         "a level for each value": (repeated, 5),
         "most near zero": (skewed, 4),
@@ -64,6 +68,8 @@ def _few_weights(seed: int) -> list[Case]:
         "very small": (1e-30 * draw.normal(10), 3),
         "too large to be squared": (1e30 * draw.normal(10), 4),
         "float64, smaller than float32 knows": (1e-60 * draw.normal(11).double(), 4),
+        "float64, two cuts that float32 finds equal": (close[draw.order(3)], 2),
+        "the same, mirrored": (-close[draw.order(3)], 2),
         "float16, too large to be squared": ((1000 * draw.normal(10)).half(), 3),
     }
     return labelled_cases(("weights", "k"), labelled)

@@ -12,9 +12,9 @@ from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Prop
 def normal_float_levels(bits: int, last: float) -> Tensor:
     """The 2**bits levels of a normal float, ascending from −1 to 1, float32.
 
-    NF4 is bits = 4, last = 0.9677083. With h = 2**(bits − 1) and Φ⁻¹ the quantiles of the normal
-    density (torch.special.ndtri): h levels above 0 are Φ⁻¹(p), p in h even steps from ½ to `last`,
-    without ½. h − 1 levels below 0 are −Φ⁻¹(p), p in h − 1 even steps from ½ to `last`, without ½.
+    NF4 is bits = 4, last = 0.9677083. With n = 2**(bits − 1) and Φ⁻¹ the quantiles of the normal
+    density (torch.special.ndtri): n levels above 0 are Φ⁻¹(p), p in n even steps from ½ to `last`,
+    without ½. n − 1 levels below 0 are −Φ⁻¹(p), p in n − 1 even steps from ½ to `last`, without ½.
     One level is 0. All are divided by the largest. bits from 2 to 8, ½ < last < 1; in float64,
     rounded to float32 at the end.
     """
@@ -80,9 +80,9 @@ NORMAL_FLOAT_LEVELS = Exercise(
     cases=_tables,
     hints=(
         "Build three parts, and join them: the levels below 0, the 0, the levels above 0.",
-        "torch.linspace(0.5, last, h + 1, dtype=torch.float64) makes h even steps; it begins with "
+        "torch.linspace(0.5, last, n + 1, dtype=torch.float64) makes n even steps; it begins with "
         "½, and Φ⁻¹(½) = 0.",
-        "For the levels below, torch.linspace(0.5, last, h, …) makes h − 1 steps. Leave its ½ out, "
+        "For the levels below, torch.linspace(0.5, last, n, …) makes n − 1 steps. Leave its ½ out, "
         "take −ndtri, and flip, so that they ascend. Divide by the last of all.",
     ),
     properties=(
@@ -116,20 +116,20 @@ NORMAL_FLOAT_LEVELS = Exercise(
         Misconception(
             "more below than above",
             lambda bits, last: -normal_float_levels(bits, last).flip(0),
-            "you have h levels below 0 and h − 1 above. It is the other way round.",
+            "you have n levels below 0 and n − 1 above. It is the other way round.",
         ),
         Misconception(
             "the same steps on both sides",
             _same_steps,
             "both sides have the same steps, and the last one below is left out: −1 is missing, so "
-            "a block whose largest magnitude is negative has no level for it. Below 0, h − 1 "
+            "a block whose largest magnitude is negative has no level for it. Below 0, n − 1 "
             "larger steps lead to `last`.",
         ),
         Misconception(
             "one level too few",
             _too_few,
-            "h − 1 levels on each side, and 0: that is one fewer than bits can name. The side "
-            "above 0 has h.",
+            "n − 1 levels on each side, and 0: that is one fewer than bits can name. The side "
+            "above 0 has n.",
         ),
     ),
 )
@@ -143,8 +143,9 @@ def round_to_float(weights: Tensor, mantissa_bits: int, bias: int, highest: floa
     Such a float is ±m · 2^(e − M): M = mantissa_bits, e whole and at least 1 − bias, m whole and
     below 2^(M + 1), and at most `highest`, which is one of these numbers. e is the exponent of the
     weight, 2^e ≤ |w| < 2^(e + 1), or 1 − bias where that is larger. A tie goes to the even m. What
-    is beyond ±highest becomes ±highest, infinity too; NaN stays NaN, and −0.0 keeps its sign.
-    Weights: any shape, float16 to float64; M from 1 to 10, bias from 0 to 15; reckon in float64.
+    is beyond ±highest becomes ±highest, infinity too; NaN stays NaN. Every sign stays, that of −0.0
+    too, and of what becomes zero. Weights: any shape, also none, float16 to float64; M from 1 to
+    10, bias from 0 to 15; reckon in float64.
     """
     size = weights.double().abs().clamp(max=highest)
     exponent = (torch.frexp(size).exponent - 1).clamp(min=1 - bias)
@@ -171,6 +172,7 @@ def _formats(seed: int) -> list[Case]:
     ties = (draw.integers(8, 16, 40) + 0.5) * 2.0 ** draw.integers(-9, 5, 40)
     beside = ties.double() * (1 + 1e-12 * (2 * draw.integers(0, 2, 40).double() - 1))
     halves = draw.integers(-31744, 31744, 60).to(torch.int16).view(torch.float16)
+    below = (2 - 2.0**-10) * 2.0 ** draw.order(29)[:24].sub(14)
     M, bias, top = draw.number(3, 7), draw.number(1, 12), draw.number(3, 9)
     own = (M, bias, (2 ** (M + 1) - 1 - draw.number(0, 5)) * 2.0 ** (top - M))
     labelled = {
@@ -185,10 +187,13 @@ def _formats(seed: int) -> list[Case]:
         "E5M2, float16 of all kinds": (halves, *e5m2),
         "powers of two": (2.0 ** draw.integers(-20, 18, 30), *e5m2),
         "float16's own numbers": (_wide(draw, 60, -28, 17), 10, 15, 65504.0),
+        "float16's own numbers, just below powers of two": (below.half(), 10, 15, 65504.0),
         "another format": (_wide(draw, 80, -bias - M, top + 2), *own),
         "another format, small numbers": (_quarters(draw, bias, M, 50), *own),
         "a bias of 0": (_wide(draw, 40, -4, 7), 2, 0, 112.0),
         "one weight": (draw.normal(1), *e3m2),
+        "one weight, shape ()": (draw.normal(1)[0], *e3m2),
+        "no weights": (draw.normal(0, 3), *e3m2),
         "float64, beyond float32": (_wide(draw, 12, -2, 2).double() * 1e200, *e4m3),
         "float64, below float32": (_wide(draw, 12, -2, 2).double() * 1e-200, *e4m3),
     }

@@ -75,6 +75,7 @@ def _layers(seed: int) -> list[Case]:
         "no zeros": (layer(a, b, 1.1, 5), 3),
         "3 values": (layer(a, b, 0.2, 3), 3),
         "32 values, all equally frequent": (layer(a, 2 * b, 0.2, 32, 9.0), 4),
+        "one value, no fillers": (layer(a, b, 0.2, 1), 8),
         "one value": (layer(a, b, 0.2, 1), 4),
         "one value, and fillers": (layer(a, b, 0.05, 1), 2),
         "one number": (one, 3),

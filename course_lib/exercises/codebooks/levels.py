@@ -35,15 +35,24 @@ def _beside(draw: Draw, levels: Tensor) -> Tensor:
     return weights[draw.order(len(weights))]
 
 
+def _rounded_midpoints(draw: Draw) -> tuple[Tensor, Tensor]:
+    """Weights at the midpoints as float32 rounds them, and 64 levels: half of these midpoints
+    need one more bit, and so the weight lies a little above the true one, or below."""
+    levels = ascending(draw, 64)
+    middles = ((levels[:-1].double() + levels[1:].double()) / 2).float()
+    return middles[draw.order(63)], levels
+
+
 # ------------------------------------------------------------------------- nearest_level
 
 
 def nearest_level(weights: Tensor, levels: Tensor) -> Tensor:
     """The code of the level nearest to each weight: q = argmin over j of |w − c_j|, uint8.
 
-    weights: float, any shape, finite. levels: (k,), the c_j, of the same dtype, each above the one
-    before, k from 1 to 256. Codes have the weights' shape and count from 0. A weight just midway
-    between two levels gets the lower one. Reckon in float64: |w − c_j| may be beyond float16.
+    weights: float, any shape, also none, finite. levels: (k,), the c_j, of the same dtype, each
+    above the one before, k from 1 to 256. Codes have the weights' shape and count from 0. A weight
+    just midway between two levels gets the lower one. Reckon in float64: |w − c_j| may be beyond
+    float16, and (c_j + c_{j+1}) / 2 between two float32.
     """
     wide = levels.double()
     midpoints = (wide[:-1] + wide[1:]) / 2  # (k − 1,), where one cell ends and the next begins
@@ -75,8 +84,12 @@ def _weights_and_levels(seed: int) -> list[Case]:
         "very small": (1e-30 * draw.normal(30), 1e-30 * ascending(draw, 8)),
         "too large to be squared": (1e30 * draw.normal(30), 1e30 * ascending(draw, 8)),
         "too large to be added": (1e38 * (6 * draw.uniform(30) - 3), 1e38 * far),
+        "float32, at midpoints that it rounds": _rounded_midpoints(draw),
         "float64, next to the midpoints": (_beside(draw, double), double),
+        "float64, far from zero": (1e8 + 3 * draw.normal(30).double(), 1e8 + double),
+        "float64, too small to be squared": (1e-200 * draw.normal(30).double(), 1e-200 * double),
         "float16, far from the levels": (halves.half()[draw.order(7)], half),
+        "no weights": (draw.normal(0, 3), ascending(draw, 4)),
     }
     return labelled_cases(("weights", "levels"), labelled)
 
@@ -150,9 +163,9 @@ NEAREST_LEVEL = Exercise(
 def lloyd_step(weights: Tensor, levels: Tensor) -> Tensor:
     """The levels after one step of Lloyd's method: the mean of the weights nearest to each.
 
-    weights: (N,), float, finite. levels: (k,), of the same dtype, each above the one before. A
-    weight just midway between two levels belongs to the lower one. A level that no weight is
-    nearest to stays where it is. Reckon in float64; the result, (k,), has the levels' dtype.
+    weights: (N,), float, finite; N may be 0. levels: (k,), of the same dtype, each above the one
+    before. A weight just midway between two levels belongs to the lower one. A level that no weight
+    is nearest to stays where it is. Reckon in float64; the result, (k,), has the levels' dtype.
     """
     old, wide = levels.double(), weights.double()
     codes = torch.bucketize(wide, (old[:-1] + old[1:]) / 2)  # (N,), the cell of each weight
@@ -168,6 +181,8 @@ def _steps(seed: int) -> list[Case]:
     spread, inner = 3 * draw.normal(40), torch.tensor([-1.0, 4.6, 5.0, 5.3, 11.0])
     apart = torch.cat([draw.uniform(9), 10 + draw.uniform(9)])[draw.order(18)]
     several = draw.uniform(4)[draw.integers(0, 4, 20)]
+    large = 1000 + draw.uniform(20)
+    small = 0.001 + 0.01 * draw.uniform(20) - large  # what is left of both is far finer
     labelled = {
         "four weights": (four, four[:2]),
         "two groups, three levels": (four, four[[0, 1, 3]]),
@@ -185,6 +200,9 @@ def _steps(seed: int) -> list[Case]:
         "very small": (1e-30 * spread, 1e-30 * ascending(draw, 7)),
         "too large to be squared": (1e30 * spread, 1e30 * ascending(draw, 7)),
         "too large to be added": (1e38 * (2 + draw.uniform(20)), torch.tensor([1e38, 3e38])),
+        "float32, at midpoints that it rounds": _rounded_midpoints(draw),
+        "one level, and a sum that almost vanishes": (torch.cat([large, small]), draw.normal(1)),
+        "no weights": (draw.normal(0), ascending(draw, 4)),
         "float64, smaller than float32 knows": (1e-60 * spread.double(), 1e-60 * double),
         "float64, next to the midpoints": (_beside(draw, double), double),
         "float16, a sum that is too large": (
@@ -220,6 +238,11 @@ def _to_the_end(weights, levels):
     return levels
 
 
+def _to_ten_digits(inputs, levels):
+    wanted = lloyd_step(**inputs)
+    return levels.dtype != torch.float64 or torch.allclose(levels, wanted, 1e-10, 0.0)
+
+
 LLOYD_STEP = Exercise(
     reference=lloyd_step,
     cases=_steps,
@@ -236,6 +259,10 @@ LLOYD_STEP = Exercise(
         Property(
             "the levels ascend",
             lambda inputs, levels: bool((levels.diff() >= 0).all()),
+        ),
+        Property(
+            "means of float64 weights are right to ten digits: nothing is added to a count",
+            _to_ten_digits,
         ),
     ),
     misconceptions=(
