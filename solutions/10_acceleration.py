@@ -1588,7 +1588,7 @@ assert 0.15 < by_codes["Q8_0"] < 0.29 and min(by_codes["Q4_1"], by_codes["Q4_0"]
 
 # %% [markdown]
 # Your own model, written and read by a program that shares no line with this course. Look at the first row: **float32, not a bit removed, and more than twice as fast.** That is mostly section 4's
-# third term: there is no Python, and a token is no longer three hundred calls. With codes it is three to five times as fast. TinyLM at 4 bits is six times smaller, *and at last it is faster*, most of it without a bit removed.
+# third term: there is no Python, and a token is no longer three hundred calls. With codes it is two and a half to five times as fast. TinyLM at 4 bits is six times smaller, *and at last it is faster*, most of it without a bit removed.
 #
 # But the rows do not stand in the order of their bytes. `Q4_0` has the fewest, and is the slowest of the three with codes: another kernel. TinyLM lies in the processor's caches, so that kernels decide here and not the memory. With a model of gigabytes
 # it is the other way round.
@@ -1615,12 +1615,13 @@ if has_onnx():
     difference = (sides["onnxruntime"]() - sides["PyTorch"]()).abs().max()
     graph = cpu_seconds(sides, 15)
     assert difference < 1e-3
-    print(f"ONNX: {graph_bytes:,} bytes, largest difference of a logit {difference:.0e}, ", end="")
+    print(
+        f"ONNX: {graph_bytes / 1e6:.1f} MB, largest difference of a logit {difference:.0e}, ",
+        end="",
+    )
     print(f"64 tokens in {graph['onnxruntime'] / graph['PyTorch']:.2f} of PyTorch's time")
 else:
-    print(
-        "onnx or onnxruntime is not installed (extra `edge`). Stored: 8,230,871 bytes, difference 3e-05."
-    )
+    print("onnx or onnxruntime is not installed (extra `edge`). Stored: 8.2 MB, difference 3e-05.")
 
 # OMP_NUM_THREADS=1 python -m benchmarks.decoding engines, 2026-11-26, one core of an x86 server
 STORED_EXECUTORCH = {  # kind: seconds to export, MB, largest error of a logit, time for 128 tokens beside PyTorch's
