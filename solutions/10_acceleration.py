@@ -1162,10 +1162,10 @@ print(
 # Stored rows: SmolLM2's pass over a few tokens of one text. And does TinyLM's hold here?
 # OMP_NUM_THREADS=1 python -m benchmarks.decoding passes, 2026-11-26, one core of an x86 server
 STORED_PASSES = {  # form: ms for a pass over 1, 2, 5, 8 tokens
-    "float32": (57.6, 67.9, 106.1, 136.5),
-    "bfloat16": (60.9, 63.7, 64.1, 65.0),
-    "8-bit weights": (38.0, 41.9, 58.1, 65.4),
-    "4-bit weights": (24.3, 27.4, 38.8, 46.2),
+    "float32": (55.3, 59.7, 94.2, 118.8),
+    "bfloat16": (54.2, 58.1, 59.1, 59.2),
+    "8-bit weights": (33.4, 37.0, 53.4, 60.3),
+    "4-bit weights": (21.0, 25.0, 36.5, 43.0),
 }  # fmt: skip
 print("SmolLM2, a pass over n tokens beside one       2      5      8")
 for name, (single, *more) in STORED_PASSES.items():
@@ -1175,7 +1175,7 @@ assert pass_times[5] < 5 * pass_times[1]
 # %% [markdown]
 # TinyLM: five tokens for about 1.2 times the price of one. That is not the roofline: TinyLM waits for its calls, and five rows share these. In a large model it is the weights' bytes that
 # they share, and there the rule says that rows are free left of $B^*$. **It holds for SmolLM2 in bfloat16.** In float32 five rows
-# should be free, too, and cost nearly twice as much as one: the library's float32 kernel is weak on a few rows (section 3). And with 8-bit and 4-bit weights $B^*$ is small, so that each row costs something:
+# should be free, too, and cost 1.7 times as much as one: the library's float32 kernel is weak on a few rows (section 3). And with 8-bit and 4-bit weights $B^*$ is small, so that each row costs something:
 # **a model that is quantized in this way has less to win from speculation.** A server with full batches has nothing to win: it has no idle arithmetic.
 #
 # ### Draws, too
@@ -1369,7 +1369,7 @@ Picture(
 )
 
 # %% [markdown]
-# Look-up on SmolLM2 in float32 hardly wins even where the text repeats itself, and *loses* where it does not, though a guess by look-up costs nothing. What costs is the check: a pass of five rows takes nearly twice as long as one of a
+# Look-up on SmolLM2 in float32 hardly wins even where the text repeats itself, and *loses* where it does not, though a guess by look-up costs nothing. What costs is the check: a pass of five rows takes 1.7 times as long as one of a
 # single row there, as you saw above. In bfloat16 rows are nearly free, and look-up writes the copy about twice as fast.
 #
 # One more thing about bfloat16. There the two loops wrote the same copy for 53 of 64 tokens, and then they parted. The rule is exact; the arithmetic is not: five rows in one pass are summed in another order than five single rows, and of two tokens that
@@ -1669,7 +1669,7 @@ assert 0.15 < by_codes["Q8_0"] < 0.29 and min(by_codes["Q4_1"], by_codes["Q4_0"]
 
 # %% [markdown]
 # Your own model, written and read by a program that shares no line with this course. Look at the first row: **float32, not a bit removed, and more than twice as fast.** That is mostly section 4's
-# third term: there is no Python, and a token is no longer three hundred calls. With codes it is three to five times as fast. TinyLM at 4 bits is six times smaller, *and at last it is faster*, most of it without a bit removed.
+# third term: there is no Python, and a token is no longer three hundred calls. With codes it is two and a half to five times as fast. TinyLM at 4 bits is six times smaller, *and at last it is faster*, most of it without a bit removed.
 #
 # But the rows do not stand in the order of their bytes. `Q4_0` has the fewest, and is the slowest of the three with codes: another kernel. TinyLM lies in the processor's caches, so that kernels decide here and not the memory. With a model of gigabytes
 # it is the other way round.
@@ -1696,12 +1696,13 @@ if has_onnx():
     difference = (sides["onnxruntime"]() - sides["PyTorch"]()).abs().max()
     graph = cpu_seconds(sides, 15)
     assert difference < 1e-3
-    print(f"ONNX: {graph_bytes:,} bytes, largest difference of a logit {difference:.0e}, ", end="")
+    print(
+        f"ONNX: {graph_bytes / 1e6:.1f} MB, largest difference of a logit {difference:.0e}, ",
+        end="",
+    )
     print(f"64 tokens in {graph['onnxruntime'] / graph['PyTorch']:.2f} of PyTorch's time")
 else:
-    print(
-        "onnx or onnxruntime is not installed (extra `edge`). Stored: 8,230,871 bytes, difference 3e-05."
-    )
+    print("onnx or onnxruntime is not installed (extra `edge`). Stored: 8.2 MB, difference 3e-05.")
 
 # OMP_NUM_THREADS=1 python -m benchmarks.decoding engines, 2026-11-26, one core of an x86 server
 STORED_EXECUTORCH = {  # kind: seconds to export, MB, largest error of a logit, time for 128 tokens beside PyTorch's
@@ -1864,7 +1865,7 @@ check(fast_decode)
 # Zeros save nothing where dense kernels run: neither bytes in memory nor time. (Stored sparsely, 8 bits and a column of 16 for a tenth of the weights, 2.4 GB would fit; but few phones have a fast kernel for it, and nine tenths of zeros ruin the model: chapter 03.) 8 bits are 8 GB: it does not fit. At 4.5 bits, 4.5 GB; 4.5 / 50 = 90 ms a token, eleven tokens a second at best.
 # The cache: 2 · 32 · 8 · 128 · 16,000 · 2 bytes = 2.1 GB in float16: it does not fit beside the weights, and reading it costs 42 ms more. At 4 bits 0.56 GB and 11 ms: 5.1 GB, 101 ms, 9.9 tokens a second. It fits, and is too slow: something must be guessed ahead.
 # The draft of 1 billion: 0.56 GB at 4.5 bits and a small cache of its own, less than 0.2 GB: 5.8 of 6 GB, it just fits. A guess costs about an eighth of a pass. By Exercise 7 with four guesses it wins 2.3 / 1.5 = 1.5 times at α = 0.6, and 2.2 times at 0.8, if
-# a pass over five rows costs as much as one over one row; if the phone's 4-bit kernel makes it cost 1.6, as SmolLM2's here, 1.1 and 1.6 times. So it is the part of their plan that can help. Look-up needs no memory, and wins where the text repeats itself.
+# a pass over five rows costs as much as one over one row; if the phone's 4-bit kernel makes it cost 1.7, as SmolLM2's here, next to nothing and 1.5 times. So it is the part of their plan that can help. Look-up needs no memory, and wins where the text repeats itself.
 # So: 4 bits by a good method (chapter 11), cache at 4 bits or less (keys by channel), look-up or the draft; then measure the pass over five rows, and α.
 #
 # *One point* for the weights: what fits, and its time. *One point* for the cache's bytes, or for saying why zeros do not help and when the draft does.
