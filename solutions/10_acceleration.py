@@ -235,7 +235,7 @@ def draw_table() -> Picture:
     for row, values in enumerate(table.tolist()):
         for column, value in enumerate(values):
             text = "not timed" if math.isnan(value) else f"{value:.2f}"
-            colour = "white" if abs(math.log2(value) if value > 0 else 0) > 2 else BLACK
+            colour = "white" if value < 0.35 else BLACK
             axes.text(column, row, text, ha="center", va="center", color=colour, size=9)
     names = [f"{name}  ({stored[name] / 1e6:.0f} MB)" for name in ways]
     axes.set_yticks(range(len(ways)), names)
@@ -1543,6 +1543,7 @@ def draw_pipeline(micro_batches: int) -> Picture:
                 axes.text(tick + 0.5, stage, piece + 1, ha="center", va="center", size=8)
     axes.set(xlabel="tick", ylabel="stage", xlim=(0, 19))
     axes.set_yticks(range(4), range(1, 5))
+    axes.set_xticks(range(0, 20, 2))
     axes.invert_yaxis()
     axes.grid(False)
     share, one = bubble(4, micro_batches), 4 * micro_batches
