@@ -1,12 +1,12 @@
 """The tables that chapter 06 stores: their commands make them, and a part is made again here."""
 
-import ast
+from functools import partial
 
 import pytest
 import torch
+from stored_tables import stored_table
 
 from benchmarks import coding, coding_controls
-from course_lib.classroom.files import SOLUTIONS
 from course_lib.data.images import digits
 from course_lib.deep_compression import Recipe, teacher_loss
 from course_lib.formats.even_coded import EvenCoded, step_for
@@ -19,14 +19,7 @@ from course_lib.models.parts import matrices
 from course_lib.quantization.calibration import mse_range
 from course_lib.quantization.linear import Format
 
-
-def stored(name: str) -> dict:
-    """A table that stands in the lesson."""
-    tree = ast.parse((SOLUTIONS / "06_codebooks.py").read_text("utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
-            return ast.literal_eval(node.value)
-    raise KeyError(name)
+stored = partial(stored_table, "06_codebooks")
 
 
 @torch.no_grad()

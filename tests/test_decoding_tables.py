@@ -1,26 +1,20 @@
 """The tables that chapter 10 stores: their commands make them, and a part is made again here."""
 
-import ast
+from functools import partial
 
 import pytest
+from stored_tables import stored_table
 
 from benchmarks import decoding
 from course_lib.acceleration.export.executorch import KINDS
 from course_lib.acceleration.export.llama_cpp import has_llama_cpp
-from course_lib.classroom.files import SOLUTIONS
 from course_lib.measure.yardstick import tiny_quality
 from course_lib.models.pretrained import tiny as pretrained_tiny
 
 NEEDS_LLAMA_CPP = pytest.mark.skipif(not has_llama_cpp(), reason="xllamacpp is not installed")
 
 
-def stored(name: str) -> dict:
-    """A table that stands in the lesson."""
-    tree = ast.parse((SOLUTIONS / "10_acceleration.py").read_text("utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
-            return ast.literal_eval(node.value)
-    raise KeyError(name)
+stored = partial(stored_table, "10_acceleration")
 
 
 @pytest.fixture

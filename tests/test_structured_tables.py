@@ -1,25 +1,18 @@
 """The tables that chapter 04 stores: their commands make them, and a part is made again here."""
 
-import ast
+from functools import partial
 
 import pytest
 import torch
+from stored_tables import stored_table
 
 from benchmarks import structured
-from course_lib.classroom.files import SOLUTIONS
 from course_lib.measure.yardstick import tiny_calibration, tiny_quality
 from course_lib.models.layers import view_without_layers
 from course_lib.pruning.decoder import shrink_mlps
 from course_lib.pruning.depth import layers_off
 
-
-def stored(name: str) -> dict:
-    """A table that stands in the lesson."""
-    tree = ast.parse((SOLUTIONS / "04_structured_pruning.py").read_text("utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
-            return ast.literal_eval(node.value)
-    raise KeyError(name)
+stored = partial(stored_table, "04_structured_pruning")
 
 
 @torch.no_grad()
