@@ -22,7 +22,7 @@ lab: $(VENV)/.lab  ## set up and open the course in JupyterLab; ARGS="--no-brows
 	cd notebooks && PATH="$(abspath $(BIN)):$$PATH" jupyter lab $(LAB_FLAGS) $(ARGS) 00_start_here.ipynb
 
 test: $(VENV)/.test lint  ## set up and prove that everything works
-	OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" python -m pytest -q -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 portable: $(VENV)/.test  ## run claims and solved notebooks as other processors would; ARGS="05 13"
 	PATH="$(abspath $(BIN)):$$PATH" python tests/portable.py $(ARGS)
