@@ -1,256 +1,334 @@
-"""Our models in other people's engines: the same logits, up to what each engine rounds."""
+"""`course export`: one column of the lecturer's own file changes, and not a byte besides."""
 
-import copy
-from importlib.util import find_spec
-from statistics import median
+import csv
+import io
 
 import pytest
-import torch
-import torch.nn.functional as F
-from torch import nn
+from hypothesis import given
+from hypothesis import strategies as st
 
-from course_lib.acceleration.export import executorch, llama_cpp, onnx
-from course_lib.acceleration.export.plain_form import PlainForm
-from course_lib.formats.gguf_model import q4_1_range, write_gguf
-from course_lib.formats.linear import Scheme, nearest_codes
-from course_lib.models.llama import Llama, LlamaConfig, initialize
-from course_lib.models.pretrained import _smollm2_file, has_smollm2, read_llama, smollm2
-from course_lib.quantization.linear import Format
+from course_lib.classroom.grading.grade import Grade, Result, as_json
+from course_lib.classroom.reports.class_report import read_grades
+from course_lib.classroom.reports.csv_cells import NotACsvFile, decode, encode, read_table
+from course_lib.classroom.reports.export import NotAGradebook, fill, summary
+from course_lib.cli import main
 
-needs_onnx = pytest.mark.skipif(not onnx.has_onnx(), reason="onnxruntime is not installed")
-needs_executorch = pytest.mark.skipif(
-    not executorch.has_executorch(), reason="executorch is not installed"
+CHAPTER = "05_linear_quantization"
+# As Canvas' gradebook_exporter.rb writes it: a column that is hidden, one that is read-only.
+CANVAS = (
+    "Student,ID,SIS User ID,SIS Login ID,Section,Pruning (71),Linear quantization (72),"
+    "Current Score\n"
+    ",,,,,,Manual Posting,\n"
+    "    Points Possible,,,,,4.00,14.00,(read only)\n"
+    '"Doe, Jane",101,s-101,jdoe,"A, and B",3.00,,75.00\n'
+    '"Müller, Ægir ""Æ""",102,s-102,aegir@uni.example,A,,2.00,\n'
+    '"Lee, Ann",103,s-103,alee,A,1.00,EX,\n'
+    '"Student, Test",104,,testy,A,,,\n'
 )
-needs_llama_cpp = pytest.mark.skipif(
-    not llama_cpp.has_llama_cpp(), reason="xllamacpp is not installed"
+# As Moodle's worksheet is: quotes where there is a space, CRLF inside a feedback.
+MOODLE = (
+    'Identifier,"Full name","Email address",Status,Grade,"Maximum Grade","Grade can be changed",'
+    '"Last modified (grade)","Feedback comments"\n'
+    '"Participant 101","Jane Doe",jane@uni.example,"Submitted for grading - ",,14.00,Yes,-,'
+    '"well\r\ndone, ""Jane"""\n'
+    '"Participant 102","Ægir Müller",aegir@uni.example,"No submission",-,14.00,Yes,-,\n'
+    '"Participant 103","Ann Lee",ann@uni.example,Graded,3.00,14.00,No,-,\n'
 )
-# Sums of float32 in another order: 2⁻²⁴ each step, over some hundred steps of random sign.
-SAME = 1e-5  # relative to the norm of all logits; measured 3e-7 to 6e-7
 
 
-def small(tied: bool = True) -> Llama:
-    config = LlamaConfig(
-        vocabulary=352, width=96, layers=1, heads=6, kv_heads=2, mlp_width=160, context=32,
-        rope_base=500.0, norm_epsilon=2.0**-10, tied=tied,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = Llama(config).eval().requires_grad_(False)
-    initialize(model)
-    model.blocks[0].mlp_norm.weight.mul_(torch.rand(96) + 0.5)
-    return model
+def graded(student: str, points: float = 7, possible: int = 14, status: str = "") -> Grade:
+    result = Result("quantize_linear", points, possible, "failed")
+    return Grade(student, CHAPTER, (result,), status)
 
 
-def some_tokens(*shape: int) -> torch.Tensor:
-    return torch.randint(352, shape, generator=torch.Generator().manual_seed(1))
+def column(data: bytes, at: int) -> list[str]:
+    """A column as the csv module reads it, and not as the code under test does."""
+    return [row[at] for row in csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))]
 
 
-def error(found, expected):
-    return ((found - expected).norm() / expected.norm()).item()
+def test_canvas_gets_the_points_and_nothing_else_changes():
+    grades = [graded("jdoe", 9), graded("AEGIR@uni.example", 0), graded("alee"), graded("nobody")]
+    filled = fill(CANVAS.encode(), grades, "canvas")
+    want = CANVAS.replace("3.00,,75.00", "3.00,9,75.00").replace("A,,2.00,", "A,,0,")
+    assert filled.data.decode() == want
+    assert (filled.column, filled.written, filled.scaled) == ("Linear quantization (72)", 2, "")
+    assert filled.no_row == ("nobody",)
+    assert filled.no_grade == ("Student, Test · testy · 104",)
+    assert filled.kept == ("Lee, Ann · alee · 103 · s-103",), "an excused student stays excused"
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_plain_form_is_the_model(tied):
-    model, tokens = small(tied), some_tokens(32)
-    assert error(PlainForm(model, 32)(tokens), model(tokens[None])[0]) < SAME
-    half = PlainForm(copy.deepcopy(model).half(), 32)(tokens)
-    assert half.dtype == torch.float16 and error(half.float(), model(tokens[None])[0]) < 0.01
+def test_moodle_gets_the_points_and_nothing_else_changes():
+    grades = [graded("Jane Doe_101"), graded("102", 14), graded("ann")]
+    filled = fill(MOODLE.encode(), grades, "moodle")
+    want = MOODLE.replace("grading - ,,14", "grading - ,7,14").replace('- ",,14', '- ",7,14')
+    assert filled.data.decode() == want.replace(",-,14.00,Yes", ",14,14.00,Yes")
+    assert filled.kept == ("Ann Lee · Participant 103 · ann@uni.example",), "Moodle locks this one"
 
 
-def test_plain_form_refuses_what_it_cannot_say():
-    with pytest.raises(ValueError, match="length must be from 1 to 32; got 33"):
-        PlainForm(small(), 33)
-
-
-@needs_onnx
-def test_onnxruntime_has_our_logits_for_any_batch_and_length(tmp_path):
-    model = small()
-    onnx.export_onnx(model, tmp_path / "small.onnx")
-    session = onnx.open_onnx(tmp_path / "small.onnx")
-    for shape in ((1, 1), (3, 7), (1, 32)):
-        tokens = some_tokens(*shape)
-        assert error(onnx.run_onnx(session, tokens), model(tokens)) < SAME
-    with pytest.raises(ValueError, match="tokens must have shape"):
-        onnx.run_onnx(session, some_tokens(3))
-    onnx.quantize_onnx(tmp_path / "small.onnx", tmp_path / "int8.onnx")
-    sizes = [(tmp_path / f"{name}.onnx").stat().st_size for name in ("small", "int8")]
-    assert sizes[1] < 0.45 * sizes[0]
-    tokens = some_tokens(1, 32)
-    found = onnx.run_onnx(onnx.open_onnx(tmp_path / "int8.onnx"), tokens)
-    assert 1e-3 < error(found, model(tokens)) < 0.1
-
-
-@pytest.mark.parametrize("export", ["onnx", "executorch"])
-def test_a_nan_is_not_exported(export, tmp_path):
-    model = small()
-    model.norm.weight[3] = float("nan")
-    with pytest.raises(ValueError, match="norm.weight must be finite"):
-        if export == "onnx":
-            onnx.export_onnx(model, tmp_path / "x")
-        else:
-            executorch.export_executorch(model, tmp_path / "x", 4)
-    assert not (tmp_path / "x").exists()
-
-
-# float16 has 11 digits and XNNPACK sums in it: 2⁻¹¹ · √96 is 0.005. int8: half a step of max/127
-# for weights and inputs, about 0.01 a layer. Each kind must err, or it is not what it says.
-@needs_executorch
 @pytest.mark.parametrize(
-    "kind, low, high", [("float32", 0, SAME), ("float16", 1e-5, 0.03), ("int8", 1e-3, 0.1)]
+    "name",
+    [
+        "jdoe",
+        "JDOE",
+        "101",
+        "s-101",
+        "Doe, Jane",
+        "Jane Doe",
+        "doejane_101",
+        "JDOE",
+    ],
 )
-def test_executorch_has_our_logits(kind, low, high, tmp_path):
-    model, tokens, path = small(), some_tokens(16), tmp_path / "small.pte"
-    executorch.export_executorch(model, path, 16, kind)
-    method = executorch.open_executorch(path)
-    found = executorch.run_executorch(method, tokens)
-    assert low <= error(found, model(tokens[None])[0]) < high
-    with pytest.raises(ValueError, match="tokens must have shape"):
-        executorch.run_executorch(method, tokens[:3])
+def test_a_student_is_found_however_the_submission_was_called(name):
+    filled = fill(CANVAS.encode(), [graded(name, 5)], "canvas")
+    assert column(filled.data, 6)[3] == "5", name
 
 
-def test_executorch_refuses_another_kind(tmp_path):
-    with pytest.raises(ValueError, match="kind must be one of"):
-        executorch.export_executorch(small(), tmp_path / "x", 4, "int4")
+@pytest.mark.parametrize(
+    "name", ["Participant 102", "102", "aegir", "Ægir Müller", "Ægir Müller_102"]
+)
+def test_a_student_is_found_in_moodles_worksheet(name):
+    assert column(fill(MOODLE.encode(), [graded(name, 5)], "moodle").data, 4)[2] == "5"
 
 
-FOUR, EIGHT = Format(4, symmetric=True), Format(8, symmetric=True)
-SCHEMES = {
-    "F32": None,
-    "F16": None,
-    "Q8_0": Scheme(EIGHT, 32),
-    "Q4_0": Scheme(FOUR, 32),
-    "Q4_1": Scheme(Format(4), 32, q4_1_range),
-}
+def test_composed_and_decomposed_letters_are_one():
+    decomposed = "A\u030agren"
+    data = "Username,Grade\n\u00c5gren,-\n".encode()
+    assert fill(data, [graded(decomposed, 1)], "moodle").written == 1
 
 
-class AsLlamaCpp(nn.Module):
-    """A product as llama.cpp computes it: the input is rounded, the weight as its codes say."""
-
-    def __init__(self, weight, kind, codes):
-        super().__init__()
-        self.weight, self.kind = weight, kind
-        minimum = -codes.grid.scale * codes.grid.zero_point  # of each block of a row
-        self.minimum = minimum.view(len(weight), -1)
-
-    def forward(self, x):
-        blocks = x.unflatten(-1, (-1, 32))
-        largest = blocks.abs().amax(dim=-1, keepdim=True).clamp(min=1e-30)
-        codes, scale = (blocks * (127 / largest)).round(), largest / 127
-        y = F.linear((codes * scale.half().float()).flatten(-2), self.weight)
-        if self.kind != "Q4_1":
-            return y
-        sums = codes.sum(dim=-1) * scale[..., 0]  # of Q8_1, kept in float16, for the m of Q4_1
-        exact = codes.sum(dim=-1) * scale[..., 0].half().float()
-        return y + F.linear(sums.half().float() - exact, self.minimum)
+def test_what_a_file_name_cannot_hold_may_be_missing():
+    data = b'Identifier,"Full name",Grade\n"Participant 7","Pat O\'Brien",\n"Participant 8",X,\n'
+    assert fill(data, [graded("Pat OBrien_7", 3)], "moodle").written == 1
+    data = 'Student,ID,Linear quantization (7)\n"O\'Brien-Ægir, Pat",7,\n'.encode()
+    assert fill(data, [graded("obrienægirpat_7", 3)], "canvas").written == 1
 
 
-def as_llama_cpp(model, kind, codes):
-    """A copy of the model whose every product rounds as llama.cpp's does."""
-    model = copy.deepcopy(model)
-    for name, layer in list(model.named_modules()):
-        if isinstance(layer, nn.Linear):
-            made = AsLlamaCpp(layer.weight, kind, codes[f"{name}.weight"])
-            model.set_submodule(name, made)
-    head = AsLlamaCpp(model.embedding.weight, kind, codes["embedding.weight"])
-    return lambda tokens: head(_before_the_head(model, tokens))
+def test_the_id_tells_two_of_one_name_apart():
+    data = b'Student,ID,Linear quantization (7)\n"Doe, Jane",1,\n"Doe, Jane",2,\n'
+    filled = fill(data, [graded("doejane_2", 3)], "canvas")
+    assert filled.data == data.replace(b"2,\n", b"2,3\n")
+    filled = fill(data, [graded("someoneelse_2", 3)], "canvas")
+    assert filled.written == 0, "an ID with another name is not that student's"
+    filled = fill(data[:-15], [graded("doejane_2", 3)], "canvas")
+    assert filled.written == 0, "a name with another ID neither"
 
 
-def _before_the_head(model, tokens):
-    kept = []
-    handle = model.norm.register_forward_hook(lambda *args: kept.append(args[2]))
-    model(tokens)
-    handle.remove()
-    return kept[0]
+def test_names_in_two_columns():
+    data = b"LastName,FirstName,ID,SIS Login ID,Section,Linear quantization (7)\nDoe,Jane,1,x,A,\n"
+    for name in ("Jane Doe", "Doe, Jane"):
+        assert fill(data, [graded(name, 3)], "canvas").data.endswith(b"A,3\n")
+    data = b'"First name","Last name","Assignment: 05 Linear quantization (Real)"\nJane,Doe,-\n'
+    for name in ("Jane Doe", "Doe, Jane", "Jane Doe_77"):
+        assert fill(data, [graded(name, 3)], "moodle").data.endswith(b"Doe,3\n")
 
 
-def all_codes(model, scheme):
-    matrices = ((name, weight) for name, weight in model.named_parameters() if weight.dim() == 2)
-    return {name: nearest_codes(weight, scheme) for name, weight in matrices}
+def test_a_name_that_fits_two_rows_fits_none():
+    data = b"Student,ID,Linear quantization (7)\nJane Doe,1,\nJane Doe,2,\n"
+    filled = fill(data, [graded("Jane Doe"), graded("2", 3)], "canvas")
+    assert filled.no_row == ("Jane Doe (fits 2 rows)",)
+    assert filled.data == data.replace(b"2,\n", b"2,3\n")
 
 
-TEXT = "In the beginning God created the heaven and the earth. And the earth was"
+def test_two_students_in_one_row_are_named_and_neither_is_written():
+    data = b"Student,ID,Linear quantization (7)\nJane Doe,1,4\n"
+    filled = fill(data, [graded("Jane Doe"), graded("1")], "canvas")
+    assert filled.data == data and len(filled.no_row) == 2
+    assert "not alone" in filled.no_row[0]
 
 
-@needs_llama_cpp
-@pytest.mark.parametrize("kind", SCHEMES)
-@torch.no_grad()
-def test_llama_cpp_has_our_log_probabilities(kind, tiny, tmp_path):
-    """TinyLM, with its own tokenizer. What differs is what llama.cpp is known to round.
-
-    A number on the edge between two codes may fall to either side, and all tokens after it see
-    that. So the texts are short, and it is their median that is compared.
-    """
-    model, tokenizer = tiny
-    source, codes = (copy.deepcopy(model).half() if kind == "F16" else model), {}
-    if SCHEMES[kind]:
-        codes = all_codes(model, SCHEMES[kind])
-    write_gguf(tmp_path / "tiny.gguf", source, tokenizer, codes)
-    ours, _ = read_llama(tmp_path / "tiny.gguf")
-    engine = llama_cpp.LlamaCpp(tmp_path / "tiny.gguf")
-    rounded = as_llama_cpp(ours, kind, codes) if codes else ours
-    far, unexplained = [], []
-    for pair in torch.tensor(tokenizer.encode(TEXT).ids).unfold(0, 2, 1):  # (2,)
-        theirs = engine.log_probabilities(pair, 2048)
-        for model, errors in ((ours, far), (rounded, unexplained)):
-            expected = model(pair[None])[0].log_softmax(-1)
-            errors.append((theirs - expected).abs().max().item())
-    if kind == "F32":
-        assert max(far) < 1e-3  # measured 3e-5
-    elif kind == "F16":  # its kernels differ; 2⁻¹¹ of logits of about 20 is 0.01
-        assert 1e-4 < median(far) < 0.05  # measured 0.006
-    else:
-        assert 1e-4 < median(far) < 0.5 and median(unexplained) < 0.1 * median(far)
+def test_a_login_goes_before_the_same_word_in_an_address():
+    data = b"Username,Email address,Grade\njane,x@a.example,\nother,jane@b.example,\n"
+    filled = fill(data, [graded("jane", 3)], "moodle")
+    assert filled.data == data.replace(b"x@a.example,", b"x@a.example,3")
 
 
-@needs_llama_cpp
-def test_llama_cpp_writes_tinylms_text_and_reads_its_own_clock(tiny, tmp_path):
-    model, tokenizer = tiny
-    write_gguf(tmp_path / "tiny.gguf", model, tokenizer, all_codes(model, SCHEMES["Q8_0"]))
-    tokens = torch.tensor(tokenizer.encode(TEXT).ids)
-    written = llama_cpp.LlamaCpp(tmp_path / "tiny.gguf").write(tokens, 20)
-    assert written.text == tokenizer.decode(written.tokens.tolist())
-    assert written.tokens.shape == written.log_probabilities.shape == (20,)
-    assert written.prefill > 0 and written.decode > 0
-    ours = read_llama(tmp_path / "tiny.gguf")[0]
-    logits = ours(torch.cat([tokens, written.tokens])[None])[0, len(tokens) - 1 : -1]
-    assert (logits.argmax(dim=-1) == written.tokens).sum() >= 18  # measured 20
+def test_points_are_scaled_where_the_file_counts_otherwise():
+    filled = fill(MOODLE.replace("14.00", "100.00").encode(), [graded("101", 5)], "moodle")
+    assert column(filled.data, 4)[1] == "35.71"
+    assert filled.scaled == "14 points became 100"
+    assert "14 points became 100" in summary(filled, [])
+    german = CANVAS.replace("14.00", '"7,00"').encode()
+    assert column(fill(german, [graded("jdoe", 7)], "canvas").data, 6)[3] == "3.5"
 
 
-@needs_llama_cpp
-def test_llama_cpp_says_what_is_wrong(tiny, tmp_path):
-    path = tmp_path / "tiny.gguf"
-    with pytest.raises(FileNotFoundError):
-        llama_cpp.LlamaCpp(path)
-    path.write_bytes(b"GGUF")
-    with pytest.raises(RuntimeError):
-        llama_cpp.LlamaCpp(path)
-    write_gguf(path, *tiny, {})
-    engine = llama_cpp.LlamaCpp(path, context=256)
-    with pytest.raises(ValueError, match="exceeds the available context"):
-        engine.write(torch.zeros(300, dtype=torch.long), 4)
-    with pytest.raises(ValueError, match="tokens must have shape"):
-        engine.write(torch.zeros(1, 3, dtype=torch.long), 4)
-    with pytest.raises(ValueError, match="count must be at least 1"):
-        engine.write(torch.zeros(3, dtype=torch.long), 0)
+def test_what_was_not_graded_is_not_zero():
+    nothing = Grade("jdoe", CHAPTER, (), "NOT GRADED")
+    filled = fill(CANVAS.encode(), [nothing], "canvas")
+    assert filled.data == CANVAS.encode() and filled.written == 0
 
 
-@needs_llama_cpp
-@pytest.mark.slow
-@pytest.mark.skipif(not has_smollm2(), reason="SmolLM2 is not installed")
-@torch.no_grad()
-def test_llama_cpp_runs_smollm2():
-    model, tokenizer = smollm2()
-    tokens = torch.tensor(tokenizer.encode("The capital of France is").ids)
-    written = llama_cpp.LlamaCpp(_smollm2_file()).write(tokens, 16)
-    everything = torch.cat([tokens, written.tokens])
-    assert written.text == tokenizer.decode(written.tokens.tolist())
-    logits = model(everything[None])[0, len(tokens) - 1 : -1].log_softmax(-1)  # (16, V)
-    assert (logits.argmax(dim=-1) == written.tokens).sum() >= 14
-    ours = logits.gather(1, written.tokens[:, None])[:, 0]
-    assert (ours - written.log_probabilities).abs().median() < 0.2
+def test_the_column_is_found_by_the_chapter_or_named():
+    with pytest.raises(NotAGradebook, match=r'no columns are called 03_x.*"Pruning \(71\)", "Lin'):
+        fill(CANVAS.encode(), [Grade("jdoe", "03_x", graded("jdoe").results)], "canvas")
+    for name in ("Pruning", "Pruning (71)"):
+        filled = fill(CANVAS.encode(), [graded("jdoe", 2, 4)], "canvas", name)
+        assert column(filled.data, 5)[3] == "2"
+    for heading in (
+        "05_linear_quantization",
+        "Chapter 5: Linear Quantization",
+        "linear quantization",
+    ):
+        data = CANVAS.replace("Linear quantization", heading).encode()
+        assert fill(data, [graded("jdoe")], "canvas").column == f"{heading} (72)"
 
 
-@pytest.mark.parametrize("module", [onnx, executorch, llama_cpp])
-def test_an_engine_that_is_missing_is_only_missing(module, monkeypatch):
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
-    (has,) = [value for name, value in vars(module).items() if name.startswith("has_")]
-    assert not has() and find_spec("torch")
+def test_a_chapter_within_another_chapters_name_is_not_that_chapter():
+    data = CANVAS.replace("Pruning (71)", "Structured pruning (71)").encode()
+    with pytest.raises(NotAGradebook, match="no columns are called 03_pruning"):
+        fill(data, [Grade("jdoe", "03_pruning", graded("jdoe").results)], "canvas")
+
+
+@pytest.mark.parametrize("name", ["Current Score", "Section", "ID"])
+def test_a_column_that_holds_no_points_is_not_written(name):
+    with pytest.raises(NotAGradebook, match="no columns are called"):
+        fill(CANVAS.encode(), [graded("jdoe")], "canvas", name)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "it is empty"),
+        (b"PK\x03\x04\0\0", "zero bytes"),
+        ("Student,ID".encode("utf-16"), "zero bytes"),
+        (b'Student,ID,"Linear\n', "unexpected end of data"),
+        (b"name,points\nx,1\n", "no column says who a row is about. It has: name, points"),
+        ("Vollständiger Name,Bewertung\n".encode(), "With English as your language"),
+    ],
+)
+def test_what_is_no_gradebook_is_refused_with_the_reason(data, says):
+    with pytest.raises(NotACsvFile, match=says):
+        fill(data, [graded("x")], "moodle")
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="system must be one of .*got blackboard"):
+        fill(b"", [graded("x")], "blackboard")
+
+
+def test_a_row_that_ends_early_is_named():
+    with pytest.raises(NotAGradebook, match="the row of x ends before the column Grade"):
+        fill(b"Username,A,Grade\nx\n", [graded("x")], "moodle")
+
+
+def test_bytes_in_another_encoding_stay():
+    data = "Student;ID;Linear quantization (7)\r\nM\u00fcller;5;\r\n".encode("cp1252")
+    assert fill(data, [graded("5", 3)], "canvas").data == data.replace(b";5;", b";5;3")
+    data = "Student,ID,Linear quantization (7)\n\u738b,5,\n".encode("gbk")
+    assert fill(data, [graded("5", 3)], "canvas").data == data.replace(b",5,", b",5,3")
+
+
+def test_the_summary_cannot_steer_a_terminal():
+    evil = graded("\x1b[2J\u202eevil\nsecond line", status="MALFORMED")
+    text = summary(fill(CANVAS.encode(), [evil], "canvas"), [evil])
+    assert "\x1b" not in text and "\u202e" not in text and "?[2J?evil?second line" in text
+    assert "1 submissions that could not be read" in text
+
+
+# Any file that a spreadsheet or an exporter may write.
+ODD = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
+SPECIAL = st.sampled_from(
+    ["", " ", "a,b", "a;b", 'say "hi"', "two\nlines", "\r\n", "\t", "=1+1", "-"]
+)
+
+
+@st.composite
+def gradebooks(draw):
+    """(file, students, position of the column) with any names, quoting, ends and delimiter."""
+    delimiter = draw(st.sampled_from([",", ";", "\t"]))
+    end = draw(st.sampled_from(["\n", "\r\n", "\r"]))
+    before = draw(st.lists(ODD | SPECIAL, min_size=1, max_size=4))
+    students = draw(
+        st.lists(st.integers(1, 999).map("u{}".format), min_size=1, max_size=5, unique=True)
+    )
+    file = io.StringIO(newline="")
+    both = end == "\r\n"  # else the writer leaves one of them bare in a cell
+    quoting = csv.QUOTE_MINIMAL if both and draw(st.booleans()) else csv.QUOTE_ALL
+    writer = csv.writer(file, delimiter=delimiter, lineterminator=end, quoting=quoting)
+    headings = [f"{i} {text}" for i, text in enumerate(before)]
+    writer.writerow(["Username", *headings, "Grade", "Comment"])
+    for student in students:
+        writer.writerow([student, *before, draw(ODD | SPECIAL), draw(ODD | SPECIAL)])
+    text = file.getvalue()
+    text = text if draw(st.booleans()) else text.removesuffix(end)
+    mark = draw(st.sampled_from(["", "\ufeff"]))
+    return (mark + text).encode(), students, len(before) + 1, delimiter
+
+
+@given(gradebooks(), st.data())
+def test_all_other_bytes_stay(book, data):
+    file, students, at, delimiter = book
+    chosen = data.draw(st.lists(st.sampled_from(students), unique=True, min_size=1))
+    filled = fill(file, [graded(name, 6) for name in chosen], "moodle")
+    rows = read_table(decode(file))
+    assert [row[0].value for row in rows if row[0].value][1:] == students
+    odd = ("ex", "n/a")
+    kept = {row[0].value for row in rows if row[at:] and row[at].value.strip().casefold() in odd}
+    # What is expected is put together from the original's bytes, around the cells of the column.
+    pieces = [
+        b"6" + cell.end.encode()
+        if i == at and row[0].value in {*chosen} - kept
+        else encode([[cell]])
+        for row in rows
+        for i, cell in enumerate(row)
+    ]
+    assert encode(rows) == file and filled.data == b"".join(pieces)
+    text = filled.data.decode("utf-8-sig")
+    again = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    before = list(
+        csv.reader(io.StringIO(file.decode("utf-8-sig"), newline=""), delimiter=delimiter)
+    )
+    for old, new in zip(before, again, strict=True):
+        assert new[at] == ("6" if old[0] in {*chosen} - kept else old[at])
+        assert [*old[:at], *old[at + 1 :]] == [*new[:at], *new[at + 1 :]]
+
+
+@given(st.text(st.characters(exclude_characters="\0")), st.binary())
+def test_any_text_that_can_be_read_comes_back_byte_for_byte(text, raw):
+    for data in (text.encode("utf-8", "surrogatepass"), raw.replace(b"\0", b"")):
+        try:
+            rows = read_table(decode(data))
+        except NotACsvFile:
+            continue
+        assert encode(rows) == data
+
+
+@given(st.floats(0, 1e6), st.integers(1, 10**6), st.integers(1, 10**6))
+def test_what_is_written_is_a_plain_number(share, possible, maximum):
+    data = f"Username,Grade,Maximum Grade\nada,-,{maximum}\n".encode()
+    grade = graded("ada", min(share, possible), possible)
+    cell = column(fill(data, [grade], "moodle").data, 1)[1]
+    assert set(cell) <= set("0123456789.") and cell[0] not in "=+-@\t\r."
+    assert float(cell) == pytest.approx(grade.points * maximum / possible, abs=0.0051)
+
+
+def test_on_the_command_line(tmp_path, capsys):
+    folder = tmp_path / "out" / "jdoe"
+    folder.mkdir(parents=True)
+    (folder / "grade.json").write_text(as_json(graded("jdoe", 9)))
+    file = tmp_path / "gradebook.csv"
+    file.write_bytes(CANVAS.encode())
+    assert main(["export", str(tmp_path / "out"), "--canvas", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "1 grades in the column Linear quantization (72)" in said
+    assert "3 rows without a grade" in said and "Lee, Ann" in said
+    assert (tmp_path / "gradebook_filled.csv").read_bytes() == CANVAS.replace(
+        "3.00,,75", "3.00,9,75"
+    ).encode()
+    assert file.read_bytes() == CANVAS.encode(), "the lecturer's own file stays as it was"
+    assert main(["export", str(tmp_path / "out"), "--canvas", str(file), "--column", "x"]) == 2
+    assert "no columns are called x" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "out"), "--moodle", str(file)]) == 2
+    assert "no column is for points, as moodle writes one" in capsys.readouterr().err
+    assert main(["export", str(tmp_path), "--canvas", str(file)]) == 2
+    assert "holds no STUDENT/grade.json" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "out"), "--canvas", str(tmp_path / "none.csv")]) == 2
+    assert "none.csv" in capsys.readouterr().err
+
+
+def test_grades_of_several_chapters_are_refused(tmp_path):
+    for student, chapter in (("a", CHAPTER), ("b", "03_pruning")):
+        (tmp_path / student).mkdir()
+        text = as_json(Grade(student, chapter, graded("x").results))
+        (tmp_path / student / "grade.json").write_text(text)
+    with pytest.raises(LookupError, match="several chapters: 03_pruning, 05_linear"):
+        read_grades(tmp_path)
