@@ -99,8 +99,10 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = remember(cache, k, v)  # (B, G, T, E) -> (B, G, S, E)
         # Query t may look at keys 0 … S − T + t: one alone at all of them.
-        seen = torch.ones(T, k.shape[2], dtype=torch.bool, device=x.device)
-        seen = seen.tril(diagonal=k.shape[2] - T) if T > 1 else None
+        seen = None
+        if T > 1:
+            seen = torch.ones(T, k.shape[2], dtype=torch.bool, device=x.device)
+            seen = seen.tril(diagonal=k.shape[2] - T)
         if len(set(self.groups)) > 1:  # PyTorch shares only among groups of equal size
             served = [g for g, size in enumerate(self.groups) for _ in range(size)]  # H numbers
             k, v = k[:, served], v[:, served]  # (B, G, S, E) -> (B, H, S, E)
