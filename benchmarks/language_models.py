@@ -19,11 +19,11 @@ from benchmarks.measuring import cpu_seconds, extra_bytes, in_a_fresh_process, r
 from course_lib.formats.linear import Scheme
 from course_lib.language_models.awq import search_clip
 from course_lib.language_models.gptq import gptq
-from course_lib.language_models.moments import output_error
 from course_lib.language_models.sparsegpt import sparsegpt
-from course_lib.language_models.walk import Stage, treat_blocks
 from course_lib.language_models.wanda import row_mask, wanda_score
 from course_lib.models.llama import Llama, LlamaConfig
+from course_lib.models.moments import output_error
+from course_lib.models.walk import Stage, treat_blocks
 from course_lib.quantization.linear import Format, fake_quantize, fit_grid
 
 SIZE = 2048

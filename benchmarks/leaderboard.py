@@ -40,7 +40,6 @@ from course_lib.language_models.quantized_inputs import quantized_inputs
 from course_lib.language_models.rotation import random_hadamard, rotated
 from course_lib.language_models.smoothquant import input_maxima
 from course_lib.language_models.sparsegpt import sparsegpt
-from course_lib.language_models.walk import Stage, treat_blocks
 from course_lib.language_models.wanda import row_mask
 from course_lib.measure.divergence import Estimate, estimate, paired_difference
 from course_lib.measure.size import size
@@ -53,6 +52,7 @@ from course_lib.measure.yardstick import (
 from course_lib.models import pretrained
 from course_lib.models.llama import Llama
 from course_lib.models.parts import linear_weights
+from course_lib.models.walk import Stage, treat_blocks
 from course_lib.quantization.calibration import mse_range
 
 WINDOW, FIRST, COUNTED = 512, 64, 8  # tokens; how often a first one counts; places left out

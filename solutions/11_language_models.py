@@ -46,11 +46,9 @@ from course_lib.formats.sparse import Sparse
 from course_lib.language_models import recipes
 from course_lib.language_models.awq import clipped, scaled
 from course_lib.language_models.gptq import gptq as library_gptq
-from course_lib.language_models.moments import Moments, output_error
 from course_lib.language_models.quantized_inputs import quantized_inputs
 from course_lib.language_models.rotation import random_hadamard, rotated
 from course_lib.language_models.smoothquant import input_maxima, smoothed
-from course_lib.language_models.walk import treat_blocks
 from course_lib.language_models.wanda import row_mask, wanda_score
 from course_lib.measure.divergence import estimate, paired_difference, token_divergences
 from course_lib.measure.quality import token_losses
@@ -65,7 +63,9 @@ from course_lib.measure.yardstick import (
 )
 from course_lib.models import pretrained
 from course_lib.models.llama import Llama, rotate
+from course_lib.models.moments import Moments, output_error
 from course_lib.models.parts import linear_weights, record_inputs, walk_blocks
+from course_lib.models.walk import treat_blocks
 from course_lib.plots.explore import explore
 from course_lib.plots.figure import (
     BLACK,

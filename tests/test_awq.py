@@ -8,8 +8,8 @@ from torch import Tensor
 from course_lib.formats.linear import Scheme
 from course_lib.formats.model_file import every_linear, quantize_model
 from course_lib.language_models.awq import clipped, scaled, search_clip, search_scale
-from course_lib.language_models.moments import Moments, output_error
 from course_lib.models.llama import Llama, LlamaConfig, initialize
+from course_lib.models.moments import Moments, output_error
 from course_lib.models.pretrained import tiny
 from course_lib.quantization.calibration import minmax_range, mse_range
 from course_lib.quantization.linear import Format, fake_quantize, fit_grid

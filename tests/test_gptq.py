@@ -9,7 +9,7 @@ from benchmarks import authors
 from course_lib.formats.linear import Codes, Scheme, fit_stored, nearest_codes
 from course_lib.language_models import gptq as module
 from course_lib.language_models.gptq import gptq
-from course_lib.language_models.moments import output_error
+from course_lib.models.moments import output_error
 from course_lib.quantization.calibration import mse_range
 from course_lib.quantization.linear import Format, fit_grid
 from course_lib.quantization.rows import to_rows

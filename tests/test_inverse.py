@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from course_lib.language_models.inverse import damped_factor, repaired, targets
-from course_lib.language_models.moments import output_error
+from course_lib.models.moments import output_error
 from course_lib.pruning.inverse_hessian import inverse_factor
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from course_lib.language_models.moments import Moments, output_error
+from course_lib.models.moments import Moments, output_error
 
 
 def test_batches_give_what_all_at_once_gives():

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_lib.language_models.moments import Moments
 from course_lib.language_models.sparsegpt import sparsegpt
 from course_lib.models.llama import Llama, LlamaConfig
+from course_lib.models.moments import Moments
 from course_lib.models.parts import linear_weights
 from course_lib.pruning.inverse_hessian import layer_hessian
 from course_lib.pruning.n_of_m import n_of_m, n_of_m_decoder

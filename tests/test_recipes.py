@@ -135,11 +135,11 @@ import torch
 from fake_accelerator import accelerator
 from course_lib.formats.linear import Scheme, parts_of
 from course_lib.language_models.gptq import gptq
-from course_lib.language_models.moments import Moments, output_error
+from course_lib.models.moments import Moments, output_error
 from course_lib.language_models.sparsegpt import sparsegpt
 from course_lib.language_models.wanda import row_mask, wanda_score
 from course_lib.models.n_of_m import n_of_m_mask
-from course_lib.language_models.walk import treat_blocks
+from course_lib.models.walk import treat_blocks
 from course_lib.models.norms import untied
 from course_lib.models.llama import Llama, LlamaConfig
 from course_lib.quantization.linear import Format

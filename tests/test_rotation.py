@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from course_lib.language_models.folding import fold_scale
 from course_lib.language_models.quantized_inputs import quantized_inputs
 from course_lib.language_models.rotation import random_hadamard, random_orthogonal, rotated
-from course_lib.language_models.walk import treat_blocks
 from course_lib.models.llama import Llama, LlamaConfig, generate, initialize
 from course_lib.models.norms import fold_norms, untied
 from course_lib.models.parts import DOWN, GATE_UP, QKV, record_inputs
 from course_lib.models.pretrained import tiny
+from course_lib.models.walk import treat_blocks
 
 CONFIG = LlamaConfig(
     vocabulary=50, width=24, layers=2, heads=6, kv_heads=2, mlp_width=40, context=32

@@ -7,9 +7,9 @@ from test_gptq import layer
 from benchmarks import authors
 from course_lib.formats.linear import Scheme, fit_stored
 from course_lib.language_models import sparsegpt as module
-from course_lib.language_models.moments import output_error
 from course_lib.language_models.sparsegpt import sparsegpt
 from course_lib.language_models.wanda import row_mask, wanda_score
+from course_lib.models.moments import output_error
 from course_lib.pruning.least_squares import best_subset, squared_error
 from course_lib.quantization.linear import Format, fake_quantize
 

@@ -6,10 +6,10 @@ from collections import Counter
 import pytest
 import torch
 
-from course_lib.language_models.moments import Moments
-from course_lib.language_models.walk import treat_blocks
 from course_lib.models.llama import Llama, LlamaConfig, initialize
+from course_lib.models.moments import Moments
 from course_lib.models.parts import DOWN, OUTPUT, QKV, STAGES, record_inputs
+from course_lib.models.walk import treat_blocks
 
 CONFIG = LlamaConfig(
     vocabulary=50, width=24, layers=3, heads=6, kv_heads=2, mlp_width=40, context=32

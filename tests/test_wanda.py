@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import authors
-from course_lib.language_models.moments import Moments
 from course_lib.language_models.wanda import row_mask, wanda_score
+from course_lib.models.moments import Moments
 from course_lib.models.n_of_m import largest_of_few, n_of_m_mask
 
 

@@ -31,10 +31,10 @@ from course_lib.device import without_autocast
 from course_lib.formats.linear import Scheme
 from course_lib.language_models.columns import check_layer
 from course_lib.language_models.folding import fold_scale, shared_by_heads
-from course_lib.language_models.moments import Moments, output_error
-from course_lib.language_models.walk import Stage, treat_blocks
 from course_lib.models.finite import check_finite
 from course_lib.models.llama import Llama
+from course_lib.models.moments import Moments, output_error
+from course_lib.models.walk import Stage, treat_blocks
 from course_lib.quantization.calibration import Range, minmax_range
 from course_lib.quantization.linear import Format, fake_quantize, fit_grid
 from course_lib.quantization.rows import row_blocks, to_rows

@@ -62,7 +62,7 @@ def gptq(
             act_order with groups that are not static.
 
     >>> from course_lib.formats.linear import Format, nearest_codes
-    >>> from course_lib.language_models.moments import Moments
+    >>> from course_lib.models.moments import Moments
     >>> torch.manual_seed(0)  # doctest: +ELLIPSIS
     <torch...>
     >>> x = torch.randn(500, 32) @ torch.randn(32, 32)

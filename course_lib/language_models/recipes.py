@@ -22,11 +22,11 @@ from course_lib.language_models.gptq import gptq
 from course_lib.language_models.quantized_inputs import quantized_inputs
 from course_lib.language_models.smoothquant import input_maxima, smoothed
 from course_lib.language_models.sparsegpt import sparsegpt
-from course_lib.language_models.walk import Stage, treat_blocks
 from course_lib.language_models.wanda import row_mask, wanda_score
 from course_lib.models.llama import Llama
 from course_lib.models.n_of_m import n_of_m_mask
 from course_lib.models.parts import linear_weights
+from course_lib.models.walk import Stage, treat_blocks
 
 Coded = tuple[Llama, dict[str, Codes]]
 Density = float | tuple[int, int]

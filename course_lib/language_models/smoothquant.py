@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from course_lib.language_models.folding import fold_scale, shared_by_heads
-from course_lib.language_models.walk import Stage, treat_blocks
 from course_lib.models.finite import check_finite
 from course_lib.models.llama import Llama
+from course_lib.models.walk import Stage, treat_blocks
 
 FLOOR = 1e-5  # of the largest channel: one where nothing flows, or that nobody reads, has a scale
 

@@ -13,12 +13,12 @@ from course_lib.formats.linear import Codes, Scheme
 from course_lib.formats.model_file import every_linear, pack_model, unpack_model
 from course_lib.language_models.gptq import gptq
 from course_lib.language_models.recipes import gptq_model, nearest_model
-from course_lib.language_models.walk import Stage, treat_blocks
 from course_lib.measure.size import size
 from course_lib.measure.yardstick import tiny_quality
 from course_lib.models import pretrained
 from course_lib.models.llama import Llama
 from course_lib.models.parts import linear_weights
+from course_lib.models.walk import Stage, treat_blocks
 from course_lib.quantization.calibration import Range, minmax_range, mse_range
 from course_lib.quantization.linear import Format
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from course_lib.language_models.moments import Moments
 from course_lib.models.llama import Block, Llama, rotary_tables
+from course_lib.models.moments import Moments
 from course_lib.models.parts import AT_ONCE, DOWN, GATE_UP, OUTPUT, QKV
 
 
