@@ -148,9 +148,9 @@ def test_added_tokens_stay_and_are_renumbered():
 
 def test_bytes_that_a_tokenizer_lacks_are_lost_after_as_before():
     """SmolLM2's lacks 21 of the 256: what it cannot say before, it cannot say after."""
-    for settings in ({}, {"unk_token": "<unk>"}, {"unk_token": "<unk>", "fuse_unk": True}):
-        extra = list(settings.values())[:1]
-        before = bpe([("a", "b"), ("b", "c")], extra, [b for b in BYTES if b != "z"], **settings)
+    for options in ({}, {"unk_token": "<unk>"}, {"unk_token": "<unk>", "fuse_unk": True}):
+        extra = list(options.values())[:1]
+        before = bpe([("a", "b"), ("b", "c")], extra, [b for b in BYTES if b != "z"], **options)
         keep = used_tokens(before, ["bc"])
         after, ids = trimmed(before, keep), new_ids(before, keep)
         assert_same_pieces(before, after, ids, "bczzbcz")

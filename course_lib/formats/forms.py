@@ -12,10 +12,12 @@ NVFP4          codes, block_scales, tensor_scale           `floats`
 EvenCoded      even_coded                                  `even_coded`
 Shared         shared                                      `shared`
 Vectors        codebooks, stages                           `vectors`
+Corrected      those of any scheme above, left and right   `corrected`
 torch.dtype    the tensor itself, in that float type
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -23,6 +25,7 @@ from torch import Tensor
 
 from course_lib.formats import codebook, floats
 from course_lib.formats.codebook import SCALE_PARTS, Codebook, FixedLevels
+from course_lib.formats.corrected import FACTORS, Corrected, decode_corrected, encode_corrected
 from course_lib.formats.even_coded import EvenCoded, decode_even, encode_even
 from course_lib.formats.floats import MX, NVFP4, FewBits
 from course_lib.formats.linear import Codes, Scheme, decode_linear, encode_codes, encode_linear
@@ -33,7 +36,7 @@ from course_lib.formats.vectors import Vectors, decode_vectors, encode_vectors
 
 AnyScheme = (
     Scheme | Codes | Sparse | TwoOfFour | Codebook | FixedLevels | FewBits | MX | NVFP4
-    | EvenCoded | Shared | Vectors | torch.dtype
+    | EvenCoded | Shared | Vectors | Corrected | torch.dtype
 )  # fmt: skip
 
 
@@ -54,7 +57,7 @@ SCALED = tuple({"codes", "levels", *scale} for scale in (("scale",), SCALE_PARTS
 FEW_BITS = ({"codes", "scale", "float"},)
 BLOCKS = ({"codes", "exponents", "float"},)
 NV_BLOCKS = ({"codes", "block_scales", "tensor_scale"},)
-FORMS = (
+PLAIN = (
     Form(Scheme, encode_linear, decode_linear, LINEAR),
     Form(Codes, encode_codes, decode_linear, LINEAR),
     Form(Sparse, encode_sparse, decode_sparse, SPARSE),
@@ -67,4 +70,45 @@ FORMS = (
     Form(EvenCoded, encode_even, decode_even, ({"even_coded"},)),
     Form(Shared, encode_shared, decode_shared, ({"shared"},)),
     Form(Vectors, encode_vectors, decode_vectors, ({"codebooks", "stages"},)),
+)
+
+
+def encode_plain(tensor: Tensor, scheme: object) -> dict[str, Tensor]:
+    """A tensor's parts in the form of its scheme, `Corrected` left out; no name for all of it.
+
+    Raises:
+        TypeError: a scheme of another kind.
+        ValueError: what the scheme's encoder refuses.
+
+    >>> list(encode_plain(torch.eye(99), Sparse()))
+    ['values', 'gaps']
+    """
+    for form in PLAIN:
+        if isinstance(scheme, form.scheme):
+            return form.encode(tensor, scheme)
+    known = ", ".join(form.scheme.__name__ for form in PLAIN)
+    raise TypeError(f"the base's scheme must be {known}; got {scheme!r}")
+
+
+def decode_plain(parts: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
+    """The tensor that `encode_plain`'s parts stand for.
+
+    >>> decode_plain(encode_plain(torch.eye(99), Sparse()), torch.Size((99, 99))).trace()
+    tensor(99.)
+    """
+    if parts.keys() == {""}:
+        return parts[""]
+    form = next(form for form in PLAIN if parts.keys() in form.parts)
+    return form.decode(parts, shape)
+
+
+CORRECTED = tuple({*FACTORS, *parts} for parts in ({""}, *(p for f in PLAIN for p in f.parts)))
+FORMS = (
+    *PLAIN,
+    Form(
+        Corrected,
+        partial(encode_corrected, encode_base=encode_plain),
+        partial(decode_corrected, decode_base=decode_plain),
+        CORRECTED,
+    ),
 )

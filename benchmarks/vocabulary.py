@@ -1,0 +1,403 @@
+"""What chapter 09 stores on vocabularies: what trimming saves, what it costs, on which text.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary kinds tiny       ? CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary kinds smollm2    ? CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary curve tiny       ? CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary curve smollm2    ? CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary growth smollm2   ? CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary files smollm2    ? CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary speed smollm2    ? CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary spectra smollm2  ? CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary rank tiny        ? CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary rank smollm2     ? CPU minutes
+
+Each table is printed as Python. Tokens are chosen on calibration text, bits per byte are measured
+on other text; only the row "itself" chooses on the text that is measured. Where a token is gone,
+its text is spelled with others, and two things happen that are told apart:
+
+    full       the tokenizer and the model as they were
+    spelled    the new tokens, the softmax still over the whole vocabulary
+    trimmed    the new tokens, the softmax over those that are left: what the trimmed model does
+
+From full to spelled the loss rises; from spelled to trimmed it falls, by what the missing tokens
+would have been given. A window holds as many tokens as before, so fewer words.
+
+The stored tables of chapter 09 were made on 27 November 2025 …
+"""
+
+import copy
+import json
+import math
+import platform
+import sys
+import sysconfig
+import time
+from collections import Counter
+from functools import cache, partial
+from itertools import chain
+from pathlib import Path
+from pprint import pprint
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from benchmarks.measuring import cpu_seconds
+from course_lib.data.text import bible_chapters, split, wikipedia_articles
+from course_lib.formats.gguf_model import q4_1_range, write_gguf
+from course_lib.formats.linear import Format, Scheme, nearest_codes
+from course_lib.formats.model_file import every_linear
+from course_lib.low_rank.vocabulary import new_ids, token_counts, trim_vocabulary, used_tokens
+from course_lib.measure.quality import windows_at_once
+from course_lib.measure.yardstick import (
+    EVERY,
+    FIRST,
+    held_out_sample,
+    smollm2_calibration,
+    tiny_calibration,
+    wikipedia_sample,
+)
+from course_lib.models import pretrained
+from course_lib.models.llama import Llama
+from course_lib.models.llama_file import save_llama
+from course_lib.models.moments import Moments
+from course_lib.models.parts import embed
+
+SAMPLE_MODULES = ("bisect", "heapq", "textwrap")  # of Python's standard library
+LEASTS = {  # uses
+    "tiny": (0, 64, 96, 128, 192, 256, 512, 10**9),
+    "smollm2": (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 10**9),
+}
+CONTROLS = {"tiny": (128, 256), "smollm2": (1, 8, 64, 256)}
+EIGHT, FOUR = Scheme(Format(8, symmetric=True), 32), Scheme(Format(4), 32, q4_1_range)
+
+
+class Subject(NamedTuple):
+    """A model, and how its texts are cut and calibrated."""
+
+    model: Llama
+    tokenizer: Tokenizer
+    length: int
+    home: str  # the kind of text that it is measured on everywhere else
+
+
+@cache
+def subject(name: str) -> Subject:
+    if name == "tiny":
+        return Subject(*pretrained.tiny(), 256, "KJV")
+    return Subject(*pretrained.smollm2(), 512, "Wikipedia")
+
+
+@cache
+def kinds() -> dict[str, tuple[list[str], str]]:
+    """Kind of text -> texts to calibrate on, and another to measure on."""
+    american = split(bible_chapters("asv"))
+    folder = Path(sysconfig.get_path("stdlib"))
+    code = {path.stem: path.read_text("utf-8") for path in sorted(folder.glob("*.py"))}
+    samples = [code.pop(name) for name in SAMPLE_MODULES]
+    return {
+        "KJV": ([split(bible_chapters("kjv"))[0]], held_out_sample()),
+        "ASV": ([american[0]], "\n\n".join(american[1].split("\n\n")[FIRST::EVERY])),
+        "Wikipedia": (list(wikipedia_articles().values())[1:], wikipedia_sample()),
+        "Python": (list(code.values()), "".join(text[:4096] for text in samples)),
+    }
+
+
+class Cost(NamedTuple):
+    """Of a text: how many tokens it takes, and its bits per byte in both ways."""
+
+    tokens: int
+    spelled: float
+    trimmed: float
+
+
+@torch.no_grad()
+def cost(subject: Subject, keep: list[int], text: str) -> Cost:
+    """What a text costs with the tokens kept: one pass of the whole model over the new tokens."""
+    ids = new_ids(subject.tokenizer, keep)
+    after = trimmed_tokenizer(subject.tokenizer, keep)
+    kept = (ids >= 0).nonzero().flatten()  # (m,)
+    tokens = kept[after.encode(text).ids]  # new numbers -> old numbers
+    nats, fall = [], []
+    for inputs, targets in windows_at_once(tokens, subject.length, 2048):
+        logits = subject.model(inputs).flatten(0, 1)  # (B, T, M) -> (B · T, M)
+        nats.append(F.cross_entropy(logits, targets.flatten(), reduction="none"))
+        fall.append(logits.logsumexp(-1) - logits[:, kept].logsumexp(-1))
+    count = len(tokens) - 1
+    total, less = (torch.cat(parts)[:count].double().sum().item() for parts in (nats, fall))
+    read = len(text.encode()) - len(subject.tokenizer.id_to_token(int(tokens[0])))
+    bits = math.log(2) * read
+    return Cost(len(tokens), total / bits, (total - less) / bits)
+
+
+def trimmed_tokenizer(tokenizer: Tokenizer, keep: list[int]) -> Tokenizer:
+    """The tokenizer alone."""
+    config = pretrained.TINY
+    size = max(tokenizer.get_vocab().values()) + 1
+    small = Llama(
+        type(config)(size, width=2, layers=1, heads=1, kv_heads=1, mlp_width=1, context=1)
+    )
+    return trim_vocabulary(small, tokenizer, keep)[1]
+
+
+def count_kept(subject: Subject, keep: list[int]) -> int:
+    return int((new_ids(subject.tokenizer, keep) >= 0).sum())
+
+
+def kinds_table(name: str) -> dict[tuple[str, str], tuple[float, ...]]:
+    """(tokens from, measured on): kept, tokens, bits per byte spelled, and trimmed."""
+    one = subject(name)
+    everything = list(range(one.model.config.vocabulary))
+    chosen = {kind: used_tokens(one.tokenizer, texts) for kind, (texts, _) in kinds().items()}
+    chosen = {"everything": everything, **chosen}
+    chosen["all four"] = sorted(set(chain(*(chosen[kind] for kind in kinds()))))
+    table = {}
+    for kind, (_, text) in kinds().items():
+        for source, keep in {**chosen, "itself": used_tokens(one.tokenizer, [text])}.items():
+            table[source, kind] = count_kept(one, keep), *cost(one, keep, text)
+            show(table, (source, kind))
+    return table
+
+
+def curve_table(name: str, leasts: tuple[int, ...] = ()) -> dict[object, tuple[float, ...]]:
+    """At least k uses: kept, MB in float16 and in few bits, then tokens and bits per byte by kind.
+
+    "first m": a control, as many tokens, the earliest of the tokenizer's own list.
+    """
+    one = subject(name)
+    leasts = leasts or LEASTS[name]
+    texts = kinds()[one.home][0]
+    counts = token_counts(one.tokenizer, texts)
+    others = ("KJV", "Wikipedia", "Python")
+    everything = list(range(len(counts)))
+    table: dict[object, tuple[float, ...]] = {}
+    for least in leasts:
+        keep = (counts >= least).nonzero().flatten().tolist()
+        m = count_kept(one, keep)
+        ways = {least: (keep, others)}
+        if least in CONTROLS[name]:
+            ways[f"first {m}"] = everything[:m], (one.home,)
+        for way, (chosen, measured) in ways.items():
+            costs = [cost(one, chosen, kinds()[kind][1]) for kind in measured]
+            sizes = megabytes(one.model, count_kept(one, chosen))
+            table[way] = m, *sizes, *chain(*((c.tokens, c.trimmed) for c in costs))
+            show(table, way)
+    return table
+
+
+def megabytes(model: Llama, kept: int) -> tuple[float, float]:
+    """Of all weights in float16; and of the embedding in 8 bits, the linear layers in 4 (Q4_1)."""
+    D = model.config.width
+    embedding = kept * D
+    matrices = sum(p.numel() for n, p in model.named_parameters() if p.dim() == 2) - (
+        model.config.vocabulary * D
+    )
+    norms = sum(p.numel() for p in model.parameters() if p.dim() == 1)
+    halves = 2 * (embedding + matrices + norms)
+    few = embedding * 34 / 32 + matrices * 20 / 32 + 4 * norms
+    return halves / 1e6, few / 1e6
+
+
+def words_table(name: str) -> dict[tuple[str, str], tuple[int, int, int]]:
+    """(tokens from, text): how many distinct words take more tokens, as many, and fewer."""
+    one, table = subject(name), {}
+    for source in kinds():
+        after = trimmed_tokenizer(one.tokenizer, used_tokens(one.tokenizer, kinds()[source][0]))
+        for kind, (texts, _) in kinds().items():
+            words = sorted({f" {word}" for text in texts for word in text.split()})
+            both = ([len(e) for e in t.encode_batch(words)] for t in (one.tokenizer, after))
+            signs = Counter((new > old) - (new < old) for old, new in zip(*both, strict=True))
+            table[source, kind] = signs[1], signs[0], signs[-1]
+            show(table, (source, kind))
+    return table
+
+
+def growth_table(name: str) -> dict[int, tuple[float, ...]]:
+    """Thousand characters to calibrate on: kept, tokens, bits per byte spelled, and trimmed."""
+    one = subject(name)
+    texts, sample = kinds()[one.home]
+    whole, table = "\n\n".join(texts), {}
+    for thousands in (10, 30, 100, 300, 1000, len(whole) // 1000):
+        keep = used_tokens(one.tokenizer, [whole[: 1000 * thousands]])
+        table[thousands] = count_kept(one, keep), *cost(one, keep, sample)
+        show(table, thousands)
+    return table
+
+
+def files_table(name: str) -> dict[tuple[str, int], tuple[float, float, float]]:
+    """(kept by, k): MB of the float16 file, of tokenizer.json, and of a GGUF file of few bits."""
+    one, table = subject(name), {}
+    counts = token_counts(one.tokenizer, kinds()[one.home][0])
+    linear = every_linear(one.model, FOUR)
+    codes = {n: nearest_codes(one.model.get_parameter(n), scheme) for n, scheme in linear.items()}
+    for least in (0, 1, 8, 64):
+        keep = (counts >= least).nonzero().flatten().tolist()
+        model, tokenizer = trim_vocabulary(one.model, one.tokenizer, keep)
+        rows = {"embedding.weight": nearest_codes(model.embedding.weight, EIGHT)}
+        with TemporaryDirectory() as folder:
+            place = Path(folder)
+            write_gguf(place / "few.gguf", model, tokenizer, codes | rows)
+            save_llama(model.half(), place / "half.safetensors")
+            text = json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False)
+            (place / "tokenizer.json").write_text(text, "utf-8")
+            sizes = [
+                (place / name).stat().st_size / 1e6
+                for name in ("half.safetensors", "tokenizer.json", "few.gguf")
+            ]
+        table[one.home, least] = *sizes, model.config.vocabulary
+        show(table, (one.home, least))
+    return table
+
+
+def speed_table(name: str, repeats: int = 15) -> dict[int, tuple[float, ...]]:
+    """k: tokens kept, ms of one step at batch 1 with a cache of 64, and of the head's product."""
+    one = subject(name)
+    counts = token_counts(one.tokenizer, kinds()[one.home][0])
+    sides, kept, h = {}, {}, torch.randn(1, 1, one.model.config.width)
+    for least in (0, 1, 8, 64):
+        keep = (counts >= least).nonzero().flatten().tolist()
+        model = trim_vocabulary(one.model, one.tokenizer, keep)[0]
+        model.blocks = one.model.blocks  # the same weights, in the same place
+        kept[least] = model.config.vocabulary
+        seen, token = model.empty_cache(), torch.zeros(1, 64).long()
+        model(token, seen)
+        sides[least, "step"] = lambda model=model, seen=seen, token=token: model(
+            token[:, :1], [dict(layer) for layer in seen]
+        )
+        sides[least, "head"] = lambda model=model: F.linear(h, model.embedding.weight)
+    times = cpu_seconds(sides, repeats)
+    return {
+        k: (m, *(round(1000 * times[k, part], 2) for part in ("step", "head")))
+        for k, m in kept.items()
+    }
+
+
+@cache
+def weighting(name: str) -> dict[str, tuple[Tensor, Tensor]]:
+    """Way -> weights c of the rows (M,), and A (D, D) of the error's columns: ‖√c (E − Ê) A‖²."""
+    one = subject(name)
+    E = one.model.embedding.weight
+    counts = token_counts(one.tokenizer, kinds()[one.home][0]).double()
+    tokens = (tiny_calibration if name == "tiny" else smollm2_calibration)(one.tokenizer)
+    moments = Moments.empty(E.shape[1], torch.float64)
+    for some in tokens.split(4):
+        x, cos, sin = embed(one.model, some)
+        for block in one.model.blocks:
+            x = block(x, cos, sin)
+        moments.add(one.model.norm(x))
+    G = moments.gram / moments.gram.diagonal().mean()
+    unit, ones = torch.eye(len(G), dtype=torch.float64), torch.ones(len(E), dtype=torch.float64)
+    return {
+        "plain": (ones, unit),
+        "by count": (counts, unit),
+        "outputs": (ones, power(G, 0.5)),
+        "outputs by count": (counts, power(G, 0.5)),
+        "both uses by count": (counts, power(unit + G, 0.5)),
+    }
+
+
+def power(G: Tensor, exponent: float) -> Tensor:
+    values, vectors = torch.linalg.eigh(G)
+    floor = values[-1] * len(G) * torch.finfo(G.dtype).eps
+    return (vectors * values.clamp(min=floor).pow(exponent)) @ vectors.T
+
+
+def factored(E: Tensor, c: Tensor, A: Tensor, rank: int) -> Tensor:
+    """The matrix of this rank that is nearest to E by ‖√c (E − Ê) A‖: E A V Vᵀ A⁻¹."""
+    wide = E.double() @ A
+    _, vectors = torch.linalg.eigh((wide.T * c) @ wide)
+    V = vectors[:, -rank:]  # eigenvalues ascend
+    return (wide @ V @ (V.T @ torch.linalg.inv(A))).float()
+
+
+class TwoMatrices(nn.Module):
+    """A decoder that reads its tokens from one matrix and foretells them with another."""
+
+    def __init__(self, model: Llama, lookup: Tensor, head: Tensor):
+        super().__init__()
+        self.model, self.config = copy.copy(model), model.config
+        self.model._modules = dict(model._modules)
+        self.model.embedding = nn.Embedding.from_pretrained(lookup)
+        self.head = head
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x, cos, sin = embed(self.model, tokens)
+        for block in self.model.blocks:
+            x = block(x, cos, sin)
+        return F.linear(self.model.norm(x), self.head)
+
+
+def rank_table(name: str) -> dict[tuple[object, ...], float]:
+    """(way, numbers left, of the lookup or the head or both): bits per byte at home."""
+    one = subject(name)
+    E, text = one.model.embedding.weight, kinds()[one.home][1]
+    everything, (M, D) = list(range(len(E))), E.shape
+
+    def bits(lookup: Tensor, head: Tensor) -> float:
+        return cost(one._replace(model=TwoMatrices(one.model, lookup, head)), everything, text)[2]
+
+    table: dict[tuple[object, ...], float] = {("whole", 1.0, "both"): bits(E, E)}
+    for scheme, share in ((EIGHT, 34 / 64), (FOUR, 20 / 64)):  # of the bytes of float16
+        rounded = nearest_codes(E, scheme).weight
+        table[f"{scheme.format.bits} bits", share, "both"] = bits(rounded, rounded)
+    for left in (0.9, 0.75, 0.5, 0.25):
+        for way, (c, A) in weighting(name).items():
+            small = factored(E, c, A, rank=int(left * M * D / (M + D)))
+            uses = {"both": (small, small)}
+            if left == 0.5:
+                uses |= {"lookup": (small, E), "head": (E, small)}
+            for use, pair in uses.items():
+                table[way, left, use] = bits(*pair)
+                show(table, (way, left, use))
+    return table
+
+
+def spectra_table(name: str) -> dict[str, tuple[float, ...]]:
+    """Way: share of the rank that holds 50, 90 and 99 % of the squares, beside noise's."""
+    one = subject(name)
+    E, table = one.model.embedding.weight.double(), {}
+    noise = torch.randn(E.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ways = weighting(name)
+    for way, (matrix, (c, A)) in {
+        "noise": (noise, ways["plain"]),
+        **{way: (E, weights) for way, weights in ways.items()},
+    }.items():
+        wide = matrix @ A
+        squares = torch.linalg.eigvalsh((wide.T * c) @ wide).flip(0).clamp(min=0)
+        shares = (squares.cumsum(0) / squares.sum()).tolist()
+        table[way] = tuple(
+            round(1 / len(shares) * (1 + sum(s < goal for s in shares)), 3)
+            for goal in (0.5, 0.9, 0.99)
+        )
+    return table
+
+
+def show(table: dict, key: object) -> None:
+    """One row, rounded, on stderr, while the table grows."""
+    row = table[key]
+    table[key] = round(row, 4) if isinstance(row, float) else tuple(round(x, 4) for x in row)
+    print(key, table[key], f"{time.process_time():.0f} s", file=sys.stderr, flush=True)
+
+
+TABLES = {
+    "kinds": kinds_table,
+    "curve": curve_table,
+    "words": words_table,
+    "growth": growth_table,
+    "files": files_table,
+    "speed": speed_table,
+    "spectra": spectra_table,
+    "rank": rank_table,
+}
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3 or sys.argv[1] not in TABLES or sys.argv[2] not in ("tiny", "smollm2"):
+        raise SystemExit(f"one of {', '.join(TABLES)}, then tiny or smollm2")
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    print(platform.processor() or platform.machine(), torch.get_num_threads(), "thread")
+    pprint(partial(TABLES[sys.argv[1]], sys.argv[2])(), sort_dicts=False)
+    print(f"# {time.process_time():.0f} CPU seconds")
