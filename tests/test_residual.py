@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from on_accelerator import run_on_accelerator
 
 from course_lib.formats.linear import Scheme, nearest_codes
 from course_lib.low_rank.residual import alternate, give_back
@@ -174,3 +175,41 @@ def test_bad_input_is_refused():
         alternate(weight, lambda w: w[1:], 1, 1)
     with pytest.raises(TypeError, match="floats"):
         give_back(weight, weight.int(), 1)
+
+
+ON_AN_ACCELERATOR = """
+import torch
+from fake_accelerator import accelerator
+
+from course_lib.formats.corrected import Corrected
+from course_lib.formats.forms import FORMS
+from course_lib.formats.linear import Scheme
+from course_lib.low_rank.residual import alternate, give_back
+from course_lib.low_rank.sharing import shared_basis, tie_blocks
+from course_lib.models.llama import Llama, LlamaConfig
+from course_lib.quantization.linear import Format
+
+weight, gram = torch.randn(8, 32), torch.eye(32)
+model = Llama(LlamaConfig(9, 8, layers=2, heads=2, kv_heads=1, mlp_width=12, context=16))
+scheme, form = Scheme(Format(3), 16), {form.scheme: form for form in FORMS}[Corrected]
+with accelerator() as put:
+    weight, gram, model = put((weight, gram, model))
+    for g in (None, gram):
+        found = [weight, *give_back(weight, weight.half(), 3, g)]
+        both = None if g is None else [g, g]
+        found += [f.product for f in shared_basis([weight, weight], 3, both)]
+        approximation, factors = alternate(weight, lambda w: w.round(), 3, 2, g)
+        found += [approximation, *factors]
+        parts = form.encode(weight, Corrected(scheme, factors))
+        found += [*parts.values(), form.decode(parts, weight.shape)]
+        assert {t.device.type for t in found} == {"toygpu"}
+    for mean in (False, True):
+        tied = tie_blocks(model, 2, mean)
+        assert tied.blocks[0] is tied.blocks[1]
+        assert {p.device.type for p in tied.parameters()} == {"toygpu"}
+"""
+
+
+@pytest.mark.slow
+def test_everything_runs_on_an_accelerator():
+    run_on_accelerator(ON_AN_ACCELERATOR)
