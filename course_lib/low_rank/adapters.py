@@ -46,8 +46,6 @@ def add_adapters(
     """
     linear = [name for name, module in model.named_modules() if type(module) is nn.Linear]
     wanted = set(linear if names is None else names)
-    if not wanted:
-        raise ValueError("model must have a linear layer, or names must name a layer; got none")
 
     def adapt(base: nn.Module, _: str) -> LoRALinear:
         return LoRALinear(base, rank, alpha, generator)
@@ -60,6 +58,8 @@ def _with_adapters(
 ) -> nn.Module:
     """A frozen copy with adapt(layer, name) in the place of each layer that is named."""
     modules = dict(model.named_modules())
+    if not names:
+        raise ValueError("at least one layer must get an adapter; got none")
     if _adapted(model):
         raise ValueError("model must have no adapters yet; `merged` takes those that it has in")
     if unknown := names - modules.keys():

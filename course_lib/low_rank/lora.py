@@ -113,7 +113,7 @@ def merge(weight: Tensor, left: Tensor, right: Tensor, alpha: float) -> Tensor:
 
     Returns:
         (O, I), in the dtype of W; summed in float32 or wider, and rounded once. What is lost
-        there does not come back: in bfloat16 each number of W is known to 2⁻⁹ of itself.
+        there does not come back: in bfloat16 each number of W is known to 2⁻⁸ of itself.
 
     Raises:
         TypeError: not floats.
