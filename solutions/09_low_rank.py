@@ -988,11 +988,42 @@ def factor_tiny(model: nn.Module, tokens: torch.Tensor) -> dict[str, tuple[torch
 # %% check="factor_tiny" points=4
 check(factor_tiny)
 
+# %% [markdown] question="whose_rank" points=2
+# **A blog reports: "The weights of our model are of low rank. We factored every layer to half of its rank, and the
+# outputs changed by 3 % only."** Which two claims are mixed up here, and what would you measure to tell them apart?
+#
+# <!-- BEGIN SOLUTION -->
+# That the *weights* have few directions, and that the *outputs* have few on the text that was tried. Measured must be
+# the spectrum of the weights beside that of noise of the same shape and energy, and the spectrum of the outputs beside
+# that of noise in the place of the weights, on the same inputs: it tells whether the layer or its inputs are
+# simple. Then the loss on *other* text than that which the factors were fitted to. Also good: half of the rank of a square
+# matrix saves no number; and 3 % of an output may still hold the one token that matters.
+#
+# *One point* for weights against outputs with a control. *One point* for other text, or for the count of numbers.
+# <!-- END SOLUTION -->
+
+# %% [markdown] question="which_adapter" points=2
+# **You are to teach one frozen model of 7 billion weights two hundred customers' ways of writing, and all of them are served by
+# one machine.** Full fine-tuning, LoRA merged, LoRA kept apart, or QLoRA? Say what each costs in
+# bytes, in time for a token, and in what is forgotten, and what you would measure before you decide.
+#
+# <!-- BEGIN SOLUTION -->
+# Two hundred full or merged models are 200 times 14 GB in half precision; adapters of rank 8 to 16 are some tens of
+# megabytes each, and one base serves all, at the price of two thin products a layer. Kept apart, requests of different customers
+# share a batch of the base. QLoRA makes the training fit on one card and the base a quarter as large; merging into 4 bits
+# rounds again and may lose what was learned, so there the adapter stays apart. To be measured: loss on the
+# customer's held-out text and on general text, for several ranks *and* learning rates, with full fine-tuning at
+# a smaller rate as the control for what is forgotten; time for a token with and without adapter.
+#
+# *One point* for the costs in bytes and time. *One point* for a comparison that is fair to full fine-tuning.
+# <!-- END SOLUTION -->
+
 # %% [markdown]
-# ## Two questions for people
-#
-# @@QUESTIONS@@
-#
 # ## In numbers
-#
+
+# %% tags=["collapsed", "nbval-ignore-output"]
+# The chapter in numbers
+# @@NUMBERS_CODE@@
+
+# %% [markdown]
 # @@NUMBERS@@
