@@ -217,12 +217,17 @@ def words_table(name: str) -> dict[tuple[str, str], tuple[int, int, int]]:
     for source in kinds():
         after = trimmed_tokenizer(one.tokenizer, used_tokens(one.tokenizer, kinds()[source][0]))
         for kind, (texts, _) in kinds().items():
-            words = sorted({f" {word}" for text in texts for word in text.split()})
+            words = sorted(set(chain(*(pieces(one.tokenizer, text) for text in texts))))
             both = ([len(e) for e in t.encode_batch(words)] for t in (one.tokenizer, after))
             signs = Counter((new > old) - (new < old) for old, new in zip(*both, strict=True))
             table[source, kind] = signs[1], signs[0], signs[-1]
             show(table, (source, kind))
     return table
+
+
+def pieces(tokenizer: Tokenizer, text: str) -> set[str]:
+    """The words that a text is cut into before BPE begins, with their spaces."""
+    return {text[a:b] for _, (a, b) in tokenizer.pre_tokenizer.pre_tokenize_str(text)}
 
 
 def growth_table(name: str) -> dict[int, tuple[float, ...]]:

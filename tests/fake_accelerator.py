@@ -35,6 +35,8 @@ ASK_FOR_NUMBERS = {
     "squeeze", "accept_or_resample",
     # the model's choices decide on what is kept
     "verify_drafts", "fast_decode",
+    # the answer is a list of Python's numbers
+    "ranks_for_budget",
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 A rank of a layer costs O + I numbers. What it gains differs: a layer whose spectrum falls fast has
 its worth in few ranks. So each layer has a curve, of what is gained over what is spent,
 
-    r (O + I) numbers                 for r = 0, 1, … as long as that is less than O I
+    r (O + I) numbers                 for r = 1, 2, … as long as that is less than O I
     O I numbers, and all is gained    for the layer as it is: whole
 
 and the budget is spent where a number gains most. A curve need not be bent as that needs it: the
@@ -57,25 +57,33 @@ def numbers(shapes: Shapes, ranks: Mapping[str, int]) -> int:
 
 
 def even_ranks(shapes: Shapes, budget: int) -> dict[str, int]:
-    """Each layer gets the same share of its numbers: r = ⌊p O I / (O + I)⌋, p = budget / Σ O I.
+    """Each layer gets the same share p of its numbers: r = ⌊p O I / (O + I)⌋, p = budget / Σ O I.
+
+    Layers of which no rank saves anything (O = 1, say) stay whole, and p is that of the others.
 
     Args:
         shapes: name -> (O, I).
-        budget: numbers of all layers together, at least 0.
+        budget: numbers of all layers together.
 
     Returns:
-        Name -> rank; no names where the budget holds all layers as they are.
+        Name -> rank, from 1 on; no names where the budget holds all layers as they are.
 
     Raises:
-        ValueError: no layers, or an empty one; budget below 0.
+        ValueError: no layers, or an empty one; the budget gives a layer less than one rank.
 
     >>> even_ranks({"query": (64, 64), "up": (512, 64)}, budget=18_432)
     {'query': 16, 'up': 28}
     """
-    total = _check(shapes, budget)
-    if budget >= total:
+    _check(shapes)
+    if budget >= numbers(shapes, {}):
         return {}
-    return {name: budget * o * i // (total * (o + i)) for name, (o, i) in shapes.items()}
+    small = {name: shape for name, shape in shapes.items() if saving_rank(*shape)}
+    total = numbers(small, {})
+    share = budget - numbers(shapes, {}) + total  # what is left for them
+    ranks = {name: share * o * i // (total * (o + i)) for name, (o, i) in small.items()}
+    if min(ranks.values(), default=0) < 1:
+        raise ValueError(f"budget must give each layer a rank at least; {budget} gives {ranks}")
+    return ranks
 
 
 def ranks_by_energy(spectra: Mapping[str, Tensor], shapes: Shapes, budget: int) -> dict[str, int]:
@@ -88,22 +96,23 @@ def ranks_by_energy(spectra: Mapping[str, Tensor], shapes: Shapes, budget: int) 
         shapes, budget: as for `even_ranks`.
 
     Returns:
-        Name -> rank, of the layers that do not stay whole. Numbers that gain nothing are not spent.
+        Name -> rank, from 1 on, of the layers that do not stay whole. Numbers that gain nothing are
+        not spent.
 
     Raises:
-        ValueError: as for `even_ranks`; a spectrum is missing, of another length, not finite, below
-            0, or does not fall.
+        ValueError: no layers, or an empty one; the budget does not pay for a rank each; a spectrum
+            is missing, of another length, not finite, below 0, or does not fall.
 
     >>> spectra = {"steep": torch.tensor([9.0, 1.0, 0.1, 0.1]), "flat": torch.ones(4)}
     >>> ranks_by_energy(spectra, {"steep": (4, 4), "flat": (4, 4)}, budget=24)
     {'steep': 1}
     """
-    _check(shapes, budget)
+    _check(shapes)
     _check_names("spectra", spectra, shapes)
     curves = {}
     for name, shape in shapes.items():
         energies = _energies(name, spectra[name], min(shape))
-        ranks = [*range(saving_rank(*shape) + 1), None]
+        ranks = [*range(1, saving_rank(*shape) + 1), None]
         gains = [energies[-1] if rank is None else energies[rank] for rank in ranks]
         curves[name] = _curve(shape, ranks, gains)
     return _spend(curves, shapes, budget)
@@ -118,7 +127,7 @@ def ranks_by_loss(
 
     Args:
         losses: name -> rank -> the loss of the model in which that layer alone has that rank, from
-            `decoder.rank_losses`. Each layer needs one rank at least.
+            `decoder.rank_losses`. A layer without any stays whole.
         dense: the loss of the model as it is.
         shapes, budget: as for `even_ranks`.
 
@@ -126,22 +135,20 @@ def ranks_by_loss(
         Name -> rank, of the layers that do not stay whole. No layer has less than its lowest rank.
 
     Raises:
-        ValueError: as for `even_ranks`; losses are missing or not finite; a rank saves nothing;
-            the lowest ranks are beyond the budget.
+        ValueError: no layers, or an empty one; losses are missing or not finite; a rank is below 1
+            or saves nothing; the budget does not pay for the lowest ranks.
 
     >>> losses = {"first": {4: 3.0, 16: 1.1}, "second": {4: 1.2, 16: 1.0}}
     >>> ranks_by_loss(losses, 1.0, {"first": (64, 64), "second": (64, 64)}, budget=2_560)
     {'first': 16, 'second': 4}
     """
-    _check(shapes, budget)
+    _check(shapes)
     _check_names("losses", losses, shapes)
     curves = {}
     for name, shape in shapes.items():
         ranks, most = sorted(losses[name]), saving_rank(*shape)
-        if not ranks or not 0 <= ranks[0] <= ranks[-1] <= most:
-            raise ValueError(
-                f"ranks of {name} must be from 0 to {most}, where they save; got {ranks}"
-            )
+        if ranks and not 1 <= ranks[0] <= ranks[-1] <= most:
+            raise ValueError(f"ranks of {name} must be from 1 to {most} to save; got {ranks}")
         found = torch.tensor([*(losses[name][rank] for rank in ranks), dense]).double()
         check_finite(found, f"the losses of {name} and of the dense model")
         curves[name] = _curve(shape, [*ranks, None], (-found).tolist())
@@ -198,13 +205,9 @@ def _energies(name: str, spectrum: Tensor, length: int) -> list[float]:
     return [0.0, *wide.square().cumsum(0).tolist()]
 
 
-def _check(shapes: Shapes, budget: int) -> int:
-    """How many numbers all layers have."""
+def _check(shapes: Shapes) -> None:
     if not shapes or min(min(shape) for shape in shapes.values()) < 1:
         raise ValueError(f"shapes must hold (O, I) of a layer at least, from 1 on; got {shapes}")
-    if budget < 0:
-        raise ValueError(f"budget must be at least 0; got {budget}")
-    return numbers(shapes, {})
 
 
 def _check_names(what: str, given: Mapping[str, object], shapes: Shapes) -> None:

@@ -40,9 +40,9 @@ class FactoredLinear(nn.Module):
     def __init__(self, factors: Factors, bias: Tensor | None = None):
         super().__init__()
         left, right = factors
-        if left.dim() != 2 or right.dim() != 2 or left.shape[1] != right.shape[0]:
+        if left.dim() != 2 or right.dim() != 2 or not left.shape[1] == len(right) > 0:
             raise ValueError(
-                "factors must have shapes (O, r) and (r, I); "
+                "factors must have shapes (O, r) and (r, I) with r ≥ 1; "
                 f"got {tuple(left.shape)} and {tuple(right.shape)}"
             )
         if bias is not None and bias.shape != left.shape[:1]:

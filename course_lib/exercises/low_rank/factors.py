@@ -34,8 +34,8 @@ def _shapes(seed: int) -> list[Case]:
         "TinyLM's down": (192, 512),
         "an embedding": (49152, draw.number(500, 1000)),
         "more inputs than outputs": (draw.number(20, 90), draw.number(3000, 9000)),
-        "a rank at which the numbers are as many": (3, 6),
-        "the same, with more outputs": (side * (side + 1), side + 1),
+        "wide: at r = 2 the numbers are as many": (3, 6),
+        "tall: r (O + I) is O · I": (side * (side + 1), side + 1),
         "one number": (1, 1),
         "one output": (1, draw.number(2, 90)),
         "one input": (draw.number(2, 90), 1),
@@ -120,12 +120,10 @@ def low_rank_factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return left.to(weight.dtype), right.to(weight.dtype)
 
 
-def _with_spectrum(draw: Draw, outputs: int, inputs: int, *sigma: float) -> Tensor:
-    """(O, I) with these singular values, as many as there are; the others are 0."""
-    count = len(sigma)
-    U = torch.linalg.qr(draw.normal(outputs, count).double()).Q
-    V = torch.linalg.qr(draw.normal(inputs, count).double()).Q
-    return (U * torch.tensor(sigma).double() @ V.T).float()
+def with_spectrum(draw: Draw, outputs: int, inputs: int, *sigma: float) -> Tensor:
+    """(O, I) in float64 with these singular values, as many as there are; the others are 0."""
+    U, V = (torch.linalg.qr(draw.normal(n, len(sigma)).double()).Q for n in (outputs, inputs))
+    return U * torch.tensor(sigma).double() @ V.T
 
 
 def _weights(seed: int) -> list[Case]:
@@ -149,9 +147,12 @@ def _weights(seed: int) -> list[Case]:
         "one number": (-1 - draw.uniform(1, 1), 1),
         "a matrix of zeros": (torch.zeros(draw.number(3, 9), 4), 2),
         "all singular values are equal": (torch.linalg.qr(normal(5, 5)).Q * size, 2),
-        "equal ones, all of which stay": (_with_spectrum(draw, 6, 7, 5, 5, 5, 1, 1), 3),
+        "equal ones, all of which stay": (with_spectrum(draw, 6, 7, 5, 5, 5, 1, 1).float(), 3),
         "a higher rank than the matrix has": (low, 4),
-        "singular values of very different size": (_with_spectrum(draw, 8, 7, 1e3, 1, 0.1), 2),
+        "singular values of very different size": (
+            with_spectrum(draw, 8, 7, 1e3, 1, 0.1).float(),
+            2,
+        ),
         "views": (normal(6, 5).T[:, ::2], 2),
         **_in_scales_and_dtypes(draw),
     }
@@ -209,9 +210,8 @@ def _least_error(inputs: dict) -> float:
 
 
 def _nearest(inputs: dict, value: list) -> bool:
-    rounding = ROUNDING[inputs["weight"].dtype] * float(
-        torch.linalg.norm(inputs["weight"].double())
-    )
+    weight = inputs["weight"]
+    rounding = ROUNDING[weight.dtype] * float(torch.linalg.norm(weight.double()))
     return _error(inputs, value) <= _least_error(inputs) + rounding
 
 

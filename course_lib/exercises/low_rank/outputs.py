@@ -17,8 +17,8 @@ def output_aware_factors(weight: Tensor, inputs: Tensor, rank: int) -> tuple[Ten
     """(left, right), B (O, r) and A (r, I): what B A makes of the inputs is nearest to W's outputs.
 
     Of all products of rank r, B A has the least mean of ‖W x − B A x‖² over x, the rows of inputs
-    (N, I). Where N < I, where an input is always 0, or foretold by the others, several B A are
-    right, and so is each; their numbers are finite. How B and A share B A is free. weight W (O, I)
+    (N, I). Where N < I, or where an input is always 0 or foretold by the others, more than one B A
+    does that: any will do, if its numbers are finite. How B and A share it is free. weight W (O, I)
     and inputs are float, in any precision; rank r is from 0 to min(O, I). Reckon in float64; both
     factors are in the dtype of W.
     """
@@ -211,8 +211,8 @@ OUTPUT_AWARE_FACTORS = Exercise(
         "Let U_r (O, r) be the first r eigenvectors of Σ y yᵀ, that is PCA of the outputs without "
         "taking a mean off. U_r U_rᵀ y is the nearest to y that r directions allow, and y is W x.",
         "outputs = inputs.double() @ weight.double().T; torch.linalg.eigh(outputs.T @ outputs) "
-        "sorts the smallest first, so take the last r eigenvectors. B is U_r, A is U_rᵀ W. Nothing "
-        "is inverted.",
+        "sorts the smallest first, so its eigenvectors.flip(1)[:, :rank] are U_r. B is U_r, A is "
+        "U_rᵀ W. Nothing is inverted.",
     ),
     properties=(
         Property("left is (O, r) and right is (r, I), both in W's dtype", are_factors, form=True),
@@ -241,8 +241,8 @@ OUTPUT_AWARE_FACTORS = Exercise(
         Misconception(
             "the mean was taken off",
             _factors_of(_without_the_mean),
-            "these are the directions in which the outputs vary about their mean. But B A has to make "
-            "the mean as well, with no bias to add it: take the second moment, not the covariance.",
+            "these are the directions in which the outputs vary about their mean. But B A has to "
+            "make the mean as well, and no bias adds it: the second moment, not the covariance.",
         ),
         Misconception(
             "the last directions",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from course_lib.exercises.engine.seeded import Draw
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
+from course_lib.exercises.low_rank.factors import with_spectrum
 
 
 def range_finder(weight: Tensor, noise: Tensor, rounds: int) -> Tensor:
@@ -27,13 +28,6 @@ def range_finder(weight: Tensor, noise: Tensor, rounds: int) -> Tensor:
     return basis
 
 
-def _with_spectrum(draw: Draw, outputs: int, inputs: int, sigma: Tensor) -> Tensor:
-    """(O, I) in float64 with these singular values; the others are 0."""
-    U = torch.linalg.qr(draw.normal(outputs, len(sigma)).double()).Q
-    V = torch.linalg.qr(draw.normal(inputs, len(sigma)).double()).Q
-    return U * sigma.double() @ V.T
-
-
 def _matrices(seed: int) -> list[Case]:
     draw = Draw(seed)
 
@@ -42,8 +36,8 @@ def _matrices(seed: int) -> list[Case]:
 
     def steep(rounds: int, size: float = 1.0) -> tuple:
         """One direction is stretched 3000 times less than the first, and still counts."""
-        sigma = torch.tensor([1.0, 0.02, 1 / 3000, *[1e-6] * 5])
-        return (size * _with_spectrum(draw, 9, 8, sigma)).float(), draw.normal(8, 3), rounds
+        weight = with_spectrum(draw, 9, 8, 1, 0.02, 1 / 3000, *[1e-6] * 5)
+        return (size * weight).float(), draw.normal(8, 3), rounds
 
     low = draw.integers(-4, 5, 8, 2).float() @ draw.integers(-4, 5, 2, 7).float()
     by_hand = torch.tensor([[0.0, 2.0], [0.0, 0.0], [1.0, 0.0]]), torch.tensor([[1.0], [1.0]])
@@ -63,16 +57,16 @@ def _matrices(seed: int) -> list[Case]:
         "one number": matrix(1, 1, 1, 1),
         "a lower rank than columns": (low, draw.normal(7, 4), 1),
         "a matrix of zeros": (torch.zeros(6, 5), draw.normal(5, 2), 2),
-        "a direction that is hardly stretched": steep(3),
-        "the same, in one round": steep(1),
-        "the same, very small": steep(2, 1e-20),
+        "a direction is hardly stretched, three rounds": steep(3),
+        "a direction is hardly stretched, one round": steep(1),
+        "a direction is hardly stretched, all is very small": steep(2, 1e-20),
         "very small": matrix(10, 8, 3, 2, 1e-20),
         "very large": matrix(10, 8, 3, 2, 1e20),
         "twenty rounds": matrix(8, 6, 2, 20),
         "views": (w.T.clone().T, noise.T.clone().T, 1),
         "float64": (*(part.double() for part in matrix(12, 9, 3, 1)[:2]), 1),
-        "float64, a direction that is hardly stretched": (
-            _with_spectrum(draw, 9, 8, torch.tensor([1.0, 1e-3, 1e-6, *[1e-9] * 5])),
+        "float64, a direction is hardly stretched": (
+            with_spectrum(draw, 9, 8, 1, 1e-3, 1e-6, *[1e-9] * 5),
             draw.normal(8, 3).double(),
             2,
         ),
@@ -89,13 +83,13 @@ def _rounding(inputs: dict) -> float:
     return 100 * torch.finfo(inputs["weight"].dtype).eps
 
 
-def _beside_orthonormal(_: dict, value: Tensor) -> float:
+def _off_orthonormal(_: dict, value: Tensor) -> float:
     """The largest entry of QᵀQ − 1."""
     gram = value.double().T @ value.double()
     return float((gram - torch.eye(len(gram)).double()).abs().max())
 
 
-def _beside_the_span(inputs: dict, value: Tensor) -> float:
+def _off_the_span(inputs: dict, value: Tensor) -> float:
     """How far a direction that should be in the span is from it, times σ of the last one / σ₁."""
     W, Q = inputs["weight"].double(), value.double()
     U, S, _ = torch.linalg.svd(W, full_matrices=False)
@@ -133,8 +127,8 @@ RANGE_FINDER = Exercise(
     cases=_matrices,
     compare=False,
     reached=lambda inputs, value: (
-        f"QᵀQ is {_beside_orthonormal(inputs, value):.1e} beside 1, "
-        f"the span {_beside_the_span(inputs, value):.1e} (asked: at most {_rounding(inputs):.1e})"
+        f"QᵀQ is off 1 by {_off_orthonormal(inputs, value):.1e}, "
+        f"the span by {_off_the_span(inputs, value):.1e} (asked: at most {_rounding(inputs):.1e})"
     ),
     hints=(
         "W Ω mixes the columns of W at random, and what W stretches most is most of each mixture. "
@@ -148,11 +142,11 @@ RANGE_FINDER = Exercise(
         Property("Q is (O, k), in W's dtype", _is_a_basis, form=True),
         Property(
             "the columns of Q are orthonormal: QᵀQ = 1",
-            lambda inputs, value: _beside_orthonormal(inputs, value) <= _rounding(inputs),
+            lambda inputs, value: _off_orthonormal(inputs, value) <= _rounding(inputs),
         ),
         Property(
             "the columns of Q span those of (W Wᵀ)ᵗ W Ω, small directions too",
-            lambda inputs, value: _beside_the_span(inputs, value) <= _rounding(inputs),
+            lambda inputs, value: _off_the_span(inputs, value) <= _rounding(inputs),
         ),
     ),
     misconceptions=(
