@@ -31,19 +31,34 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from benchmarks.measuring import cpu_seconds, extra_bytes, in_a_fresh_process
 from benchmarks.structured import processor
 from course_lib.data.batches import random_windows
 from course_lib.data.text import HELD_OUT_EVERY, bible_chapters, split, wikipedia_articles
 from course_lib.formats.codebook import NF4
 from course_lib.formats.linear import Format, Scheme
+from course_lib.formats.model_file import every_linear, quantize_model
 from course_lib.language_models.qlora import qlora
-from course_lib.low_rank.adapters import adapter_tensors, add_adapters, trainable
+from course_lib.low_rank.adapters import (
+    adapter_tensors,
+    add_adapters,
+    load_adapters,
+    merged,
+    trainable,
+    unmerged,
+)
 from course_lib.measure.quality import quality
 from course_lib.measure.yardstick import EVERY, FIRST, tiny_quality
 from course_lib.models.llama import Llama
 from course_lib.models.parts import linear_weights
-from course_lib.models.pretrained import tiny
-from course_lib.models.training import follow_rate, next_token_loss, rate_factor, train
+from course_lib.models.pretrained import smollm2, tiny
+from course_lib.models.training import (
+    follow_rate,
+    make_optimizers,
+    next_token_loss,
+    rate_factor,
+    train,
+)
 from course_lib.places import cache_folder
 
 STEPS, BATCH, LENGTH, SEEDS = 200, 4, 128, (0, 1, 2)
@@ -198,10 +213,245 @@ def print_header(title: str) -> None:
     print(f"# {time.strftime('%Y-%m-%d')}, {processor()}, one thread: {title}")
 
 
+# ---------------------------------------------------------------- is the change of low rank?
+
+
+def energy(matrices: list[Tensor], first: int = 8) -> float:
+    """The share of the squares' sum that lies in each matrix's first directions, their mean."""
+    values = [torch.linalg.svdvals(matrix).square() for matrix in matrices]
+    return statistics.mean((v[:first].sum() / v.sum()).item() for v in values)
+
+
+def of_rank(change: Tensor, rank: int) -> Tensor:
+    u, s, v = torch.linalg.svd(change, full_matrices=False)
+    return u[:, :rank] * s[:rank] @ v[:rank]
+
+
+def muon_step(model: Llama, text: str, rate: float) -> None:
+    """Train all in place as the house does: Muon for the blocks' matrices, at `rate`."""
+    optimizers = make_optimizers(model)
+    optimizers[0].param_groups[0]["lr"] = rate
+    optimizers[1].param_groups[0]["lr"] = 1e-3
+    schedules = follow_rate(optimizers, lambda step: rate_factor(step, STEPS))
+    train(model, windows(text, 0, STEPS), next_token_loss, optimizers, schedules, longest=1.0)
+
+
+@torch.no_grad()
+def truncations(base: Llama, tuned: Llama, text: str) -> dict[int | None, tuple[float, float]]:
+    """Rank of what is kept of each linear layer's change -> new and old loss; None is all of it.
+
+    What else has learned (the embedding, norms) stays.
+    """
+    found = {None: new_and_old(tuned, text)}
+    for rank in (0, *RANKS, 64):
+        cut = copy.deepcopy(tuned)
+        for name, weight in linear_weights(cut).items():
+            start = linear_weights(base)[name]
+            weight.copy_(start + of_rank(weight - start, min(rank, *weight.shape)))
+        found[rank] = new_and_old(cut, text)
+    return {rank: tuple(round(v, 3) for v in pair) for rank, pair in found.items()}
+
+
+def change_table(text: str = "wikipedia") -> dict[str, tuple]:
+    """How -> share of the change in 8 directions, its size beside W, and loss when truncated."""
+    base, table = tiny()[0], {}
+    linear = linear_weights(base)
+    noise = [
+        torch.randn(w.shape, generator=torch.Generator().manual_seed(0)) for w in linear.values()
+    ]
+    print_header(f"the change of fine-tuning on {text}")
+    print(f"# in 8 directions: W {energy(list(linear.values())):.3f}, noise {energy(noise):.3f}")
+    for name, rate in (("full", None), ("linear layers", None), ("Muon", 0.005)):
+        if rate is None:
+            runs = {r: one_run(text, name, r, 0) for r in METHODS[name][1]}
+            rate = min(runs, key=lambda r: runs[r][0])
+            tuned = learner(name, 0)
+            fine_tune(tuned, text, rate, 0)
+        else:
+            tuned = learner("full", 0)
+            muon_step(tuned, text, rate)
+        changes = {n: (w - linear[n]).detach() for n, w in linear_weights(tuned).items()}
+        size = statistics.mean((c.norm() / linear[n].norm()).item() for n, c in changes.items())
+        shares = {}
+        for kind in ("query", "key", "value", "output", "gate", "up", "down"):
+            some = [c for n, c in changes.items() if n.endswith(f"{kind}.weight")]
+            shares[kind] = round(energy(some), 3)
+        mean = round(energy(list(changes.values())), 3)
+        table[name] = (rate, mean, round(size, 3), shares, truncations(base, tuned, text))
+        print(f"# {name}: {table[name]}", flush=True)
+    print("STORED_CHANGE =", table, flush=True)
+    return table
+
+
+# ---------------------------------------------------------------- where it starts
+
+
+def started(model: nn.Module, left: float | None, right: float | None, seed: int) -> nn.Module:
+    """The adapters with other factors at the start: normal of these sizes; None leaves them."""
+    generator = torch.Generator().manual_seed(seed + 100)
+    for name, parameter in trainable(model).items():
+        size = left if name.endswith("left") else right
+        if size is not None:
+            drawn = torch.randn(parameter.shape, generator=generator)
+            parameter.data.copy_(size * drawn)
+    return model
+
+
+def starts_table(text: str = "asv", rate: float = 1e-2) -> dict[str, tuple[float, ...]]:
+    """Start -> new loss before and after training, old loss after."""
+    sizes = {  # of B and A
+        "A random, B 0": (None, None),
+        "both 0": (0.0, 0.0),
+        "A 0, B random": (8**-0.5, 0.0),
+        "both random": (8**-0.5, None),
+    }
+    table = {}
+    for name, (left, right) in sizes.items():
+        model = started(learner("LoRA 8", 0), left, right, 0)
+        before, _ = new_and_old(model, text)
+        fine_tune(model, text, rate, 0)
+        table[name] = tuple(round(v, 3) for v in (before, *new_and_old(model, text)))
+        print(f"# {name}: {table[name]}", flush=True)
+    print_header(f"LoRA 8 from four starts on {text}, rate {rate:g}")
+    print("STORED_STARTS =", table, flush=True)
+    return table
+
+
+# ---------------------------------------------------------------- merging
+
+
+def merging_table(text: str = "asv") -> dict[str, tuple]:
+    """Where the change goes -> share of it that rounding loses, new and old loss, W that returns.
+
+    The share is the norm of what merging missed over that of the change, of all layers together;
+    the last figure, of weights that are what they were once the change is taken out again.
+    """
+    base, _ = tiny()
+    runs = {r: one_run(text, "LoRA 8", r, 0) for r in METHODS["LoRA 8"][1]}
+    rate = min(runs, key=lambda r: runs[r][0])
+    tuned = learner("LoRA 8", 0)
+    fine_tune(tuned, text, rate, 0)
+    tensors, exact = adapter_tensors(tuned), linear_weights(merged(tuned).double())
+    table = {"beside a float32 base": (0.0, *rounded(new_and_old(tuned, text)), 1.0)}
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        model = copy.deepcopy(base).to(dtype)
+        one = merged(load_adapters(model, tensors))
+        back = unmerged(one, tensors)
+        same = [a == b for a, b in pairs(linear_weights(back), linear_weights(model))]
+        share = statistics.mean(s.float().mean().item() for s in same)
+        held = {n: w.double() for n, w in linear_weights(model).items()}
+        wanted = {n: held[n] + linear_change(tensors, n) for n in held}
+        missed = relative(linear_weights(one), wanted, held)
+        losses = rounded(new_and_old(one.float(), text))
+        table[f"into {str(dtype)[6:]}"] = (round(missed, 5), *losses, round(share, 3))
+    del exact
+    for name, scheme in {"NF4": NF4, "even levels": EVEN}.items():
+        table |= into_four_bits(name, scheme, text, rate)
+    print_header(f"LoRA 8 merged, learned from {text}, rate {rate:g}")
+    print("STORED_MERGED =", table, flush=True)
+    return table
+
+
+def into_four_bits(name: str, scheme: object, text: str, rate: float) -> dict[str, tuple]:
+    """QLoRA 8 beside its base, and merged and quantized again; the start as well."""
+    method = {"NF4": "QLoRA 8", "even levels": "QLoRA 8, even levels"}[name]
+    start, tuned = learner(method, 0), learner(method, 0)
+    fine_tune(tuned, text, rate, 0)
+    one = merged(tuned)
+    again = quantize_model(one, every_linear(one, scheme))
+    held = linear_weights(merged(start))
+    missed = relative(linear_weights(again), linear_weights(one), held)
+    return {
+        f"{name}, untrained": (0.0, *rounded(new_and_old(start, text)), None),
+        f"beside {name}": (0.0, *rounded(new_and_old(tuned, text)), None),
+        f"into {name} again": (round(missed, 3), *rounded(new_and_old(again, text)), None),
+    }
+
+
+def linear_change(tensors: dict[str, Tensor], weight: str) -> Tensor:
+    """(α / r) B A of one layer, float64."""
+    left, right, alpha = (
+        tensors[weight.removesuffix("weight") + part].double()
+        for part in ("left", "right", "alpha")
+    )
+    return left @ right * (alpha / len(right))
+
+
+def pairs(some: dict[str, Tensor], others: dict[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    return ((tensor, others[name]) for name, tensor in some.items())
+
+
+def relative(
+    found: dict[str, Tensor], wanted: dict[str, Tensor], start: dict[str, Tensor]
+) -> float:
+    """‖found − wanted‖ / ‖wanted − start‖ over all layers."""
+    off = sum((f.double() - w.double()).square().sum() for f, w in pairs(found, wanted))
+    change = sum((s.double() - w.double()).square().sum() for s, w in pairs(start, wanted))
+    return (off / change).sqrt().item()
+
+
+def rounded(values: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(round(value, 3) for value in values)
+
+
+# ---------------------------------------------------------------- time and memory of a step
+
+
+def steps_table(repeats: int = 5) -> dict[str, tuple]:
+    """Method -> CPU seconds of a step, extra bytes at its peak, bytes of gradients and optimizer.
+
+    Of TinyLM on 8 windows of 256 tokens, and of SmolLM2 on one window of 128.
+    """
+    table = {}
+    for model, shape in (("TinyLM", (8, 256)), ("SmolLM2", (1, 128))):
+        methods = ("full", "linear layers", "LoRA 8", "LoRA 32", "QLoRA 8")
+        steppers = {method: stepper(model, method, shape) for method in methods[:5]}
+        seconds = cpu_seconds({n: s for n, (s, _) in steppers.items()}, repeats)
+        held = {name: optimizer_bytes(state) for name, (_, state) in steppers.items()}
+        del steppers
+        for method in methods:
+            peak = in_a_fresh_process(step_peak, model, method, shape)
+            ratio = round(seconds[method] / seconds["full"], 2)
+            table[model, method] = (
+                round(seconds[method], 3),
+                ratio,
+                round(peak / 1e6),
+                held[method],
+            )
+            print(f"# {model}, {method}: {table[model, method]}", flush=True)
+    print_header("a step: CPU seconds, ratio to full, peak MB beyond the model, bytes of AdamW")
+    print("STORED_STEPS =", table, flush=True)
+    return table
+
+
+def stepper(name: str, method: str, shape: tuple[int, int]) -> tuple[Callable, object]:
+    """A function that makes one step, and the optimizer that it uses."""
+    model, _ = tiny() if name == "TinyLM" else smollm2()
+    tuned = METHODS[method][0](model, torch.Generator().manual_seed(0))
+    del model
+    optimizer = torch.optim.AdamW(trainable(tuned).values(), lr=1e-5)
+    tokens = torch.randint(2000, (shape[0], shape[1] + 1))
+    batch = [(tokens[:, :-1], tokens[:, 1:])]
+    return lambda: train(tuned, batch, next_token_loss, [optimizer]), optimizer
+
+
+def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
+    return sum(t.nbytes for state in optimizer.state.values() for t in state.values())
+
+
+def step_peak(name: str, method: str, shape: tuple[int, int]) -> int:
+    """What the first two steps need beyond the model: gradients, AdamW's state, activations."""
+    torch.set_num_threads(1)
+    step, _ = stepper(name, method, shape)
+    return extra_bytes(lambda: (step(), step()))
+
+
 def main() -> None:
     torch.set_num_threads(1)
     name, *arguments = sys.argv[1:] or ["learn", "wikipedia"]
-    {"learn": learned_table}[name](*arguments)
+    tables = {"learn": learned_table, "change": change_table, "starts": starts_table}
+    tables |= {"merging": merging_table, "steps": steps_table}
+    tables[name](*arguments)
 
 
 if __name__ == "__main__":

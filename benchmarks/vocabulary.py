@@ -50,7 +50,13 @@ from course_lib.data.text import bible_chapters, split, wikipedia_articles
 from course_lib.formats.gguf_model import q4_1_range, write_gguf
 from course_lib.formats.linear import Format, Scheme, nearest_codes
 from course_lib.formats.model_file import every_linear
-from course_lib.low_rank.vocabulary import new_ids, token_counts, trim_vocabulary, used_tokens
+from course_lib.low_rank.vocabulary import (
+    new_ids,
+    token_counts,
+    trim_tokenizer,
+    trim_vocabulary,
+    used_tokens,
+)
 from course_lib.measure.quality import windows_at_once
 from course_lib.measure.yardstick import (
     EVERY,
@@ -118,7 +124,7 @@ def cost(one: Subject, keep: list[int], text: str, head: Tensor | None = None) -
     """What a text costs with the tokens kept; the model reads it, whole, by its old numbers."""
     ids = new_ids(one.tokenizer, keep)
     kept = (ids >= 0).nonzero().flatten()  # (m,)
-    tokens = kept[trimmed_tokenizer(one.tokenizer, keep).encode(text).ids]  # new -> old numbers
+    tokens = kept[trim_tokenizer(one.tokenizer, keep).encode(text).ids]  # new -> old numbers
     head = one.model.embedding.weight if head is None else head
     nats = less = 0.0
     states = last_states(one.model, tuple(tokens.tolist()), one.length)
@@ -141,16 +147,6 @@ def last_states(model: Llama, tokens: tuple[int, ...], length: int) -> Tensor:
             x = block(x, cos, sin)
         states.append(model.norm(x).flatten(0, 1))  # (B, T, D) -> (B · T, D)
     return torch.cat(states)[: len(tokens) - 1]
-
-
-def trimmed_tokenizer(tokenizer: Tokenizer, keep: list[int]) -> Tokenizer:
-    """The tokenizer alone."""
-    config = pretrained.TINY
-    size = max(tokenizer.get_vocab().values()) + 1
-    small = Llama(
-        type(config)(size, width=2, layers=1, heads=1, kv_heads=1, mlp_width=1, context=1)
-    )
-    return trim_vocabulary(small, tokenizer, keep)[1]
 
 
 def count_kept(subject: Subject, keep: list[int]) -> int:
@@ -215,7 +211,7 @@ def words_table(name: str) -> dict[tuple[str, str], tuple[int, int, int]]:
     """(tokens from, text): how many distinct words take more tokens, as many, and fewer."""
     one, table = subject(name), {}
     for source in kinds():
-        after = trimmed_tokenizer(one.tokenizer, used_tokens(one.tokenizer, kinds()[source][0]))
+        after = trim_tokenizer(one.tokenizer, used_tokens(one.tokenizer, kinds()[source][0]))
         for kind, (texts, _) in kinds().items():
             words = sorted(set(chain(*(pieces(one.tokenizer, text) for text in texts))))
             both = ([len(e) for e in t.encode_batch(words)] for t in (one.tokenizer, after))

@@ -12,7 +12,13 @@ from torch import nn
 
 from course_lib.data.text import bible_chapters, split
 from course_lib.formats.gguf_model import write_gguf
-from course_lib.low_rank.vocabulary import new_ids, token_counts, trim_vocabulary, used_tokens
+from course_lib.low_rank.vocabulary import (
+    new_ids,
+    token_counts,
+    trim_tokenizer,
+    trim_vocabulary,
+    used_tokens,
+)
 from course_lib.measure.quality import token_losses
 from course_lib.measure.yardstick import held_out_sample, wikipedia_sample
 from course_lib.models.llama import Llama, LlamaConfig, initialize
@@ -32,19 +38,6 @@ def bpe(merges, extra=(), alphabet=BYTES, **options) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
-
-
-def trimmed(tokenizer: Tokenizer, keep) -> Tokenizer:
-    config = LlamaConfig(
-        vocabulary=max(tokenizer.get_vocab().values()) + 1,
-        width=2,
-        layers=1,
-        heads=1,
-        kv_heads=1,
-        mlp_width=1,
-        context=4,
-    )
-    return trim_vocabulary(Llama(config), tokenizer, keep)[1]
 
 
 def assert_same_pieces(before: Tokenizer, after: Tokenizer, ids: torch.Tensor, text: str) -> None:
@@ -74,7 +67,7 @@ ids_of_products = st.sets(st.integers(250, 267))
 def test_the_texts_keep_their_pieces_and_others_come_back(merges, texts, other, whole_words):
     before = bpe(merges, ignore_merges=whole_words)
     keep = used_tokens(before, texts)
-    after, ids = trimmed(before, keep), new_ids(before, keep)
+    after, ids = trim_tokenizer(before, keep), new_ids(before, keep)
     for text in texts:
         assert_same_pieces(before, after, ids, text)
     assert after.decode(after.encode(other).ids) == other
@@ -97,7 +90,7 @@ def test_what_is_kept_is_closed_minimal_and_in_order(merges, keep, more):
     assert kept == by_hand
     assert ids[ids >= 0].tolist() == list(range(len(kept)))
     assert ((new_ids(before, keep | more) >= 0) >= (ids >= 0)).all()  # more keeps more
-    after = trimmed(before, keep)
+    after = trim_tokenizer(before, keep)
     assert after.get_vocab() == {token: int(ids[before.token_to_id(token)]) for token in kept}
     fitting = [list(m) for m in merges if {*m, "".join(m)} <= kept]
     assert json.loads(after.to_str())["model"]["merges"] == fitting
@@ -108,14 +101,14 @@ def test_what_is_kept_is_closed_minimal_and_in_order(merges, keep, more):
 def test_a_token_that_two_merges_make_keeps_the_halves_of_both():
     before = bpe([("a", "b"), ("b", "c"), ("a", "bc"), ("ab", "c")])
     assert before.encode("abc").tokens == ["abc"]  # by ("ab", "c")
-    after = trimmed(before, [before.token_to_id("abc")])
+    after = trim_tokenizer(before, [before.token_to_id("abc")])
     assert {"ab", "bc"} <= after.get_vocab().keys()
 
 
 def test_without_a_merge_a_text_may_take_fewer_tokens():
     """So "other text takes more tokens" is a rule with exceptions, and no theorem."""
     before = bpe([("b", "c"), ("a", "b"), ("c", "d"), ("ab", "cd")])
-    after = trimmed(before, [before.token_to_id("abcd")])
+    after = trim_tokenizer(before, [before.token_to_id("abcd")])
     assert before.encode("abcd").tokens == ["a", "bc", "d"]
     assert after.encode("abcd").tokens == ["abcd"]
 
@@ -124,10 +117,10 @@ def test_whole_words_count_where_merges_are_ignored():
     before = bpe([("a", "b")], extra=["abba"], ignore_merges=True)
     assert before.encode("abba").tokens == ["abba"]  # no merge makes it
     used = used_tokens(before, ["abba"])
-    after = trimmed(before, used)
+    after = trim_tokenizer(before, used)
     assert_same_pieces(before, after, new_ids(before, used), "abba")
     assert after.token_to_id("ab") is None
-    assert trimmed(before, []).encode("abba").tokens == list("abba")
+    assert trim_tokenizer(before, []).encode("abba").tokens == list("abba")
 
 
 def test_added_tokens_stay_and_are_renumbered():
@@ -135,7 +128,7 @@ def test_added_tokens_stay_and_are_renumbered():
     before.add_special_tokens([AddedToken("<|end|>", normalized=False), "<|beyond|>"])
     before.add_tokens([AddedToken("ba", lstrip=True)])
     keep = used_tokens(before, ["bc"])
-    after, ids = trimmed(before, keep), new_ids(before, keep)
+    after, ids = trim_tokenizer(before, keep), new_ids(before, keep)
     assert ids[before.token_to_id("ab")] == -1 and after.get_vocab_size() == 256 + 1 + 3
     for text in ("bc<|end|>bc", "<|beyond|>", "bc ba bc"):
         assert_same_pieces(before, after, ids, text)
@@ -152,20 +145,20 @@ def test_bytes_that_a_tokenizer_lacks_are_lost_after_as_before():
         extra = list(options.values())[:1]
         before = bpe([("a", "b"), ("b", "c")], extra, [b for b in BYTES if b != "z"], **options)
         keep = used_tokens(before, ["bc"])
-        after, ids = trimmed(before, keep), new_ids(before, keep)
+        after, ids = trim_tokenizer(before, keep), new_ids(before, keep)
         assert_same_pieces(before, after, ids, "bczzbcz")
         assert after.get_vocab_size() == 255 + 1 + len(extra)
 
 
 def test_none_kept_leaves_the_bytes_and_all_kept_leaves_all(tiny):
     _, before = tiny
-    after = trimmed(before, [])
+    after = trim_tokenizer(before, [])
     assert after.get_vocab_size() == 256
     for text in ODD_TEXTS:
         assert len(after.encode(text)) == len(text.encode())
         assert after.decode(after.encode(text).ids) == text
     assert new_ids(before, range(2048)).equal(torch.arange(2048))
-    assert json.loads(trimmed(before, range(2048)).to_str()) == json.loads(before.to_str())
+    assert json.loads(trim_tokenizer(before, range(2048)).to_str()) == json.loads(before.to_str())
 
 
 def test_tinylm_on_a_text_gives_the_logits_it_gave_less_those_that_are_gone(tiny):
@@ -192,7 +185,7 @@ def test_the_same_words_in_another_order_keep_their_pieces(tiny):
     words = "\n".join(bible_chapters("kjv")[:3]).split()
     texts = [" " + " ".join(order) for order in (words, words[::-1], sorted(words), words[::2])]
     keep = used_tokens(before, texts[:1])
-    after, ids = trimmed(before, keep), new_ids(before, keep)
+    after, ids = trim_tokenizer(before, keep), new_ids(before, keep)
     for text in texts:
         assert_same_pieces(before, after, ids, text)
 
@@ -211,7 +204,7 @@ def test_few_uses_are_too_few(tiny):
 
 def test_other_texts_come_back_from_tinylm(tiny):
     _, before = tiny
-    after = trimmed(before, used_tokens(before, [split(bible_chapters("kjv"))[1]], least=20))
+    after = trim_tokenizer(before, used_tokens(before, [split(bible_chapters("kjv"))[1]], least=20))
     assert after.get_vocab_size() < 1000
     for text in (*ODD_TEXTS, wikipedia_sample()):
         assert after.decode(after.encode(text).ids) == text
@@ -253,7 +246,7 @@ def test_a_head_of_its_own_is_trimmed_alike(tied, dtype):
     assert model.blocks[0].mlp.up.weight.any()  # nothing is shared
 
 
-def test_files_give_back_what_was_trimmed(tiny, tmp_path):
+def test_files_give_back_what_was_trim_tokenizer(tiny, tmp_path):
     model, before = tiny
     small, after = trim_vocabulary(model, before, used_tokens(before, [held_out_sample()], 3))
     tokens = torch.tensor([after.encode("In the beginning").ids])
@@ -274,7 +267,7 @@ def test_smollm2s_tokenizer_goes_on_working(smollm2):
     _, before = smollm2
     texts = [wikipedia_sample(), "In 1984: <|im_start|>user 0x7f<|im_end|>"]
     keep = used_tokens(before, texts)
-    after, ids = trimmed(before, keep), new_ids(before, keep)
+    after, ids = trim_tokenizer(before, keep), new_ids(before, keep)
     for text in texts:
         assert_same_pieces(before, after, ids, text)
     assert ids[:17].tolist() == list(range(17)) and after.token_to_id("<|im_end|>") == 2

@@ -64,11 +64,10 @@ def used_tokens(tokenizer: Tokenizer, texts: Iterable[str], least: int = 1) -> l
     """The numbers of the tokens that occur in the texts, ascending.
 
     Args:
-        texts: each is encoded for itself.
         least: how often, in all texts together, a token must occur; at least 1.
 
     Raises:
-        TypeError: what `token_counts` refuses.
+        TypeError: as `token_counts`.
         ValueError: least is below 1.
 
     >>> from course_lib.models.tokenizer import train_tokenizer
@@ -88,13 +87,13 @@ def new_ids(tokenizer: Tokenizer, keep: Iterable[int]) -> Tensor:
     the unknown token, and both halves of each merge that makes a token that stays.
 
     Args:
-        tokenizer: byte-level BPE.
-        keep: numbers of tokens; may be none, and a tensor.
+        tokenizer: byte-level BPE; M is its highest number and one.
+        keep: numbers of tokens, in any order; none is allowed.
 
     Raises:
         TypeError: keep holds something else than integers.
-        ValueError: keep holds a number that no token has; the tokenizer is of another kind, or one
-            whose tokens for a text are not settled by its merges alone.
+        ValueError: keep holds a number that no token has; the tokenizer is of another kind, cuts by
+            chance (dropout), or adds tokens to a text.
 
     >>> from course_lib.models.tokenizer import train_tokenizer
     >>> tokenizer = train_tokenizer("low lower lowest", vocabulary=256 + 3)
@@ -110,26 +109,44 @@ def new_ids(tokenizer: Tokenizer, keep: Iterable[int]) -> Tensor:
     return (kept.cumsum(0) - 1).masked_fill(~kept, -1)
 
 
+def trim_tokenizer(tokenizer: Tokenizer, keep: Iterable[int]) -> Tokenizer:
+    """A copy that knows only the tokens that `new_ids` numbers; arguments and errors are the same.
+
+    >>> from course_lib.models.tokenizer import train_tokenizer
+    >>> tokenizer = train_tokenizer("low lower lowest", vocabulary=256 + 3)
+    >>> trim_tokenizer(tokenizer, [257]).encode("low lowest").tokens
+    ['low', 'Ġ', 'low', 'e', 's', 't']
+    """
+    ids, state = new_ids(tokenizer, keep).tolist(), _state(tokenizer)
+    model = state["model"]
+    kept = {token: ids[old] for token, old in model["vocab"].items() if ids[old] >= 0}
+    model["vocab"] = kept
+    model["merges"] = [(a, b) for a, b in model["merges"] if {a, b, a + b} <= kept.keys()]
+    for added in state["added_tokens"]:
+        added["id"] = ids[added["id"]]
+    return Tokenizer.from_str(json.dumps(state))
+
+
 @torch.no_grad()
 def trim_vocabulary(
     model: Llama, tokenizer: Tokenizer, keep: Iterable[int]
 ) -> tuple[Llama, Tokenizer]:
     """Copies of a decoder and its tokenizer that know only some tokens, and what these are made of.
 
-    Row i of the embedding becomes row `new_ids(tokenizer, keep)[i]`; so does that of a head of its
-    own. Rows that no token names are gone.
+    Row i of the embedding, and of a head of its own, becomes row `new_ids(tokenizer, keep)[i]`.
+    Rows that no token names are gone.
 
     Args:
         model: its embedding, and its head, must be plain ones.
-        tokenizer: the model's own, byte-level BPE.
+        tokenizer: the model's own.
         keep: numbers of tokens, as `used_tokens` gives them; what else stays, `new_ids` says.
 
     Raises:
-        TypeError, ValueError: what `new_ids` refuses; the tokenizer has more tokens than the model;
-            the embedding or the head is another kind of module.
+        TypeError: as `new_ids`.
+        ValueError: as `new_ids`; the tokenizer has more tokens than the model; the embedding or the
+            head is another kind of module.
 
-    Source: Ushio, Zhou, Camacho-Collados, 2023, "Efficient Multilingual Language Model Compression
-    through Vocabulary Trimming".
+    Source: Ushio, Zhou, Camacho-Collados, 2023 (see above), for vocabularies without merges.
 
     >>> from course_lib.models.pretrained import tiny
     >>> model, tokenizer = tiny()
@@ -140,6 +157,7 @@ def trim_vocabulary(
     >>> cut.decode(cut.encode("Any other text").ids)
     'Any other text'
     """
+    keep = keep if isinstance(keep, Tensor) else list(keep)  # it is read twice
     ids = new_ids(tokenizer, keep)
     layers = {"embedding": nn.Embedding} | ({} if model.config.tied else {"head": nn.Linear})
     for name, kind in layers.items():
@@ -163,7 +181,7 @@ def trim_vocabulary(
     if not model.config.tied:
         model.head.out_features = len(rows)
     model.config = replace(model.config, vocabulary=len(rows))
-    return model, _trimmed(_state(tokenizer), ids.tolist())
+    return model, trim_tokenizer(tokenizer, keep)
 
 
 def _size(tokenizer: Tokenizer) -> int:
@@ -194,7 +212,7 @@ def _state(tokenizer: Tokenizer) -> dict[str, Any]:
 
 def _named(numbers: dict[str, int], keep: Iterable[int]) -> set[str]:
     """The tokens that have these numbers."""
-    wanted = keep.tolist() if isinstance(keep, Tensor) else list(keep)
+    wanted = list(keep.tolist() if isinstance(keep, Tensor) else keep)
     tokens = {number: token for token, number in numbers.items()}
     for number in wanted:
         if type(number) is not int:
@@ -211,26 +229,8 @@ def _closed(state: dict[str, Any], kept: set[str]) -> set[str]:
     kept |= {added["content"] for added in state["added_tokens"]}
     if model.get("unk_token") is not None:
         kept.add(model["unk_token"])
-    halves: dict[str, list[str]] = {}
-    for left, right in model["merges"]:
-        halves.setdefault(left + right, []).extend((left, right))
-    todo = list(kept)
-    while todo:
-        new = set(halves.get(todo.pop(), ())) - kept
-        kept |= new
-        todo.extend(new)
+    longest_first = sorted(model["merges"], key=lambda pair: -len("".join(pair)))
+    for left, right in longest_first:  # halves are shorter than what they make
+        if left + right in kept:
+            kept |= {left, right}
     return kept
-
-
-def _trimmed(state: dict[str, Any], ids: list[int]) -> Tokenizer:
-    model = state["model"]
-    vocabulary = {token: ids[old] for token, old in model["vocab"].items() if ids[old] >= 0}
-    model["vocab"] = vocabulary
-    model["merges"] = [
-        (left, right)
-        for left, right in model["merges"]
-        if left in vocabulary and right in vocabulary and left + right in vocabulary
-    ]
-    for added in state["added_tokens"]:
-        added["id"] = ids[added["id"]]
-    return Tokenizer.from_str(json.dumps(state))

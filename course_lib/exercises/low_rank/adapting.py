@@ -40,12 +40,17 @@ def _layers(seed: int) -> list[Case]:
     inputs, outputs = draw.number(5, 8), draw.number(3, 5)
     a = draw.number(3, 8)
 
-    def layer(*before: int, sizes=(inputs, outputs, 3), alpha: float = a, scale: float = 1.0):
+    def layer(*before: int, sizes=(inputs, outputs, 3), alpha: float = a):
         i, o, r = sizes
-        x, weight = scale * _integers(draw, *before, i), _integers(draw, o, i)
+        x, weight = _integers(draw, *before, i), _integers(draw, o, i)
         return x, weight, _integers(draw, o, r), _integers(draw, r, i), alpha
 
-    start, frozen, view = layer(4), layer(3), layer(inputs)
+    def scaled(scale: float, dtype: torch.dtype):
+        """One output, and all numbers above 0: no sum is near 0, where only its rounding is left."""
+        parts = (part.abs().to(dtype) for part in layer(1, sizes=(inputs, 1, 3))[:4])
+        return *(scale * part for part in parts), a
+
+    start, frozen, view = layer(4), layer(3), layer(3, 2)
     by_hand = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 1.0]]), torch.tensor([[3.0, 5.0]])
     labelled = {
         "by hand": (*by_hand, torch.tensor([[1.0, 0.0], [0.0, 1.0]]), 2.0 * a),
@@ -64,9 +69,9 @@ def _layers(seed: int) -> list[Case]:
         "alpha below 1": layer(3, alpha=0.125),
         "an adapter at its start: B is 0": (*start[:2], torch.zeros_like(start[2]), *start[3:]),
         "a weight of zeros": (frozen[0], torch.zeros_like(frozen[1]), *frozen[2:]),
-        "x is a view": (view[0].T, *view[1:]),
-        "very large inputs": layer(3, scale=1e9),
-        "float64": tuple(1e60 * t.double() if torch.is_tensor(t) else t for t in layer(3)),
+        "x is a view": (view[0].transpose(0, 1), *view[1:]),
+        "very large numbers": scaled(1e9, torch.float32),
+        "float64": scaled(1e60, torch.float64),
         "bfloat16": _halved(draw, torch.bfloat16, torch.bfloat16),
         "bfloat16, the adapter in float32": _halved(draw, torch.bfloat16, torch.float32),
         "float16, the adapter in float32": _halved(draw, torch.float16, torch.float32),
@@ -75,15 +80,16 @@ def _layers(seed: int) -> list[Case]:
 
 
 def _halved(draw: Draw, dtype: torch.dtype, fine: torch.dtype) -> tuple:
-    """One output, exact in half precision; an adapter in a finer dtype rounds to nothing there.
-
-    B A is 1 + 2¹⁴ − 2¹⁴ for the first input: of 16385 half precision sees 16384.
+    """One output, exact in half precision. Beside a finer adapter A x is not: an even number there,
+    and B takes the difference of two that differ by an odd one.
     """
-    x, weight = _integers(draw, 1, 4).to(dtype), _integers(draw, 1, 4).to(dtype)
-    left, right = torch.tensor([[1.0, -1.0]], dtype=fine), _integers(draw, 2, 4).to(fine)
+    x, weight = _integers(draw, 1, 4), _integers(draw, 1, 4)
+    left, right = _integers(draw, 1, 2).sign(), _integers(draw, 2, 4)
     if fine != dtype:
-        right[:, 0] = torch.tensor([16385.0, 16384.0])
-    return x, weight, left, right, 2.0 * draw.number(1, 4)
+        x[0, :3] = torch.tensor([3.0, 3.0, 1 + 2 * draw.number(0, 2)])
+        right[:, :3] = 64 if dtype == torch.bfloat16 else 512
+        right[:, 2], left[0, 1] = torch.tensor([1.0, 0.0]), -left[0, 0]
+    return x.to(dtype), weight.to(dtype), left.to(fine), right.to(fine), 2.0 * draw.number(1, 4)
 
 
 def _lora(

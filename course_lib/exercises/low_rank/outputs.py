@@ -119,6 +119,7 @@ def _scaled(draw: Draw) -> dict[str, tuple[Tensor, Tensor, int]]:
     }
 
 
+# A share of |W| |x|: right answers, of whatever make, stay below half of it in float32.
 ROUNDING = {torch.float16: 1e-3, torch.bfloat16: 8e-3, torch.float32: 1e-6, torch.float64: 1e-6}
 
 
