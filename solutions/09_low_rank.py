@@ -1059,14 +1059,49 @@ for label, keep in sets.items():
 #
 # ## Exercise 11: TinyLM in factors
 #
-# @@INVENT@@
+# Now without a recipe. Cut TinyLM's 28 linear layers to 60 % of their numbers, in factors only, and train nothing.
+# Truncated SVD with even ranks reaches 2.60 bits per byte, factors for the outputs with even ranks 1.61; asked for is
+# 1.55. That can be had with what this chapter has shown. Do not stop there. Two ideas that it has *not* shown lead to 1.46
+# and to 1.39, and both together to **1.36**, the best that we know of. What does each layer aim at, when the layers
+# before it are factored already? And whose word do you take for what a rank is worth?
+#
+# `treat_blocks`, `linear_weights` and all of `torch.linalg` are yours. So is `tiny_quality`, on text that you are
+# allowed to see: `tokens`.
 
 
 # %% exercise="factor_tiny"
-def factor_tiny(model: nn.Module, tokens: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """@@DOC11@@"""
+def factor_tiny(
+    model: nn.Module, tokens: torch.Tensor
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """TinyLM's linear layers as factors with at most 60 % of their numbers, nothing trained.
+
+    For each of the 28 weights W (O, I) of the blocks, named as `linear_weights` of `models.parts`
+    does ("blocks.0.attention.query.weight", …), a pair (left (O, r), right (r, I)), float32: left @
+    right stands for W. Each layer may have its own r. All pairs together have at most 0.6 of the
+    1,572,864 numbers of the weights. tokens (B, T) are a text to calibrate with; the model stays as
+    it is. Asked for: at most 1.55 bits per byte on held-out text (dense: 1.173; the best known:
+    1.36; less than 1.25 comes of training), within a minute.
+    """
     ### BEGIN SOLUTION
-    # @@SOL11@@
+    grams = {}
+    treat_blocks(
+        model, tokens, lambda s: grams.update(dict.fromkeys(s.weight_names, s.moments.gram))
+    )
+    weights = linear_weights(model)
+    found = {n: torch.linalg.eigh(w @ grams[n] @ w.T) for n, w in weights.items()}  # ascending
+    steps = []  # (share of its layer's energy for each number, layer, numbers)
+    for name, (values, _) in found.items():
+        cost = sum(weights[name].shape)
+        energies = values.flip(0)[: min(weights[name].shape)]
+        steps += [(e, name, cost) for e in (energies / energies.sum() / cost).tolist()]
+    left, ranks = int(0.6 * sum(w.numel() for w in weights.values())), dict.fromkeys(weights, 0)
+    for _, name, cost in sorted(steps, reverse=True):
+        left -= cost
+        if left < 0:
+            break
+        ranks[name] += 1
+    firsts = {n: vectors.flip(1)[:, : ranks[n]] for n, (_, vectors) in found.items()}  # (O, r)
+    return {name: (first, first.T @ weights[name]) for name, first in firsts.items()}
     ### END SOLUTION
 
 

@@ -3,6 +3,7 @@
 from course_lib.exercises.low_rank.adapting import LORA_LINEAR, MERGE_ADAPTER
 from course_lib.exercises.low_rank.budgeting import RANKS_FOR_BUDGET
 from course_lib.exercises.low_rank.factors import LOW_RANK_FACTORS, RANK_THAT_SAVES
+from course_lib.exercises.low_rank.inventing import FACTOR_TINY
 from course_lib.exercises.low_rank.outputs import OUTPUT_AWARE_FACTORS
 from course_lib.exercises.low_rank.ranges import RANGE_FINDER
 from course_lib.exercises.low_rank.starting import ADAPTER_START
@@ -21,4 +22,5 @@ EXERCISES = (
     TRAIN_ADAPTERS,
     ADAPTER_START,
     TRIM_VOCABULARY,
+    FACTOR_TINY,
 )
