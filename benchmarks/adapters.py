@@ -77,8 +77,8 @@ def only(model: Llama, learns: Callable[[str, Tensor], bool]) -> Llama:
     return model
 
 
-def lora(rank: int) -> Learner:
-    return lambda model, generator: add_adapters(model, rank, ALPHA, generator)
+def lora(rank: int, alpha: float = ALPHA) -> Learner:
+    return lambda model, generator: add_adapters(model, rank, alpha, generator)
 
 
 def all_linear(model: Llama, _: torch.Generator) -> Llama:
@@ -88,11 +88,11 @@ def all_linear(model: Llama, _: torch.Generator) -> Llama:
 
 LAST = f"blocks.{3}.mlp.down.weight"  # 98,304 numbers; with the norms 100,032, and LoRA 8 108,544
 METHODS: dict[str, tuple[Learner, tuple[float, ...]]] = {
-    "full": (lambda m, _: only(m, lambda *_: True), (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)),
+    "full": (lambda m, _: only(m, lambda *_: True), (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
     "LoRA 8": (lora(8), (1e-3, 3e-3, 1e-2, 3e-2)),
     "LoRA 1": (lora(1), (3e-3, 1e-2, 3e-2)),
     "LoRA 32": (lora(32), (3e-3, 1e-2, 3e-2)),
-    "linear layers": (all_linear, (3e-4, 1e-3, 3e-3)),
+    "linear layers": (all_linear, (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
     "QLoRA 8": (lambda m, g: qlora(m, NF4, 8, ALPHA, g), (3e-3, 1e-2)),
     "last matrix, norms": (lambda m, _: only(m, lambda n, p: n == LAST or p.dim() == 1),
                            (1e-3, 3e-3, 1e-2)),
@@ -100,6 +100,11 @@ METHODS: dict[str, tuple[Learner, tuple[float, ...]]] = {
     **{f"LoRA {r}": (lora(r), (3e-3, 1e-2)) for r in (2, 4, 16)},
     "QLoRA 8, even levels": (lambda m, g: qlora(m, EVEN, 8, ALPHA, g), (3e-3, 1e-2)),
 }  # fmt: skip
+SCALES: dict[str, tuple[Learner, tuple[float, ...]]] = {  # α / r another: 1 / √r, × 4, / 4
+    "LoRA 32, alpha 90.5": (lora(32, ALPHA * 32**0.5), (1e-3, 3e-3, 1e-2)),
+    "LoRA 8, alpha 64": (lora(8, 64.0), (1e-3, 3e-3)),
+    "LoRA 8, alpha 4": (lora(8, 4.0), (1e-2, 3e-2)),
+}
 
 # ---------------------------------------------------------------- one run
 
@@ -140,7 +145,7 @@ def new_and_old(model: nn.Module, text: str) -> tuple[float, float]:
 
 
 def learner(method: str, seed: int) -> nn.Module:
-    make, _ = METHODS[method]
+    make, _ = (METHODS | SCALES)[method]
     return make(tiny()[0], torch.Generator().manual_seed(seed))
 
 
@@ -175,8 +180,8 @@ def one_run(text: str, method: str, rate: float, seed: int) -> tuple[float, floa
 def learned_table(text: str) -> dict[str, tuple]:
     """Method -> best rate, trained numbers, file's bytes, new loss, old loss, each ± over seeds.
 
-    The last two figures: full fine-tuning's old loss where its new loss is the same, at one of its
-    smaller rates or between two of them (none if it never gets so low, or so high).
+    The last figures: the old loss of full fine-tuning, and of fine-tuning the linear layers, where
+    their new loss is the same: between two of their smaller rates (None: outside of them).
     """
     every = {
         method: {rate: one_run(text, method, rate, 0) for rate in rates}
@@ -192,11 +197,19 @@ def learned_table(text: str) -> dict[str, tuple]:
         )
         model = learner(method, 0)
         count = sum(p.numel() for p in trainable(model).values())
-        same = at_equal_new_loss(every["full"], statistics.mean(n for n, _ in found))
-        table[method] = (best, count, file_bytes(model), *new, *old, same)
+        same = [at_equal_new_loss(every[name], new[0]) for name in ("full", "linear layers")]
+        table[method] = (best, count, file_bytes(model), *new, *old, *same)
     print_header(f"learned from {text}; every rate at seed 0")
     print(f"STORED_RATES_{text.upper()} =", every)
     print(f"STORED_LEARNED_{text.upper()} =", table, flush=True)
+    return table
+
+
+def scales_table(text: str = "wikipedia") -> dict[str, dict[float, tuple[float, float]]]:
+    """Method -> rate -> new and old loss at seed 0, with α / r another than in the other tables."""
+    table = {m: {r: one_run(text, m, r, 0) for r in rates} for m, (_, rates) in SCALES.items()}
+    print_header(f"other scales, learned from {text}")
+    print(f"STORED_SCALES_{text.upper()} =", table, flush=True)
     return table
 
 
@@ -450,6 +463,7 @@ def main() -> None:
     torch.set_num_threads(1)
     name, *arguments = sys.argv[1:] or ["learn", "wikipedia"]
     tables = {"learn": learned_table, "change": change_table, "starts": starts_table}
+    tables["scales"] = scales_table
     tables |= {"merging": merging_table, "steps": steps_table}
     tables[name](*arguments)
 

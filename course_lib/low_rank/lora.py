@@ -13,9 +13,13 @@ alone. With the loss's gradient g for y,
 At the start A is random and B is 0: the model is what it was, and B moves first. If both were 0,
 both gradients would be 0, and stay so. If both were random, the model would start as another one.
 
-α / r is there so that a learning rate that was found at one rank does at others. `merge` makes one
-matrix of W and ΔW, which then costs no time; it rounds to the dtype of W, so that taking ΔW out
-again gives W back up to that rounding only.
+Why should a low rank do? What fine-tuning has to change has few dimensions, in models that have
+learned much before (Aghajanyan et al., 2021). α / r is there so that a learning rate that was found
+at one rank does at others; at large ranks α / √r keeps that better (Kalajdzievski, 2023), which is
+α √r in place of α here.
+
+`merge` makes one matrix of W and ΔW, which then costs no time. It rounds to the dtype of W, so that
+taking ΔW out again gives W back up to that rounding only.
 
 Axes: O outputs, I inputs, r rank.
 
