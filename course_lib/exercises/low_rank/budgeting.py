@@ -43,6 +43,10 @@ def _spectrum(draw: Draw, shape: tuple[int, int], decay: float = 0.0) -> Tensor:
     return drawn * torch.arange(1, min(shape) + 1) ** -decay
 
 
+def _resized(sizes: list[float], spectra: list[Tensor], *rest) -> tuple:
+    return [size * s for size, s in zip(sizes, spectra, strict=True)], *rest
+
+
 def _layers(seed: int) -> list[Case]:
     draw = Draw(seed)
     block = [(12, 12), (4, 12), (4, 12), (12, 12), (32, 12), (32, 12), (12, 32)]
@@ -52,9 +56,6 @@ def _layers(seed: int) -> list[Case]:
         """A budget that is a share of what all the weights hold."""
         spectra = [_spectrum(draw, shape, decay) for shape in shapes]
         return spectra, shapes, int(share * sum(outputs * inputs for outputs, inputs in shapes))
-
-    def resized(sizes: list[float], spectra: list[Tensor], *rest) -> tuple:
-        return [size * s for size, s in zip(sizes, spectra, strict=True)], *rest
 
     size = draw.number(1, 9)
     by_hand = [torch.tensor([4.0, 2.0]) * size, torch.tensor([5.0, 3.0]) * size]
@@ -68,7 +69,7 @@ def _layers(seed: int) -> list[Case]:
         "the next one does not fit, a cheaper one would": _dear_one_next(draw),
         "seven layers of a block": drawn(block, 0.4),
         "a block, hardly anything to spend": drawn(block, 0.05),
-        "a block, layers of very different size": resized(powers.tolist(), *drawn(block, 0.4)),
+        "a block, layers of very different size": _resized(powers.tolist(), *drawn(block, 0.4)),
         "spectra that fall slowly": drawn(block, 0.5, decay=0.0),
         "spectra that fall fast": drawn(block, 0.3, decay=2.0),
         "one layer": drawn([(7, 9)], 0.7),
@@ -78,8 +79,8 @@ def _layers(seed: int) -> list[Case]:
         "more than all directions cost": drawn(pair, 40.0),
         "equal singular values in a layer": flat,
         **_with_zeros(draw),
-        "very small": resized([1e-30, 1e-30], *drawn(pair, 0.6)),
-        "very large": resized([1e30, 1e30], *drawn(pair, 0.6)),
+        "very small": _resized([1e-30, 1e-30], *drawn(pair, 0.6)),
+        "very large": _resized([1e30, 1e30], *drawn(pair, 0.6)),
         "nine equal digits, the cheaper one is ahead": _nearly_equal(draw, -1),
         "nine equal digits, the dearer one is ahead": _nearly_equal(draw, 1),
         "as wide as a vocabulary": drawn([(49_152, 48), (500, 300)], 0.1, decay=0.3),

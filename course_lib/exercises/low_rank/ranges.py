@@ -3,6 +3,8 @@
 Axes: O outputs, I inputs, k columns of noise.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,17 +30,15 @@ def range_finder(weight: Tensor, noise: Tensor, rounds: int) -> Tensor:
     return basis
 
 
+def _matrix(
+    draw: Draw, outputs: int, inputs: int, columns: int, rounds: int, size: float = 1.0
+) -> tuple[Tensor, Tensor, int]:
+    return size * draw.normal(outputs, inputs), draw.normal(inputs, columns), rounds
+
+
 def _matrices(seed: int) -> list[Case]:
     draw = Draw(seed)
-
-    def matrix(outputs: int, inputs: int, columns: int, rounds: int, size: float = 1.0) -> tuple:
-        return size * draw.normal(outputs, inputs), draw.normal(inputs, columns), rounds
-
-    def steep(rounds: int, size: float = 1.0) -> tuple:
-        """One direction is stretched 3000 times less than the first, and still counts."""
-        weight = with_spectrum(draw, 9, 8, 1, 0.02, 1 / 3000, *[1e-6] * 5)
-        return (size * weight).float(), draw.normal(8, 3), rounds
-
+    matrix = partial(_matrix, draw)
     low = draw.integers(-4, 5, 8, 2).float() @ draw.integers(-4, 5, 2, 7).float()
     by_hand = torch.tensor([[0.0, 2.0], [0.0, 0.0], [1.0, 0.0]]), torch.tensor([[1.0], [1.0]])
     w, noise, _ = matrix(10, 7, 3, 1)
@@ -57,21 +57,30 @@ def _matrices(seed: int) -> list[Case]:
         "one number": matrix(1, 1, 1, 1),
         "a lower rank than columns": (low, draw.normal(7, 4), 1),
         "a matrix of zeros": (torch.zeros(6, 5), draw.normal(5, 2), 2),
-        "a direction is hardly stretched, three rounds": steep(3),
-        "a direction is hardly stretched, one round": steep(1),
-        "a direction is hardly stretched, all is very small": steep(2, 1e-20),
         "very small": matrix(10, 8, 3, 2, 1e-20),
         "very large": matrix(10, 8, 3, 2, 1e20),
         "twenty rounds": matrix(8, 6, 2, 20),
         "views": (w.T.clone().T, noise.T.clone().T, 1),
         "float64": (*(part.double() for part in matrix(12, 9, 3, 1)[:2]), 1),
-        "float64, a direction is hardly stretched": (
-            with_spectrum(draw, 9, 8, 1, 1e-3, 1e-6, *[1e-9] * 5),
-            draw.normal(8, 3).double(),
-            2,
-        ),
+        **_hardly_stretched(draw),
     }
     return labelled_cases(("weight", "noise", "rounds"), labelled)
+
+
+def _hardly_stretched(draw: Draw) -> dict[str, tuple[Tensor, Tensor, int]]:
+    """One direction is stretched 3000 times less than the first (in float64, 10⁶), and counts."""
+
+    def steep(rounds: int, size: float = 1.0) -> tuple[Tensor, Tensor, int]:
+        weight = size * with_spectrum(draw, 9, 8, 1, 0.02, 1 / 3000, *[1e-6] * 5)
+        return weight.float(), draw.normal(8, 3), rounds
+
+    double = with_spectrum(draw, 9, 8, 1, 1e-3, 1e-6, *[1e-9] * 5)
+    return {
+        "a direction is hardly stretched, three rounds": steep(3),
+        "a direction is hardly stretched, one round": steep(1),
+        "a direction is hardly stretched, all is very small": steep(2, 1e-20),
+        "float64, a direction is hardly stretched": (double, draw.normal(8, 3).double(), 2),
+    }
 
 
 def _is_a_basis(inputs: dict, value: Tensor) -> bool:
