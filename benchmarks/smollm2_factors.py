@@ -1,0 +1,167 @@
+"""SmolLM2's linear layers as factors: where plain SVD breaks it, and what output-aware factors keep.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.smollm2_factors broken     3 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.smollm2_factors factors    15 CPU minutes
+
+`broken`: every layer of some kinds keeps 90 % of its rank (and 180 % of its numbers, where it is
+square); perplexity on the first 512 tokens of the Wikipedia text. Then E = W − Ŵ is given back along
+the first 1 or 4 directions of the layer's *inputs*, which is one or four numbers in 576, and once for
+the first token alone. `factors`: perplexity on the yardstick, 4,096 tokens, and numbers kept.
+"""
+
+import copy
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.structured import processor
+from course_lib.low_rank.budgets import even_ranks, numbers, ranks_by_energy
+from course_lib.low_rank.decoder import decoder_spectra, factor_decoder, layer_shapes
+from course_lib.low_rank.svd import truncated
+from course_lib.measure.quality import token_losses
+from course_lib.measure.yardstick import smollm2_calibration, smollm2_quality, wikipedia_sample
+from course_lib.models.llama import Llama
+from course_lib.models.parts import linear_weights
+from course_lib.models.pretrained import smollm2
+from course_lib.models.walk import treat_blocks
+
+KINDS = ("query", "key", "value", "output", "gate", "up", "down")
+
+
+def cut_to(model: Llama, share: float) -> dict[str, Tensor]:
+    """Name -> E = W − Ŵ, where Ŵ keeps this share of the rank."""
+    lost = {}
+    for name in layer_shapes(model):
+        weight = model.get_parameter(name)
+        lost[name] = weight - truncated(weight, round(share * min(weight.shape))).product
+    return lost
+
+
+def input_directions(model: Llama, tokens: Tensor) -> dict[str, Tensor]:
+    """Name -> the first four eigenvectors of G, the largest first: (I, 4)."""
+    found = {}
+
+    def look(stage) -> None:
+        vectors = torch.linalg.eigh(stage.moments.gram.double())[1].flip(1)[:, :4].float()
+        found.update(dict.fromkeys(stage.weight_names, vectors))
+
+    treat_blocks(model, tokens, look)
+    return found
+
+
+@contextmanager
+def without(model: Llama, lost: dict[str, Tensor]) -> Iterator[None]:
+    """The model with W − E in these layers; afterwards with W again."""
+    kept = {name: model.get_parameter(name).clone() for name in lost}
+    for name, error in lost.items():
+        model.get_parameter(name).sub_(error)
+    try:
+        yield
+    finally:
+        for name, weight in kept.items():
+            model.get_parameter(name).copy_(weight)
+
+
+@contextmanager
+def first_token_exact(model: Llama, lost: dict[str, Tensor]) -> Iterator[None]:
+    """Within `without`: these layers answer the first token of each window as W does."""
+
+    def exact(name: str) -> Callable:
+        def hook(module: nn.Module, given: tuple, output: Tensor) -> Tensor:
+            output = output.clone()
+            output[:, 0] += F.linear(given[0][:, 0], lost[name])
+            return output
+
+        return hook
+
+    layers = {name: model.get_submodule(name.removesuffix(".weight")) for name in lost}
+    hooks = [layer.register_forward_hook(exact(name)) for name, layer in layers.items()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@torch.no_grad()
+def broken_table(
+    model: Llama, page: Tensor, calibration: Tensor, share: float = 0.9
+) -> dict[str, tuple[float, float, float, float]]:
+    """Kind that is cut -> perplexity; 1 and 4 input directions given back; first token exact."""
+    errors, directions = cut_to(model, share), input_directions(model, calibration)
+
+    def perplexity() -> float:
+        mean = token_losses(model, page, len(page) - 1).double().mean().item()
+        return round(math.exp(mean), 1)
+
+    table = {"none": (perplexity(),)}
+    for kind in (*KINDS, "all"):
+        lost = {n: e for n, e in errors.items() if kind in ("all", n.split(".")[-2])}
+        row = []
+        for count in (0, 1, 4):
+            rest = {
+                n: e - e @ directions[n][:, :count] @ directions[n][:, :count].T
+                for n, e in lost.items()
+            }
+            with without(model, rest):
+                row.append(perplexity())
+        with without(model, lost), first_token_exact(model, lost):
+            row.append(perplexity())
+        table[kind] = tuple(row)
+        print(f"# {kind}: {table[kind]}", flush=True)
+    return table
+
+
+@torch.no_grad()
+def factors_table(shares: tuple[float, ...] = (0.95, 0.9, 0.8)) -> dict[str, tuple[float, float]]:
+    """How -> numbers kept, as a share, and perplexity."""
+    model, tokenizer = smollm2()
+    tokens = smollm2_calibration(tokenizer, 8)
+    shapes = layer_shapes(model)
+    total = numbers(shapes, {})
+    ranks = {n: round(0.9 * min(shape)) for n, shape in shapes.items()}
+    spectra = {n: s / s.norm() for n, s in decoder_spectra(model, tokens).items()}
+    ways: dict[str, Callable[[], Llama]] = {
+        "dense": lambda: model,
+        "plain, 90 % of the rank": lambda: factor_decoder(model, ranks),
+        "outputs, 90 % of the rank": lambda: factor_decoder(model, ranks, tokens),
+    }
+    for share in shares:
+        even = even_ranks(shapes, int(share * total))
+        energy = ranks_by_energy(spectra, shapes, int(share * total))
+        ways |= {
+            f"plain, {share:.0%} of the numbers": lambda r=even: factor_decoder(model, r),
+            f"outputs, {share:.0%} of the numbers": lambda r=even: factor_decoder(model, r, tokens),
+            f"outputs, by shares of energy, {share:.0%} of the numbers": lambda r=energy: (
+                factor_decoder(model, r, tokens)
+            ),
+        }
+    table = {}
+    for label, make in ways.items():
+        small = make()
+        kept = sum(p.numel() for p in linear_weights(small.blocks).values()) / total
+        table[label] = round(kept, 3), float(f"{smollm2_quality(small, tokenizer).perplexity:.4g}")
+        print(f"# {label}: {table[label]}", flush=True)
+        del small
+    return table
+
+
+def main() -> None:
+    print(f"# {time.strftime('%Y-%m-%d')}, {processor()}, one thread")
+    if sys.argv[1:] == ["broken"]:
+        model, tokenizer = smollm2()
+        page = torch.tensor(tokenizer.encode(wikipedia_sample()).ids[:513])
+        table = broken_table(copy.deepcopy(model), page, smollm2_calibration(tokenizer, 2))
+        print("STORED_BROKEN =", table)
+    else:
+        print("STORED_FACTORS =", factors_table())
+
+
+if __name__ == "__main__":
+    main()
