@@ -62,16 +62,18 @@ def output_factors(weight: Tensor, gram: Tensor, rank: int) -> Factors:
             [0., 1.]])
     """
     wide, scale = scaled_to_one(weight, rank)
-    wide = wide.double()
     level, gram = _relative(gram, weight.shape[1])
     told = torch.where(level > 0, gram.trace(), 1.0)
     gram.diagonal().add_(ROUNDING * told)
-    left = _eigen(wide, gram)[1][:, :rank]
-    right = left.T @ wide  # (r, O) (O, I) -> (r, I)
+    tall = weight.shape[0] > weight.shape[1]
+    basis, small = torch.linalg.qr(wide) if tall else (None, wide)  # (O, m), (m, I)
+    left = torch.linalg.eigh(_moment(small, gram)).eigenvectors.flip(1)[:, :rank]  # (m, r)
+    right = left.T @ small.double()  # (r, m) (m, I) -> (r, I)
     root = right.norm(dim=1, keepdim=True).sqrt()  # (r, 1)
     right = right / torch.where(root > 0, root, 1.0)
+    left = (basis.double() @ left if tall else left) * root.T  # (O, m) (m, r) -> (O, r)
     half = scale.double().sqrt()
-    return Factors((left * root.T * half).to(weight.dtype), (right * half).to(weight.dtype))
+    return Factors((left * half).to(weight.dtype), (right * half).to(weight.dtype))
 
 
 def scaled_factors(weight: Tensor, scale: Tensor, rank: int) -> Factors:
@@ -117,8 +119,9 @@ def output_spectrum(weight: Tensor, gram: Tensor) -> Tensor:
     """
     wide, scale = scaled_to_one(weight, 0)
     level, gram = _relative(gram, weight.shape[1])
-    values = _eigen(wide.double(), gram)[0].clamp(min=0).sqrt()
-    return values * scale.double() * level.sqrt()
+    small = torch.linalg.qr(wide, mode="r").R if weight.shape[0] > weight.shape[1] else wide
+    energies = torch.linalg.eigvalsh(_moment(small, gram)).flip(0).clamp(min=0)
+    return energies.sqrt() * scale.double() * level.sqrt()
 
 
 def _relative(gram: Tensor, inputs: int) -> tuple[Tensor, Tensor]:
@@ -132,11 +135,6 @@ def _relative(gram: Tensor, inputs: int) -> tuple[Tensor, Tensor]:
     return level, gram.double() / torch.where(level > 0, level, 1.0)
 
 
-def _eigen(weight: Tensor, gram: Tensor) -> tuple[Tensor, Tensor]:
-    """The first m eigenvalues and eigenvectors of W G Wᵀ, descending: (m,) and (O, m)."""
-    tall = weight.shape[0] > weight.shape[1]
-    if tall:
-        basis, weight = torch.linalg.qr(weight)  # (O, I), (I, I)
-    values, vectors = torch.linalg.eigh(weight @ gram @ weight.T)
-    values, vectors = values.flip(0), vectors.flip(1)
-    return values, basis @ vectors if tall else vectors
+def _moment(weight: Tensor, gram: Tensor) -> Tensor:
+    """W G Wᵀ in float64: (m, I) (I, I) (I, m) -> (m, m)."""
+    return weight.double() @ gram @ weight.double().T
