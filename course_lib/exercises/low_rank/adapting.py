@@ -4,6 +4,7 @@ Axes: I inputs, O outputs, r rank; an adapter is B A, with B = left (O, r) and A
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -45,11 +46,6 @@ def _layers(seed: int) -> list[Case]:
         x, weight = _integers(draw, *before, i), _integers(draw, o, i)
         return x, weight, _integers(draw, o, r), _integers(draw, r, i), alpha
 
-    def scaled(scale: float, dtype: torch.dtype):
-        """One output, and all numbers above 0: no sum is near 0, where only its rounding is left."""
-        parts = (part.abs().to(dtype) for part in layer(1, sizes=(inputs, 1, 3))[:4])
-        return *(scale * part for part in parts), a
-
     start, frozen, view = layer(4), layer(3), layer(3, 2)
     by_hand = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 1.0]]), torch.tensor([[3.0, 5.0]])
     labelled = {
@@ -70,18 +66,34 @@ def _layers(seed: int) -> list[Case]:
         "an adapter at its start: B is 0": (*start[:2], torch.zeros_like(start[2]), *start[3:]),
         "a weight of zeros": (frozen[0], torch.zeros_like(frozen[1]), *frozen[2:]),
         "x is a view": (view[0].transpose(0, 1), *view[1:]),
-        "very large numbers": scaled(1e9, torch.float32),
-        "float64": scaled(1e60, torch.float64),
-        "bfloat16": _halved(draw, torch.bfloat16, torch.bfloat16),
-        "bfloat16, the adapter in float32": _halved(draw, torch.bfloat16, torch.float32),
-        "float16, the adapter in float32": _halved(draw, torch.float16, torch.float32),
+        **_one_output(draw),
     }
     return labelled_cases(("x", *NAMES), labelled)
 
 
+def _one_output(draw: Draw) -> dict[str, tuple]:
+    """Of any dtype and scale: a single number, differentiated with weight 1, as it is."""
+    half, brain, fine = torch.float16, torch.bfloat16, torch.float32
+
+    def scaled(scale: float, dtype: torch.dtype):
+        """All numbers above 0: no sum is rounding alone."""
+        shapes = ((1, 5), (1, 5), (1, 3), (3, 5))
+        parts = (scale * _integers(draw, *shape).abs().to(dtype) for shape in shapes)
+        return *parts, float(draw.number(4, 9))
+
+    return {
+        "very large numbers": scaled(1e9, fine),
+        "float64": scaled(1e60, torch.float64),
+        "bfloat16": _halved(draw, brain, brain),
+        "bfloat16, the adapter in float32": _halved(draw, brain, fine),
+        "float16, the adapter in float32": _halved(draw, half, fine),
+    }
+
+
 def _halved(draw: Draw, dtype: torch.dtype, fine: torch.dtype) -> tuple:
-    """One output, exact in half precision. Beside a finer adapter A x is not: an even number there,
-    and B takes the difference of two that differ by an odd one.
+    """One output, exact in half precision, but for A x beside a finer adapter.
+
+    Of its two numbers, which B subtracts, one is odd, and too large to be odd there.
     """
     x, weight = _integers(draw, 1, 4), _integers(draw, 1, 4)
     left, right = _integers(draw, 1, 2).sign(), _integers(draw, 2, 4)
@@ -181,23 +193,23 @@ def merge_adapter(weight: Tensor, left: Tensor, right: Tensor, alpha: float) -> 
     return (weight + change).to(weight.dtype)  # the sum is in the wider dtype
 
 
+def _adapter(
+    draw: Draw, *sizes: int, dtype=torch.float32, of_adapter=torch.float32, alpha: float = 4.0
+) -> tuple:
+    """W, B and A of few bits: (α/r) B A and the sum are exact in float32; B is no bfloat16.
+
+    sizes: O, I, r, where α/r is a power of two, or a small number.
+    """
+    o, i, r = sizes
+    weight, left = draw.integers(-400, 401, o, i) / 256, draw.integers(-1280, 1281, o, r) / 1024
+    right = draw.integers(-80, 81, r, i) / 256
+    return weight.to(dtype), left.to(of_adapter), right.to(of_adapter), alpha
+
+
 def _adapters(seed: int) -> list[Case]:
     draw = Draw(seed)
     a = 2.0 * draw.number(1, 5)
-    half, brain, fine = torch.float16, torch.bfloat16, torch.float32
-
-    def adapter(o: int, i: int, r: int, dtype=fine, of_adapter=fine, alpha: float = a):
-        """Every sum is exact in float32 where α/r is a power of two or so; B is no bfloat16."""
-        weight = draw.integers(-400, 401, o, i) / 256
-        left, right = draw.integers(-1280, 1281, o, r) / 1024, draw.integers(-80, 81, r, i) / 256
-        return weight.to(dtype), left.to(of_adapter), right.to(of_adapter), alpha
-
-    def scaled(scale: float, dtype=fine):
-        """All numbers above 0: where α/r is no such number, sums differ by their order alone."""
-        parts = (0.1 + draw.uniform(*shape).to(dtype) for shape in ((3, 4), (3, 2), (2, 4)))
-        weight, left, right = parts
-        return scale * weight, scale * left, right, 0.7
-
+    adapter = partial(_adapter, draw, alpha=a)
     start, cancel, view = adapter(4, 5, 2), adapter(4, 6, 2), adapter(5, 4, 2)
     by_hand = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 5.0]])
     labelled = {
@@ -214,18 +226,34 @@ def _adapters(seed: int) -> list[Case]:
         "an adapter at its start: B is 0": (start[0], torch.zeros_like(start[1]), *start[2:]),
         "the adapter takes the weight away": (-cancel[1] @ cancel[2], *cancel[1:3], 2.0),
         "views": (*(part.T.clone().T for part in view[:3]), view[3]),
-        "bfloat16, the adapter in float32": adapter(16, 24, 4, brain, alpha=4.0),
-        "float16, the adapter in float32": adapter(16, 24, 4, half, alpha=4.0),
-        "all in bfloat16": adapter(16, 24, 4, brain, brain, alpha=2.0),
-        "all in float16": adapter(16, 24, 4, half, half, alpha=2.0),
+        **_of_dtypes(draw),
+    }
+    return labelled_cases(NAMES, labelled)
+
+
+def _of_dtypes(draw: Draw) -> dict[str, tuple]:
+    """In half precision large enough that many sums lie near the middle of two numbers."""
+    half, brain = torch.float16, torch.bfloat16
+    large = partial(_adapter, draw, 16, 24, 4)
+
+    def scaled(scale: float, dtype=torch.float32):
+        """All numbers above 0: sums in another order agree where α/r is no power of two."""
+        parts = (0.1 + draw.uniform(*shape).to(dtype) for shape in ((3, 4), (3, 2), (2, 4)))
+        weight, left, right = parts
+        return scale * weight, scale * left, right, 0.7
+
+    return {
+        "bfloat16, the adapter in float32": large(dtype=brain),
+        "float16, the adapter in float32": large(dtype=half),
+        "all in bfloat16": large(dtype=brain, of_adapter=brain, alpha=2.0),
+        "all in float16": large(dtype=half, of_adapter=half, alpha=2.0),
         "float16, B A is too large for it": _overflowing(draw),
-        "float32, the adapter in bfloat16": adapter(6, 8, 2, fine, brain),
+        "float32, the adapter in bfloat16": large(of_adapter=brain),
+        "float64, the adapter in float32": large(dtype=torch.float64),
         "float64": scaled(1e60, torch.float64),
-        "float64, the adapter in float32": adapter(5, 6, 2, torch.float64),
         "very small numbers": scaled(1e-15),
         "very large numbers": scaled(1e15),
     }
-    return labelled_cases(NAMES, labelled)
 
 
 def _overflowing(draw: Draw) -> tuple:

@@ -20,9 +20,9 @@ def adapter_start(weight: Tensor, rounded: Tensor, rank: int) -> tuple[Tensor, T
     """The start of an adapter that brings a rounded weight Ŵ as near to W as rank r allows.
 
     weight W and rounded Ŵ are (O, I), in float dtypes, and 1 ≤ r ≤ min(O, I). Returns left B (O, r)
-    and right A (r, I), in the dtype of W: ‖W − (Ŵ + B A)‖_F is at most 1.0005 times the least that
-    any B and A of this rank reach, but for what it costs to round B and A to their dtype. Many pairs
-    are right. W and Ŵ stay as they are.
+    and right A (r, I), in the dtype of W. Many pairs are right: ‖W − (Ŵ + B A)‖_F is to be at most
+    1.0005 times the least that rank r reaches, but for what it costs to round B and A to their
+    dtype. Reckon in float32, or in float64 where W is. W and Ŵ stay as they are.
     """
     wide = torch.promote_types(weight.dtype, torch.float32)
     missing = weight.to(wide) - rounded  # the difference is in the wider dtype
@@ -88,7 +88,9 @@ def _weights(seed: int) -> list[Case]:
 def _form(inputs: dict, value) -> bool:
     weight, rank = inputs["weight"], inputs["rank"]
     shapes = [(weight.shape[0], rank), (rank, weight.shape[1])]
-    return [(tuple(part.shape), part.dtype) for part in value] == [(s, weight.dtype) for s in shapes]
+    return [(tuple(part.shape), part.dtype) for part in value] == [
+        (s, weight.dtype) for s in shapes
+    ]
 
 
 def _errors(inputs: dict, value) -> tuple[float, float, float]:
@@ -98,9 +100,7 @@ def _errors(inputs: dict, value) -> tuple[float, float, float]:
     found = torch.linalg.matrix_norm(missing - left.double() @ right.double())
     least = torch.linalg.svdvals(missing)[inputs["rank"] :].norm()
     dtype = inputs["weight"].dtype
-    step, fine = (
-        torch.finfo(d).eps for d in (dtype, torch.promote_types(dtype, torch.float32))
-    )
+    step, fine = (torch.finfo(d).eps for d in (dtype, torch.promote_types(dtype, torch.float32)))
     noise = STEPS * step * missing.norm() + SUMS * fine * weight.norm()
     return float(found), float(least), float(noise)
 
