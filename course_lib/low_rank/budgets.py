@@ -1,0 +1,215 @@
+"""How many ranks each layer gets, if all layers together may have so many numbers.
+
+A rank of a layer costs O + I numbers. What it gains differs: a layer whose spectrum falls fast has
+its worth in few ranks. So each layer has a curve, of what is gained over what is spent,
+
+    r (O + I) numbers                 for r = 1, 2, … as long as that is less than O I
+    O I numbers, and all is gained    for the layer as it is: whole
+
+and the budget is spent where a number gains most. A curve need not be bent as that needs it: the
+step from the last rank to the whole layer often gains more per number than the ranks before. Only
+the corners of its upper hull count, then, and between them the way is straight. Steps of all
+layers are taken in the order of their gain per number, until one is too dear; it is taken in part.
+
+So a layer's rank never falls when the budget grows, and at the best spending of each budget that
+some step just uses up no other choice gains more. In between it is off by one step at most.
+
+Names are those of the layers' weights. What is returned names the layers to be factored: a layer
+that is not named stays whole.
+
+Source: Shoham and Gersho, 1988, "Efficient Bit Allocation for an Arbitrary Set of Quantizers"
+(greedy steps on hulls).
+
+Axes: O outputs, I inputs, r rank.
+"""
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from course_lib.low_rank.svd import saving_rank
+from course_lib.models.finite import check_finite
+
+Shapes = Mapping[str, tuple[int, int]]
+
+
+class Point(NamedTuple):
+    """What a layer costs and gains at a rank; None is the whole layer."""
+
+    cost: int
+    gain: float
+    rank: int | None
+
+
+def numbers(shapes: Shapes, ranks: Mapping[str, int]) -> int:
+    """How many numbers the layers have: Σ r (O + I) where there is a rank, O I where not.
+
+    >>> numbers({"up": (30, 10), "down": (10, 30)}, {"up": 2})
+    380
+    """
+    if unknown := ranks.keys() - shapes.keys():
+        raise ValueError(f"ranks must name layers that there are; got {sorted(unknown)}")
+    return sum(_cost(shape, ranks.get(name)) for name, shape in shapes.items())
+
+
+def even_ranks(shapes: Shapes, budget: int) -> dict[str, int]:
+    """Each layer gets the same share p of its numbers: r = ⌊p O I / (O + I)⌋, p = budget / Σ O I.
+
+    Layers of which no rank saves anything (O = 1, say) stay whole, and p is that of the others.
+
+    Args:
+        shapes: name -> (O, I).
+        budget: numbers of all layers together.
+
+    Returns:
+        Name -> rank, from 1 on; no names where the budget holds all layers as they are.
+
+    Raises:
+        ValueError: no layers, or an empty one; the budget gives a layer less than one rank.
+
+    >>> even_ranks({"query": (64, 64), "up": (512, 64)}, budget=18_432)
+    {'query': 16, 'up': 28}
+    """
+    _check(shapes)
+    if budget >= numbers(shapes, {}):
+        return {}
+    small = {name: shape for name, shape in shapes.items() if saving_rank(*shape)}
+    total = numbers(small, {})
+    share = budget - numbers(shapes, {}) + total  # what is left for them
+    ranks = {name: share * o * i // (total * (o + i)) for name, (o, i) in small.items()}
+    if min(ranks.values(), default=0) < 1:
+        raise ValueError(f"budget must give each layer a rank at least; {budget} gives {ranks}")
+    return ranks
+
+
+def ranks_by_energy(spectra: Mapping[str, Tensor], shapes: Shapes, budget: int) -> dict[str, int]:
+    """Ranks go where a number gains most energy: σ_k² / (O + I).
+
+    Args:
+        spectra: name -> singular values, falling, (min(O, I),): of the weights, or of the layers'
+            outputs (`output_aware.output_spectrum`). A layer whose errors weigh more than another's
+            has a spectrum times a factor.
+        shapes, budget: as for `even_ranks`.
+
+    Returns:
+        Name -> rank, from 1 on, of the layers that do not stay whole. Numbers that gain nothing are
+        not spent.
+
+    Raises:
+        ValueError: no layers, or an empty one; the budget does not pay for a rank each; a spectrum
+            is missing, of another length, not finite, below 0, or does not fall.
+
+    >>> spectra = {"steep": torch.tensor([9.0, 1.0, 0.1, 0.1]), "flat": torch.ones(4)}
+    >>> ranks_by_energy(spectra, {"steep": (4, 4), "flat": (4, 4)}, budget=24)
+    {'steep': 1}
+    """
+    _check(shapes)
+    _check_names("spectra", spectra, shapes)
+    curves = {}
+    for name, shape in shapes.items():
+        energies = _energies(name, spectra[name], min(shape))
+        ranks = [*range(1, saving_rank(*shape) + 1), None]
+        gains = [energies[-1] if rank is None else energies[rank] for rank in ranks]
+        curves[name] = _curve(shape, ranks, gains)
+    return _spend(curves, shapes, budget)
+
+
+def ranks_by_loss(
+    losses: Mapping[str, Mapping[int, float]], dense: float, shapes: Shapes, budget: int
+) -> dict[str, int]:
+    """Ranks go where a number lowers the model's loss most, as measured a layer at a time.
+
+    It takes the rises of single layers to add up, and the loss to fall evenly between two ranks.
+
+    Args:
+        losses: name -> rank -> the loss of the model in which that layer alone has that rank, from
+            `decoder.rank_losses`. A layer without any stays whole.
+        dense: the loss of the model as it is.
+        shapes, budget: as for `even_ranks`.
+
+    Returns:
+        Name -> rank, of the layers that do not stay whole. No layer has less than its lowest rank.
+
+    Raises:
+        ValueError: no layers, or an empty one; losses are missing or not finite; a rank is below 1
+            or saves nothing; the budget does not pay for the lowest ranks.
+
+    >>> losses = {"first": {4: 3.0, 16: 1.1}, "second": {4: 1.2, 16: 1.0}}
+    >>> ranks_by_loss(losses, 1.0, {"first": (64, 64), "second": (64, 64)}, budget=2_560)
+    {'first': 16, 'second': 4}
+    """
+    _check(shapes)
+    _check_names("losses", losses, shapes)
+    curves = {}
+    for name, shape in shapes.items():
+        ranks, most = sorted(losses[name]), saving_rank(*shape)
+        if ranks and not 1 <= ranks[0] <= ranks[-1] <= most:
+            raise ValueError(f"ranks of {name} must be from 1 to {most} to save; got {ranks}")
+        found = torch.tensor([*(losses[name][rank] for rank in ranks), dense]).double()
+        check_finite(found, f"the losses of {name} and of the dense model")
+        curves[name] = _curve(shape, [*ranks, None], (-found).tolist())
+    return _spend(curves, shapes, budget)
+
+
+def _cost(shape: tuple[int, int], rank: int | None) -> int:
+    return math.prod(shape) if rank is None else rank * sum(shape)
+
+
+def _curve(shape: tuple[int, int], ranks: list[int | None], gains: list[float]) -> list[Point]:
+    """The corners of the upper hull, from the lowest rank on to where nothing more is gained."""
+    corners: list[Point] = []
+    for rank, gain in zip(ranks, gains, strict=True):
+        point = Point(_cost(shape, rank), gain, rank)
+        while len(corners) > 1 and _slope(corners[-2], point) >= _slope(*corners[-2:]):
+            corners.pop()
+        corners.append(point)
+    while len(corners) > 1 and _slope(*corners[-2:]) <= 0:
+        corners.pop()
+    return corners
+
+
+def _slope(before: Point, after: Point) -> float:
+    return (after.gain - before.gain) / (after.cost - before.cost)
+
+
+def _spend(curves: Mapping[str, list[Point]], shapes: Shapes, budget: int) -> dict[str, int]:
+    """The layers' ranks after the steps that the budget pays for, the steepest first."""
+    chosen = {name: curve[0].rank for name, curve in curves.items()}
+    left = budget - numbers(shapes, chosen)
+    if left < 0:
+        raise ValueError(f"budget must pay for the lowest ranks, {budget - left}; got {budget}")
+    steps = [(name, *step) for name, curve in curves.items() for step in pairwise(curve)]
+    for name, before, after in sorted(steps, key=lambda step: -_slope(*step[1:])):
+        if after.cost - before.cost > left:  # in part, and then no other step
+            rank = before.rank + left // sum(shapes[name])
+            chosen[name] = min(rank, saving_rank(*shapes[name]))
+            break
+        left -= after.cost - before.cost
+        chosen[name] = after.rank
+    return {name: rank for name, rank in chosen.items() if rank is not None}
+
+
+def _energies(name: str, spectrum: Tensor, length: int) -> list[float]:
+    """Σ_{k ≤ r} σ_k² for r = 0 … length."""
+    check_finite(spectrum, f"the spectrum of {name}")
+    wide = spectrum.detach().double().cpu()
+    if wide.shape != (length,) or (wide < 0).any() or (wide.diff() > 0).any():
+        raise ValueError(
+            f"the spectrum of {name} must be {length} falling numbers from 0 on; "
+            f"got {spectrum.tolist()}"
+        )
+    return [0.0, *wide.square().cumsum(0).tolist()]
+
+
+def _check(shapes: Shapes) -> None:
+    if not shapes or min(min(shape) for shape in shapes.values()) < 1:
+        raise ValueError(f"shapes must hold (O, I) of a layer at least, from 1 on; got {shapes}")
+
+
+def _check_names(what: str, given: Mapping[str, object], shapes: Shapes) -> None:
+    if given.keys() != shapes.keys():
+        raise ValueError(f"{what} must be of the layers {list(shapes)}; got {list(given)}")
