@@ -1,15 +1,16 @@
 """What a rounded or pruned model lost, given back by rank; and what else the bytes would buy.
 
     OMP_NUM_THREADS=1 python -m benchmarks.given_back spectrum     seconds
-    OMP_NUM_THREADS=1 python -m benchmarks.given_back bits         seconds
+    OMP_NUM_THREADS=1 python -m benchmarks.given_back bits         minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.given_back spread       seconds
     OMP_NUM_THREADS=1 python -m benchmarks.given_back loftq        seconds
     OMP_NUM_THREADS=1 python -m benchmarks.given_back sparse       seconds
     OMP_NUM_THREADS=1 python -m benchmarks.given_back smollm2      minutes
 
 Every loss is that of what a file gives back. Layers are treated one after the other, on the inputs
 that the treated ones before them give. Bytes are those of the linear layers' parts; the rest of the
-model is the same throughout. TinyLM's bits per byte are those of three stretches of held-out text,
-the yardstick's first: what differs by less on them than they among each other is no difference.
+model is the same throughout. `spread` repeats the rows that decide on two more stretches of
+held-out text: each is easier or harder as a whole, so look at differences.
 
 "outputs" is what was given back by the Gram matrix, "weights" without it.
 """
@@ -42,6 +43,7 @@ from course_lib.measure.yardstick import (
     smollm2_calibration,
     smollm2_quality,
     tiny_calibration,
+    tiny_quality,
 )
 from course_lib.models.llama import Llama
 from course_lib.models.moments import output_error
@@ -51,7 +53,7 @@ from course_lib.models.walk import Stage, treat_blocks
 from course_lib.quantization.linear import Format
 
 Choose = Callable[[Tensor, Tensor, str], Codes | Tensor]  # weight, gram, its name -> its like
-KINDS = [name for names in STAGES for name in names]
+TINY_PRICE, SMOLLM2_PRICE = 0.138, 0.046  # bits a weight, of a rank in every linear layer
 FIRSTS = (FIRST, 2, 11)  # every 14th held-out chapter from each of these on
 
 # ---------------------------------------------------------------- a model, given back
@@ -127,27 +129,28 @@ def mixed(wide: set[str], low: Choose, high: Choose) -> Choose:
     return lambda weight, gram, name: (high if name in wide else low)(weight, gram, name)
 
 
-def wide_layers(
-    model: Llama, tokens: Tensor, low: int, share: float, tried: Sequence[str] = KINDS
-) -> set[str]:
-    """The names of the layers that get a bit more: about so large a share of all weights.
+def kinds_by_rise(model: Llama, tokens: Tensor, low: int) -> list[str]:
+    """The seven kinds of layers, those first that are worth a bit more.
 
-    Kinds of layers are ordered by how much the calibration loss rises, for a weight, if this kind
-    alone is rounded to `low` bits: a run for each of seven kinds. A kind is filled from the first
-    block on.
+    By how much the calibration loss rises, for each weight, if this kind alone has `low` bits.
     """
     weights = {f"blocks.{name}": w for name, w in linear_weights(model.blocks).items()}
-    names = {kind: [name for name in weights if kind in name] for kind in tried}
 
     def rise(kind: str) -> float:
-        schemes = dict.fromkeys(names[kind], Scheme(Format(low), 64))
-        rounded = quantize_model(model, schemes)
+        names = [name for name in weights if kind in name]
+        rounded = quantize_model(model, dict.fromkeys(names, Scheme(Format(low), 64)))
         loss = sum(token_losses(rounded, window).mean().item() for window in tokens)
-        return (loss - dense) / sum(weights[name].numel() for name in names[kind])
+        return (loss - dense) / sum(weights[name].numel() for name in names)
 
     dense = sum(token_losses(model, window).mean().item() for window in tokens)
+    return sorted((name for names in STAGES for name in names), key=rise, reverse=True)
+
+
+def wide_layers(model: Llama, kinds: Sequence[str], share: float) -> set[str]:
+    """Names of layers that hold at most this share of all weights: kind by kind, block by block."""
+    weights = {f"blocks.{name}": w for name, w in linear_weights(model.blocks).items()}
     room, wide = share * sum(w.numel() for w in weights.values()), set()
-    for name in (name for kind in sorted(tried, key=rise, reverse=True) for name in names[kind]):
+    for name in (name for kind in kinds for name in weights if kind in name):
         if weights[name].numel() <= room:
             room -= weights[name].numel()
             wide.add(name)
@@ -162,8 +165,12 @@ def stretches() -> list[str]:
     return ["\n\n".join(chapters[first::EVERY]) for first in FIRSTS]
 
 
+def loss_of(model: Llama, tokenizer: Tokenizer) -> float:
+    return round(tiny_quality(model, tokenizer).bits_per_byte, 4)
+
+
 def losses(model: Llama, tokenizer: Tokenizer) -> tuple[float, ...]:
-    """Bits per byte on three stretches of held-out text."""
+    """Bits per byte on three stretches of held-out text, the yardstick's first."""
     return tuple(round(quality(model, tokenizer, text).bits_per_byte, 4) for text in stretches())
 
 
@@ -177,30 +184,51 @@ def bit_rows(model: Llama, tokens: Tensor) -> dict[str, tuple]:
     for base, choose in bases.items():
         rows[base] = (choose,)
         for rank in (1, 2, 4, 8, 16, 32, 64):
-            for of in ("outputs", "weights"):
-                rows[f"{base}, rank {rank}, {of}"] = (choose, rank, of)
+            rows[f"{base}, rank {rank}, outputs"] = (choose, rank)
+        for rank in (8, 16, 32, 64) if base.startswith("nearest, 3") else (8,):
+            rows[f"{base}, rank {rank}, weights"] = (choose, rank, "weights")
+    kinds = {low: kinds_by_rise(model, tokens[:8], low) for low in (2, 3)}
     for name, how in (("nearest", nearest), ("GPTQ", by_gptq)):
-        for bits in (4, 5, 6, 8):
+        for bits in (4, 5, 8):
             rows[f"{name}, {bits} bits"] = (how(bits),)
         for bits, group in ((2, 32), (2, 16), (3, 32), (3, 16)):
             rows[f"{name}, {bits} bits, groups of {group}"] = (how(bits, group),)
         for low in (2, 3):
-            for rank in (1, 2, 4):  # as much as this rank takes: r (O + I) 16 bits
-                wide = wide_layers(model, tokens[:8], low, 0.138 * rank)
+            for rank in (1, 2, 4):
+                wide = wide_layers(model, kinds[low], TINY_PRICE * rank)
                 as_much = f"{name}, {low} and {low + 1} bits, as rank {rank}"
                 rows[as_much] = (mixed(wide, how(low), how(low + 1)),)
     return rows
 
 
 def bits_table() -> dict:
-    """Name -> bytes of the linear layers, bits per byte on three stretches."""
+    """Name -> bytes of the linear layers, bits per byte."""
     model, tokenizer = tiny()
     tokens, table = tiny_calibration(tokenizer), {}
     begin("TinyLM")
     for name, arguments in bit_rows(model, tokens).items():
         found = given_back(model, tokens, *arguments)
-        table[name] = (found.bytes, losses(found.model, tokenizer))
+        table[name] = (found.bytes, loss_of(found.model, tokenizer))
         print(f"    {name!r}: {table[name]},", flush=True)
+    return table
+
+
+DECIDE = (
+    "nearest, 3 bits", "nearest, 3 bits, rank 1, outputs", "nearest, 3 bits, rank 8, outputs",
+    "nearest, 3 bits, rank 8, weights", "nearest, 3 and 4 bits, as rank 1", "nearest, 4 bits",
+    "GPTQ, 3 bits", "GPTQ, 3 bits, rank 8, outputs", "GPTQ, 3 and 4 bits, as rank 1",
+)  # fmt: skip
+
+
+def spread_table() -> dict:
+    """Name -> bits per byte on three stretches of held-out text."""
+    model, tokenizer = tiny()
+    tokens, table = tiny_calibration(tokenizer), {}
+    begin("TinyLM, three stretches")
+    for name, arguments in bit_rows(model, tokens).items():
+        if name in DECIDE:
+            table[name] = losses(given_back(model, tokens, *arguments).model, tokenizer)
+            print(f"    {name!r}: {table[name]},", flush=True)
     return table
 
 
@@ -223,7 +251,7 @@ def loftq_table(most: int = 5) -> dict:
         for rounds in range(1, most + 1):
             found = given_back(model, tokens, choose, rank, of, rounds)
             means = [statistics.mean(some) for some in zip(*found.errors.values(), strict=True)]
-            row.append((*(round(mean, 5) for mean in means), losses(found.model, tokenizer)))
+            row.append((*(round(mean, 5) for mean in means), loss_of(found.model, tokenizer)))
         table[name, rank, of] = row
         print(f"    {(name, rank, of)}: {row},", flush=True)
     return table
@@ -263,7 +291,7 @@ def sparse_table(budgets: tuple[float, ...] = (0.5,)) -> dict:
                     continue
                 choose = pruned(rule, budget, rank)
                 found = given_back(model, tokens, choose, rank, of, rounds)
-                table[name, budget, rank, rounds] = (found.bytes, losses(found.model, tokenizer))
+                table[name, budget, rank, rounds] = (found.bytes, loss_of(found.model, tokenizer))
                 print(f"    {(name, budget, rank, rounds)}: "
                       f"{table[name, budget, rank, rounds]},", flush=True)  # fmt: skip
     return table
@@ -313,19 +341,26 @@ def spectrum_table(rank: int = 8) -> dict:
 
 
 def smollm2_rows(model: Llama, tokens: Tensor) -> dict[str, tuple]:
-    """Name -> arguments of `given_back`. A rank takes 0.046 bits a weight, 16 of them 0.74."""
-    rows = {}
-    for name, how in (("nearest", nearest), ("GPTQ", by_gptq)):
-        rows[f"{name}, 3 bits"] = (how(3),)
-        for rank, of in ((4, "outputs"), (16, "outputs"), (16, "weights"), (32, "outputs")):
-            if (name, of) != ("GPTQ", "weights"):
-                rows[f"{name}, 3 bits, rank {rank}, {of}"] = (how(3), rank, of)
-        rows[f"{name}, 4 bits"] = (how(4),)
-        rows[f"{name}, 3 bits, groups of 32"] = (how(3, 32),)
-        for rank in (4, 16):
-            wide = wide_layers(model, tokens[:2], 3, 0.046 * rank)
-            rows[f"{name}, 3 and 4 bits, as rank {rank}"] = (mixed(wide, how(3), how(4)),)
-    return rows
+    """Name -> arguments of `given_back`."""
+    kinds = kinds_by_rise(model, tokens[:2], 3)
+    wide = {rank: wide_layers(model, kinds, SMOLLM2_PRICE * rank) for rank in (4, 16)}
+    return {
+        "nearest, 3 bits": (nearest(3),),
+        "nearest, 3 bits, rank 16, outputs": (nearest(3), 16),
+        "nearest, 3 bits, rank 16, weights": (nearest(3), 16, "weights"),
+        "nearest, 3 and 4 bits, as rank 16": (mixed(wide[16], nearest(3), nearest(4)),),
+        "nearest, 3 bits, rank 4, outputs": (nearest(3), 4),
+        "nearest, 3 and 4 bits, as rank 4": (mixed(wide[4], nearest(3), nearest(4)),),
+        "GPTQ, 3 bits": (by_gptq(3),),
+        "GPTQ, 3 bits, rank 16, outputs": (by_gptq(3), 16),
+        "GPTQ, 3 and 4 bits, as rank 16": (mixed(wide[16], by_gptq(3), by_gptq(4)),),
+        "GPTQ, 3 bits, rank 4, outputs": (by_gptq(3), 4),
+        "GPTQ, 3 and 4 bits, as rank 4": (mixed(wide[4], by_gptq(3), by_gptq(4)),),
+        "nearest, 4 bits": (nearest(4),),
+        "GPTQ, 4 bits": (by_gptq(4),),
+        "nearest, 3 bits, groups of 32": (nearest(3, 32),),
+        "nearest, 3 bits, rank 16, outputs, 3 rounds": (nearest(3), 16, "outputs", 3),
+    }
 
 
 def smollm2_table(*names: str) -> dict:
@@ -349,6 +384,7 @@ def begin(what: str) -> None:
 TABLES = {
     "spectrum": spectrum_table,
     "bits": bits_table,
+    "spread": spread_table,
     "loftq": loftq_table,
     "sparse": sparse_table,
     "smollm2": smollm2_table,

@@ -16,12 +16,15 @@ Where `approximate` gives the nearest of its kind to its input, as keeping the k
 does, neither step can raise ‖W − Ŵ − B A‖, so the error never rises. Rounding promises no such
 thing: its range follows its input, and a larger input has coarser levels.
 
-Sources: Zhang et al., 2024, "LQER: Low-Rank Quantization Error Reconstruction for LLMs"; Zhang and
-Wong et al., 2025, "QERA: an Analytical Framework for Quantization Error Reconstruction" (the best
-one on the outputs); Li et al., 2024, "LoftQ: LoRA-Fine-Tuning-Aware Quantization for Large Language
-Models" (the loop, with rounding); Zhou and Tao, 2011, "GoDec: Randomized Low-rank & Sparse Matrix
-Decomposition in Noisy Case" and Yu et al., 2017, "On Compressing Deep Models by Low Rank and Sparse
-Decomposition" (the loop, with the largest weights).
+Sources: Zhang et al., 2024, "LQER: Low-Rank Quantization Error Reconstruction for LLMs"; Zhang,
+Wong, Xiao, Constantinides and Zhao, 2025, "QERA: An Analytical Framework for Quantization Error
+Reconstruction" (the best one on the outputs); Li et al., 2024, "LoftQ: LoRA-Fine-Tuning-Aware
+Quantization for Large Language Models" (the loop, with rounding); Zhou and Tao, 2011, "GoDec:
+Randomized Low-rank & Sparse Matrix Decomposition in Noisy Case" and Yu et al., 2017, "On
+Compressing Deep Models by Low Rank and Sparse Decomposition" (the loop, with the largest weights);
+Saha et al., 2024, "Compressing Large Language Models using Low Rank and Low Precision
+Decomposition" and Zhang and Papyan, 2025, "OATS: Outlier-Aware Pruning Through Sparse and Low Rank
+Decomposition" (both loops, with the inputs in mind).
 
 Axes: O outputs, I inputs, r rank.
 """
