@@ -75,9 +75,9 @@ from course_lib.models.parts import embed
 SAMPLE_MODULES = ("bisect", "heapq", "textwrap")  # of Python's standard library
 LEASTS = {  # uses
     "tiny": (0, 64, 96, 128, 192, 256, 512, 10**9),
-    "smollm2": (0, 1, 2, 4, 8, 16, 64, 256, 10**9),
+    "smollm2": (0, 1, 2, 4, 8, 16, 64, 256),
 }
-CONTROLS = {"tiny": (128, 256), "smollm2": (1, 8, 64)}
+FAR = {"tiny": (128, 256), "smollm2": (1, 8, 64)}  # where other kinds and a control are measured
 EIGHT, FOUR = Scheme(Format(8, symmetric=True), 32), Scheme(Format(4), 32, q4_1_range)
 
 
@@ -168,28 +168,25 @@ def kinds_table(name: str) -> dict[tuple[str, str], tuple[float, ...]]:
     return table
 
 
-def curve_table(name: str, leasts: tuple[int, ...] = ()) -> dict[object, tuple[float, ...]]:
-    """At least k uses: kept, MB in float16 and in few bits, then tokens and bits per byte by kind.
+def curve_table(name: str) -> dict[object, tuple]:
+    """At least k uses: kept, MB in float16 and in few bits, and tokens and bits per byte by kind.
 
     "first m": a control, as many tokens, the earliest of the tokenizer's own list.
     """
-    one = subject(name)
-    leasts = leasts or LEASTS[name]
-    texts = kinds()[one.home][0]
-    counts = token_counts(one.tokenizer, texts)
-    others = ("KJV", "Wikipedia", "Python")
-    everything = list(range(len(counts)))
-    table: dict[object, tuple[float, ...]] = {}
-    for least in leasts:
+    one, table = subject(name), {}
+    counts = token_counts(one.tokenizer, kinds()[one.home][0])
+    for least in LEASTS[name]:
         keep = (counts >= least).nonzero().flatten().tolist()
         m = count_kept(one, keep)
-        ways = {least: (keep, others)}
-        if least in CONTROLS[name]:
-            ways[f"first {m}"] = everything[:m], (one.home,)
+        ways = {least: (keep, (one.home,))}
+        if least in FAR[name]:
+            ways[least] = keep, ("KJV", "Wikipedia", "Python")
+            ways[f"first {m}"] = list(range(m)), (one.home,)
         for way, (chosen, measured) in ways.items():
-            costs = [cost(one, chosen, kinds()[kind][1]) for kind in measured]
+            costs = {kind: cost(one, chosen, kinds()[kind][1]) for kind in measured}
             sizes = megabytes(one.model, count_kept(one, chosen))
-            table[way] = m, *sizes, *chain(*((c.tokens, c.trimmed) for c in costs))
+            found = {kind: (c.tokens, round(c.trimmed, 4)) for kind, c in costs.items()}
+            table[way] = m, *sizes, found
             show(table, way)
     return table
 
@@ -379,7 +376,11 @@ def spectra_table(name: str) -> dict[str, tuple[float, ...]]:
 def show(table: dict, key: object) -> None:
     """One row, rounded, on stderr, while the table grows."""
     row = table[key]
-    table[key] = round(row, 4) if isinstance(row, float) else tuple(round(x, 4) for x in row)
+    table[key] = (
+        round(row, 4)
+        if isinstance(row, float)
+        else tuple(round(x, 4) if isinstance(x, float) else x for x in row)
+    )
     print(key, table[key], f"{time.process_time():.0f} s", file=sys.stderr, flush=True)
 
 
