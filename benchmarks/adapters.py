@@ -95,8 +95,8 @@ METHODS: dict[str, tuple[Learner, tuple[float, ...]]] = {
     "linear layers": (all_linear, (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
     "QLoRA 8": (lambda m, g: qlora(m, NF4, 8, ALPHA, g), (3e-3, 1e-2)),
     "last matrix, norms": (lambda m, _: only(m, lambda n, p: n == LAST or p.dim() == 1),
-                           (1e-3, 3e-3, 1e-2)),
-    "norms": (lambda m, _: only(m, lambda n, p: p.dim() == 1), (3e-3, 1e-2, 3e-2)),
+                           (1e-3, 3e-3, 1e-2, 3e-2)),
+    "norms": (lambda m, _: only(m, lambda n, p: p.dim() == 1), (3e-3, 1e-2, 3e-2, 1e-1)),
     **{f"LoRA {r}": (lora(r), (3e-3, 1e-2)) for r in (2, 4, 16)},
     "QLoRA 8, even levels": (lambda m, g: qlora(m, EVEN, 8, ALPHA, g), (3e-3, 1e-2)),
 }  # fmt: skip
