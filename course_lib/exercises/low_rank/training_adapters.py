@@ -77,27 +77,31 @@ def _networks(seed: int) -> list[Case]:
         """Its targets are another network's outputs, so that there is something to learn."""
         state = {}
         for i, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
-            state[f"{i}.weight"] = scale * draw.normal(outputs, inputs) / inputs**0.5
-            state[f"{i}.bias"] = scale * draw.normal(outputs)
-            state[f"{i}.right"] = draw.normal(rank, inputs) / inputs**0.5
+            state[f"{i}.weight"] = scale * draw.normal(outputs, inputs).double() / inputs**0.5
+            state[f"{i}.bias"] = scale * draw.normal(outputs).double() / 3
+            state[f"{i}.right"] = draw.normal(rank, inputs).double() / inputs**0.5
         x, y = draw.normal(examples, widths[0]), 2 * draw.normal(examples, widths[-1])
-        if double:
-            state, x, y = {k: t.double() for k, t in state.items()}, x.double(), y.double()
-        return state, x, y, steps, rate
+        dtype = torch.float64 if double else torch.float32
+        return {k: t.to(dtype) for k, t in state.items()}, x.to(dtype), y.to(dtype), steps, rate
 
     steps = draw.number(3, 7)
+    (state, *rest), (silent, x, *others) = network(4, 5, 5, 3), network(5, 4)
     labelled = {
         "one layer, one step": network(4, 3, steps=1),
         "one layer, two steps": network(4, 3, steps=2),
         "one layer": network(5, 4, steps=steps),
         "two layers": network(5, 6, 3, steps=steps),
         "three layers": network(4, 5, 5, 2, steps=steps),
+        "twelve layers": network(3, 4, 2, 3, 3, 2, 4, 3, 2, 3, 4, 3, 2, steps=2),
+        "three layers, named in another order": (dict(sorted(state.items())[::-1]), *rest),
+        "gradients as small as AdamW's epsilon": (silent, 1e-8 * x, *others),
         "many steps": network(4, 5, 3, steps=25, rate=0.02),
         "no step": network(4, 5, 3, steps=0),
         "rank 1": network(5, 6, 3, rank=1),
         "a rank above the widths": network(3, 2, 2, rank=5),
         "a large base, whose decay would show": network(4, 5, 3, scale=50.0, rate=0.001),
         "a large rate": network(4, 5, 3, rate=1.0),
+        "a rate so large that the loss rises": network(4, 3, rate=8.0, examples=20),
         "a small rate": network(4, 5, 3, rate=1e-4),
         "one example, one output": network(4, 5, 1, examples=1),
         "float32": network(5, 6, 3, steps=steps, double=False),
