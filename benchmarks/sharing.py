@@ -5,9 +5,9 @@
     OMP_NUM_THREADS=1 python -m benchmarks.sharing smollm2     minutes
 
 Losses are bits per byte on the yardstick (`tied` at once: on three stretches); those of SmolLM2
-are perplexities. All factors of a table are made from the dense model's inputs, every weight gets the
-same share of its numbers, and what is counted are the numbers of the linear layers, as a share of
-all.
+are perplexities. All factors of a table are made from the dense model's inputs, every weight gets
+the same share of its numbers, and what is counted are the numbers of the linear layers, as a share
+of all.
 """
 
 import copy

@@ -1,12 +1,12 @@
-"""SmolLM2's linear layers as factors: where plain SVD breaks it, and what output-aware factors keep.
+"""SmolLM2's linear layers as factors: where plain SVD breaks it, what output-aware factors keep.
 
     OMP_NUM_THREADS=1 python -m benchmarks.smollm2_factors broken     3 CPU minutes
     OMP_NUM_THREADS=1 python -m benchmarks.smollm2_factors factors    9 CPU minutes
 
 `broken`: every layer of some kinds keeps 90 % of its rank (and 180 % of its numbers, where it is
-square); perplexity on the first 512 tokens of the Wikipedia text. Then E = W − Ŵ is given back along
-the first 1 or 4 directions of the layer's *inputs*, which is one or four numbers in 576, and once for
-the first token alone. `factors`: perplexity on the yardstick, 4,096 tokens, and numbers kept.
+square); perplexity on the first 512 tokens of the Wikipedia text. Then E = W − Ŵ is given back
+along the first 1 or 4 directions of the layer's *inputs*, of 576 or more, and once for the first
+token alone. `factors`: perplexity on the yardstick, 4,096 tokens, and numbers kept.
 """
 
 import copy

@@ -88,7 +88,17 @@ from course_lib.models.parts import STAGES, linear_weights, record_inputs
 from course_lib.models.training import next_token_loss, train
 from course_lib.models.walk import treat_blocks
 from course_lib.plots.explore import explore
-from course_lib.plots.figure import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, Picture, new_figure
+from course_lib.plots.figure import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    Picture,
+    new_figure,
+)
 from course_lib.plots.predict import predict
 from course_lib.plots.redundancy import draw_heat_map
 
@@ -119,10 +129,10 @@ saves = yours("rank_that_saves")
 models = {"TinyLM": tiny} | ({"SmolLM2": smol} if has_smollm2 else {})
 for label, model in models.items():
     for name in ("attention.query", "attention.key", "mlp.up"):
-        O, I = model.blocks[0].get_submodule(name).weight.shape
+        outputs, inputs = model.blocks[0].get_submodule(name).weight.shape
         print(
-            f"{label:8} {name:16} {O:5} × {I:3}: rank at most {min(O, I):3}, "
-            f"saves up to {saves(O, I):3}, {100 * saves(O, I) / min(O, I):.0f} % of it"
+            f"{label:8} {name:16} {outputs:5} × {inputs:3}: rank at most {min(outputs, inputs):3}, "
+            f"saves up to {saves(outputs, inputs):3}"
         )
 
 # %% [markdown]
@@ -722,9 +732,13 @@ def draw_ranks(share: float) -> Picture:
     for axes, way in zip(columns, ("absolute", "relative"), strict=True):
         kept = torch.full((4, 7), 100.0)
         for name, rank in chosen[way, share].items():
-            O, I = shapes[name]
-            kept[int(name.split(".")[1]), KINDS.index(name.split(".")[-2])] = 100 * rank * (O + I) / (O * I)
-        draw_heat_map(axes, kept.numpy(), [f"block {b}" for b in range(4)], KINDS, "numbers kept (%)", ".0f")
+            outputs, inputs = shapes[name]
+            kept[int(name.split(".")[1]), KINDS.index(name.split(".")[-2])] = (
+                100 * rank * (outputs + inputs) / (outputs * inputs)
+            )
+        draw_heat_map(
+            axes, kept.numpy(), [f"block {b}" for b in range(4)], KINDS, "numbers kept (%)", ".0f"
+        )
         axes.set_title(f"{way}: {bits[way][share]:.2f} bits per byte", fontsize=10)
         axes.tick_params(axis="x", rotation=40)
         words.append(f"{way}: " + "; ".join(", ".join(f"{v:.0f}" for v in row) for row in kept))
@@ -758,6 +772,7 @@ predict(
 #
 # **Guess before you run:** TinyLM with 60 % of its numbers in 8 bits, or all of them in 4?
 
+
 # %% tags=["nbval-ignore-output"]
 def in_a_file(model: nn.Module, form) -> tuple[float, float]:
     """Bits that the linear layers take for each of their old weights, and the loss from the file."""
@@ -767,9 +782,7 @@ def in_a_file(model: nn.Module, form) -> tuple[float, float]:
     return 8 * taken / total, held_out_bits(unpack_model(file, model))
 
 
-small = {
-    share: factor_decoder(tiny, chosen["relative", share], windows) for share in (0.9, 0.6)
-}
+small = {share: factor_decoder(tiny, chosen["relative", share], windows) for share in (0.9, 0.6)}
 spent = {
     "all numbers, float16": in_a_file(tiny, torch.float16),
     "90 % of the numbers, float16": in_a_file(small[0.9], torch.float16),
@@ -901,7 +914,9 @@ print(f"trained: {count_of['adapter']:,} of {count_parameters(tiny):,} numbers")
 for label, model in (("before", tiny), ("with its adapter", adapted), ("merged", one)):
     print(f"{label:18} Wikipedia {on_new_text(model):.3f}   Bible {held_out_bits(model):.3f}")
 same = all(before[n].equal(t) for n, t in tiny.state_dict().items())
-print(f"the base kept every bit: {same}; its file {size(tiny.state_dict()).bytes:,} bytes, ", end="")
+print(
+    f"the base kept every bit: {same}; its file {size(tiny.state_dict()).bytes:,} bytes, ", end=""
+)
 print(f"the adapter's {size(adapter_tensors(adapted)).bytes:,}")
 
 # %% [markdown]
@@ -1031,7 +1046,9 @@ styles = {
 }  # fmt: skip
 words = []
 for method, (colour, label) in styles.items():
-    points = [point for _, point in sorted(STORED_RATES_WIKIPEDIA[method].items()) if point[0] < 3.9]
+    points = [
+        point for _, point in sorted(STORED_RATES_WIKIPEDIA[method].items()) if point[0] < 3.9
+    ]
     axes.plot(*zip(*points, strict=True), "o-", markersize=4, color=colour, label=label)
     words.append(f"{label}: " + ", ".join(f"({new:.2f}, {old:.2f})" for new, old in points))
 axes.axhline(dense_bits, color=BLACK, linewidth=1, linestyle=":")
@@ -1066,11 +1083,16 @@ def forgotten_by_full(new: float) -> float:
 
 for method in ("LoRA 8", "LoRA 32", "last matrix, norms"):
     new, old = learned_best[method]
-    print(f"{method}: old text {old:.2f}; full fine-tuning that learned as much {forgotten_by_full(new):.2f}")
+    print(
+        f"{method}: old text {old:.2f}; full fine-tuning that learned as much {forgotten_by_full(new):.2f}"
+    )
 assert count_of["adapter"] == STORED_LEARNED_WIKIPEDIA["LoRA 8"][1]
 assert learned_best["full"][0] < learned_best["linear layers"][0] - 0.1
 assert learned_best["linear layers"][0] < learned_best["LoRA 32"][0] - 0.1
-assert all(learned_best[f"LoRA {r}"][1] > forgotten_by_full(learned_best[f"LoRA {r}"][0]) + 0.2 for r in (2, 4, 8, 16, 32))
+assert all(
+    learned_best[f"LoRA {r}"][1] > forgotten_by_full(learned_best[f"LoRA {r}"][0]) + 0.2
+    for r in (2, 4, 8, 16, 32)
+)
 assert abs(learned_best["QLoRA 8"][0] - learned_best["LoRA 8"][0]) < 0.02
 assert learned_best["last matrix, norms"][0] < learned_best["LoRA 8"][0] - 0.03
 assert learned_best["last matrix, norms"][1] < learned_best["LoRA 8"][1] - 0.1
@@ -1106,7 +1128,7 @@ STORED_CHANGE = {
 IN_EIGHT = {"change": 0.402, "weights": 0.171, "noise": 0.160}  # energy in the first 8 directions
 start, end = STORED_CHANGE[0][0], STORED_CHANGE[192][0]
 print("energy in the first 8 directions:", ", ".join(f"{k} {v:.0%}" for k, v in IN_EIGHT.items()))
-for rank, (new, old) in STORED_CHANGE.items():
+for rank, (new, _) in STORED_CHANGE.items():
     adapter = learned_best.get(f"LoRA {rank}")
     also = f"   LoRA of this rank {(start - adapter[0]) / (start - end):5.0%}" if adapter else ""
     print(f"cut to rank {rank:3}: {(start - new) / (start - end):5.0%} of what was learned{also}")
@@ -1147,7 +1169,9 @@ print("logits equal those of the rounded twin, to the bit:", quantized(page).equ
 with torch.enable_grad():
     next_token_loss(quantized, (page[:, :-1], page[:, 1:])).backward()
 layer = quantized.blocks[0].mlp.up
-print(f"largest gradient of B {layer.left.grad.abs().max():.4f}, of A {layer.right.grad.abs().max():.4f}")
+print(
+    f"largest gradient of B {layer.left.grad.abs().max():.4f}, of A {layer.right.grad.abs().max():.4f}"
+)
 
 # %% [markdown]
 # (Why is the gradient of $A$ zero? It carries the factor $B$, and $B$ is zero until the first step has been taken.)
@@ -1163,7 +1187,9 @@ print(f"largest gradient of B {layer.left.grad.abs().max():.4f}, of A {layer.rig
 
 
 # %%
-def colleagues_start(weight: torch.Tensor, rounded: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+def colleagues_start(
+    weight: torch.Tensor, rounded: torch.Tensor, rank: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Factors of rank r that shall bring Ŵ near to W."""
     U, S, V = torch.linalg.svd(weight.float(), full_matrices=False)
     left, right = U * S, S[:, None] * V
@@ -1202,6 +1228,7 @@ check(adapter_start)
 #
 # **Guess before you run:** which of the rows is the best buy?
 
+
 # %% tags=["nbval-ignore-output"]
 def scheme(bits: int, group: int | str) -> Scheme:
     return Scheme(Format(bits), group)
@@ -1235,8 +1262,16 @@ for label, schemes in ways.items():
 # %% tags=["collapsed", "nbval-ignore-output"]
 # Does it hold here? And a guess
 three, of_weights_8, of_outputs_8, smaller, four, better = (v for _, v in bought.values())
-assert abs(three - 1.248) < 0.004 and three > of_weights_8 + 0.01 and of_weights_8 > of_outputs_8 + 0.008
-assert four < of_outputs_8 - 0.02 and abs(smaller - of_outputs_8) < 0.01 and better < of_outputs_8 - 0.005
+assert (
+    abs(three - 1.248) < 0.004
+    and three > of_weights_8 + 0.01
+    and of_weights_8 > of_outputs_8 + 0.008
+)
+assert (
+    four < of_outputs_8 - 0.02
+    and abs(smaller - of_outputs_8) < 0.01
+    and better < of_outputs_8 - 0.005
+)
 predict(
     "3 bits and something more: which is the best buy?",
     list(ways)[1:],
@@ -1365,6 +1400,7 @@ for name, of_rows, of_others in (("float16", 2, 2), ("8 and 4 bits", 1, 0.5625))
 # **Guess before you run:** 75 % of the numbers. What does sharing $A$ within a block bring, and what does it cost to
 # make neighbouring blocks one?
 
+
 # %%
 def listening_together(share: float) -> nn.Module:
     """Layers that read the same input share A; every group keeps this share of its numbers."""
@@ -1490,20 +1526,36 @@ check(factor_tiny)
 own = yours("factor_tiny")(copy.deepcopy(tiny), windows)
 own_share = sum(left.numel() + right.numel() for left, right in own.values()) / total
 own_bits = held_out_bits(with_factors(tiny, {n: Factors(*pair) for n, pair in own.items()}))
-print(f"directions that hold 90 %: of the keys' weights {held['key'][0]:.0%}, of their outputs {held['key'][1]:.0%}")
-print(f"TinyLM, {dense_bits:.2f} bits per byte; 60 % of the numbers: plain {bits['plain'][0.6]:.2f}, ", end="")
-print(f"for the outputs {bits['outputs'][0.6]:.2f}, by shares of energy {bits['relative'][0.6]:.2f}")
+print(
+    f"directions that hold 90 %: of the keys' weights {held['key'][0]:.0%}, of their outputs {held['key'][1]:.0%}"
+)
+print(
+    f"TinyLM, {dense_bits:.2f} bits per byte; 60 % of the numbers: plain {bits['plain'][0.6]:.2f}, ",
+    end="",
+)
+print(
+    f"for the outputs {bits['outputs'][0.6]:.2f}, by shares of energy {bits['relative'][0.6]:.2f}"
+)
 print(f"yours, or else the reference: {own_share:.0%} of the numbers, {own_bits:.2f}")
-print(f"in bits: 60 % of the numbers at 8 bits {spent['60 % of the numbers, 8 bits'][1]:.2f}, all at 4 bits {four[1]:.2f}")
+print(
+    f"in bits: 60 % of the numbers at 8 bits {spent['60 % of the numbers, 8 bits'][1]:.2f}, all at 4 bits {four[1]:.2f}"
+)
 plain, mended = STORED_BROKEN["all"][:2]
-print(f"SmolLM2 at 90 % of the rank: {plain:,.0f}; with one direction of each layer's inputs {mended:.0f}")
+print(
+    f"SmolLM2 at 90 % of the rank: {plain:,.0f}; with one direction of each layer's inputs {mended:.0f}"
+)
 for method in ("full", "LoRA 8", "QLoRA 8"):
     _, count, new, _, old, _ = STORED_LEARNED_WIKIPEDIA[method]
     print(f"{method:8} trains {count:9,} numbers: new text {new:.2f}, old text {old:.2f}")
 label = "  and 8 directions, for the outputs"
-print(f"3 bits {bought['3 bits, groups of 64'][1]:.3f}, 8 directions given back {bought[label][1]:.3f}, ", end="")
+print(
+    f"3 bits {bought['3 bits, groups of 64'][1]:.3f}, 8 directions given back {bought[label][1]:.3f}, ",
+    end="",
+)
 print(f"a fourth bit {bought['4 bits, a scale an output'][1]:.3f}")
-print(f"one A for layers that read the same: {apart:.2f} becomes {together:.2f}, at as many numbers")
+print(
+    f"one A for layers that read the same: {apart:.2f} becomes {together:.2f}, at as many numbers"
+)
 assert own_share <= 0.6
 
 # %% [markdown]
