@@ -34,10 +34,17 @@ from course_lib.models.walk import treat_blocks
 KINDS = ("query", "key", "value", "output", "gate", "up", "down")
 
 
-def cut_to(model: Llama, share: float) -> dict[str, Tensor]:
+def of_kind(name: str) -> str:
+    """The word "value" of "blocks.0.attention.value.weight"."""
+    return name.split(".")[-2]
+
+
+def cut_to(model: Llama, share: float, kinds: tuple[str, ...]) -> dict[str, Tensor]:
     """Name -> E = W − Ŵ, where Ŵ keeps this share of the rank."""
     lost = {}
     for name in layer_shapes(model):
+        if "all" not in kinds and of_kind(name) not in kinds:
+            continue
         weight = model.get_parameter(name)
         lost[name] = weight - truncated(weight, round(share * min(weight.shape))).product
     return lost
@@ -91,18 +98,18 @@ def first_token_exact(model: Llama, lost: dict[str, Tensor]) -> Iterator[None]:
 
 @torch.no_grad()
 def broken_table(
-    model: Llama, page: Tensor, calibration: Tensor, share: float = 0.9
-) -> dict[str, tuple[float, float, float, float]]:
+    model: Llama, page: Tensor, calibration: Tensor, kinds: tuple[str, ...] = (*KINDS, "all")
+) -> dict[str, tuple[float, ...]]:
     """Kind that is cut -> perplexity; 1 and 4 input directions given back; first token exact."""
-    errors, directions = cut_to(model, share), input_directions(model, calibration)
+    errors, directions = cut_to(model, 0.9, kinds), input_directions(model, calibration)
 
     def perplexity() -> float:
         mean = token_losses(model, page, len(page) - 1).double().mean().item()
         return round(math.exp(mean), 1)
 
     table = {"none": (perplexity(),)}
-    for kind in (*KINDS, "all"):
-        lost = {n: e for n, e in errors.items() if kind in ("all", n.split(".")[-2])}
+    for kind in kinds:
+        lost = {n: e for n, e in errors.items() if kind in ("all", of_kind(n))}
         row = []
         for count in (0, 1, 4):
             rest = {
