@@ -87,7 +87,17 @@ def _one_output(draw: Draw) -> dict[str, tuple]:
         "bfloat16": _halved(draw, brain, brain),
         "bfloat16, the adapter in float32": _halved(draw, brain, fine),
         "float16, the adapter in float32": _halved(draw, half, fine),
+        "bfloat16, and α/r is between two of its numbers": _fine_scale(draw, brain),
+        "float16, and α/r is between two of its numbers": _fine_scale(draw, half),
     }
+
+
+def _fine_scale(draw: Draw, dtype: torch.dtype) -> tuple:
+    """α/r is 1 and half a step of the dtype of x: about 3/4 more than an integer, never a tie."""
+    half = 256 if dtype == torch.bfloat16 else 2048
+    x, weight = torch.tensor([[1.0, draw.number(1, 4)]]), _integers(draw, 1, 2)
+    right = torch.tensor([[3 * half / 8 + draw.number(-3, 4), 0.0]]).repeat(2, 1)
+    return x.to(dtype), weight.to(dtype), torch.ones(1, 2), right, 2 + 2 / half
 
 
 def _halved(draw: Draw, dtype: torch.dtype, fine: torch.dtype) -> tuple:

@@ -74,6 +74,7 @@ def _layers(seed: int) -> list[Case]:
         "spectra that fall fast": drawn(block, 0.3, decay=2.0),
         "one layer": drawn([(7, 9)], 0.7),
         "layers of one direction": drawn([(1, 9), (5, 1), (1, 1)], 1.5),
+        "one direction each, one number too few": (*drawn([(1, 9), (5, 1), (1, 1)], 1.0)[:2], 17),
         "nothing to spend": drawn(block, 0.0),
         "less than the first direction costs": (*drawn([(9, 8), (7, 8)], 1.0)[:2], 14),
         "more than all directions cost": drawn(pair, 40.0),
@@ -99,10 +100,12 @@ def _with_zeros(draw: Draw) -> dict[str, tuple]:
     shapes = [(6, 8), (5, 9), (7, 3)]
     spectra = [_spectrum(draw, shape) for shape in shapes]
     spectra[0][draw.number(2, 5) :] = 0
+    faint = [_spectrum(draw, shape) * 1e-9 ** torch.linspace(0, 1, min(shape)) for shape in shapes]
     silent = [spectra[0], torch.zeros(5), spectra[2]]
     return {
         "a layer of lower rank": (spectra, shapes, 10_000),
         "a layer of zeros": (silent, shapes, 10_000),
+        "directions that keep hardly anything, and all are paid for": (faint, shapes, 10_000),
         "zeros alone": ([torch.zeros(draw.number(2, 9))], [(9, 9)], 10_000),
     }
 

@@ -39,6 +39,7 @@ def _shapes(seed: int) -> list[Case]:
         "one number": (1, 1),
         "one output": (1, draw.number(2, 90)),
         "one input": (draw.number(2, 90), 1),
+        "a square whose reciprocals are rounded": (98, 98),
         "two by two": (2, 2),
         "two by three": (2, 3),
         "sides that are even and odd": (2 * draw.number(10, 90), 2 * draw.number(100, 900) + 1),
@@ -152,6 +153,10 @@ def _weights(seed: int) -> list[Case]:
         "singular values of very different size": (
             with_spectrum(draw, 8, 7, 1e3, 1, 0.1).float(),
             2,
+        ),
+        "float64, and the third is a hundred thousandth of the first": (
+            with_spectrum(draw, 8, 7, 1e3, 1, 1e-2, 1e-3),
+            3,
         ),
         "views": (normal(6, 5).T[:, ::2], 2),
         **_in_scales_and_dtypes(draw),

@@ -54,7 +54,7 @@ def _weights(seed: int) -> list[Case]:
         return scale * weight, scale * _rounded(weight, bits), rank
 
     view, few, whole, same = layer(9, 7, 3), layer(8, 6, 3), layer(7, 9, 2), layer(6, 8, 2)
-    low = draw.normal(7, 2) @ draw.normal(2, 9)
+    fine, low = draw.normal(9, 8), draw.normal(7, 2) @ draw.normal(2, 9)
     shifted = whole[0] - 1 - 5 * draw.uniform(1)
     by_hand = torch.tensor([[3.0, 1.0], [1.0, 2.0]]), torch.tensor([[3.0, 0.0], [0.0, 2.0]])
     scale = 0.5 * draw.number(1, 9)
@@ -78,6 +78,7 @@ def _weights(seed: int) -> list[Case]:
         "float16": layer(10, 12, 3, 2, torch.float16),
         "bfloat16": layer(12, 10, 4, 2, torch.bfloat16),
         "float32, Ŵ in float16": (few[0], few[1].half(), few[2]),
+        "bfloat16, Ŵ in float32": (fine.bfloat16(), _rounded(fine.bfloat16().float(), 8), 3),
         "float64, smaller than float32 knows": layer(8, 7, 3, 2, torch.float64, 1e-60),
         "very small weights": layer(8, 7, 3, scale=1e-12),
         "very large weights": layer(8, 7, 3, scale=1e12),

@@ -58,6 +58,7 @@ def _vocabularies(seed: int) -> list[Case]:
         "the first goes, the last goes": (draw.normal(9, 2), [[5, one], [4]], []),
         "one number wide": case(12, 6, width=1),
         "a large vocabulary": case(5000, 40, 300, always=(0, 4999), width=2),
+        "a large vocabulary, most of it stays": case(5000, 40, 6000, width=2),
         "rows of infinity and NaN": (_odd(draw), texts(9, 5), [0, 3]),
         "equal rows": (torch.ones(8, 2) * draw.uniform(2), [[2, one], [6]], []),
         "a view": (draw.normal(4, 11).T, texts(11, 4, 4), [3]),
