@@ -33,6 +33,8 @@ ASK_FOR_NUMBERS = {
     "remove_units", "fold_constants", "remove_channels", "remove_heads", "refit_kept",
     "lloyd_step", "best_levels", "mx_block", "code_lengths", "decode_canonical", "layer_bytes",
     "squeeze", "accept_or_resample",
+    # how many ranks a layer gets
+    "factor_tiny",
     # the model's choices decide on what is kept
     "verify_drafts", "fast_decode",
     # the answer is a list of Python's numbers
