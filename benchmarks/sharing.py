@@ -4,10 +4,10 @@
     OMP_NUM_THREADS=1 python -m benchmarks.sharing basis       minutes
     OMP_NUM_THREADS=1 python -m benchmarks.sharing smollm2     minutes
 
-Losses are bits per byte on the yardstick (`tied` at once: on three stretches); those of SmolLM2
-are perplexities. All factors of a table are made from the dense model's inputs, every weight gets
-the same share of its numbers, and what is counted are the numbers of the linear layers, as a share
-of all.
+Losses are bits per byte on the yardstick, those of blocks that are tied on three stretches of
+held-out text, the yardstick's first; SmolLM2's are perplexities. All factors of a table are made
+from the dense model's inputs, and every weight gets the same share of its numbers. What is counted
+are the numbers of the linear layers, as a share of all.
 """
 
 import copy
@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks.given_back import begin, loss_of, losses
 from benchmarks.structured import healed
 from course_lib.low_rank.output_aware import output_factors
-from course_lib.low_rank.sharing import shared_basis, tie_blocks
+from course_lib.low_rank.sharing import shared_basis, shared_count, tie_blocks
 from course_lib.low_rank.svd import Factors
 from course_lib.measure.size import count_parameters
 from course_lib.measure.yardstick import (
@@ -132,7 +132,7 @@ def shared_model(
         I = weights[0].shape[1]  # noqa: E741
         rank = min(int(budget * numbers / (I + O)), I, O)
         factors = share(weights, rank, [grams[layer] for layer in group])
-        count += factors[0].right.numel() + sum(factor.left.numel() for factor in factors)
+        count += shared_count(factors)
         for layer, factor in zip(layers, factors, strict=True):
             layer.weight.copy_(factor.product)
     return count / sum(w.numel() for w in linear_weights(model.blocks).values()), small

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from course_lib.formats.linear import Scheme
 from course_lib.formats.model_file import every_linear, pack_model, unpack_model
+from course_lib.low_rank.layers import FactoredLinear
 from course_lib.low_rank.output_aware import output_factors
-from course_lib.low_rank.sharing import shared_basis, tie_blocks
+from course_lib.low_rank.sharing import shared_basis, shared_count, tie_blocks
 from course_lib.low_rank.svd import truncated
 from course_lib.measure.size import count_parameters, size
 from course_lib.models.llama import Llama, LlamaConfig, generate
@@ -225,12 +226,18 @@ def test_weights_of_one_basis_come_back(count, O, rank, seed, aware):  # noqa: E
     weights = [torch.randn(O, rank, generator=generator).double() @ basis for _ in range(count)]
     grams = [torch.eye(6).double() * (1 + i) for i in range(count)] if aware else None
     factors = shared_basis(weights, min(rank, count * O), grams)
-    assert sum(f.left.numel() for f in factors) + factors[0].right.numel() == min(
-        rank, count * O
-    ) * (6 + count * O)
+    assert shared_count(factors) == min(rank, count * O) * (6 + count * O)
     for weight, factor in zip(weights, factors, strict=True):
         # The Gram's own rounding, 1e-7 of it, is added to it.
         torch.testing.assert_close(factor.product, weight, atol=1e-5, rtol=0)
+
+
+def test_a_file_holds_the_basis_once():
+    weights, grams = layers()
+    model = torch.nn.ModuleList(FactoredLinear(f) for f in shared_basis(weights, 4, grams))
+    apart = torch.nn.ModuleList(FactoredLinear(truncated(w, 4)) for w in weights)
+    numbers = size(model.state_dict()).parameters, size(apart.state_dict()).parameters
+    assert numbers == (4 * (20 + 12 + 13 + 14), 4 * (3 * 20 + 12 + 13 + 14))
 
 
 def test_inputs_that_a_layer_never_sees_keep_the_others_answer():

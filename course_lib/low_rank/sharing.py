@@ -128,6 +128,16 @@ def shared_basis(
     return [Factors(part.to(dtype), right) for part in parts]
 
 
+def shared_count(factors: Sequence[Factors]) -> int:
+    """How many numbers some factors hold, a tensor that stands in several of them once.
+
+    >>> basis = torch.ones(2, 5)
+    >>> shared_count([Factors(torch.ones(3, 2), basis), Factors(torch.ones(4, 2), basis)])
+    24
+    """
+    return sum({id(part): part.numel() for pair in factors for part in pair}.values())
+
+
 def _own_left(weight: Tensor, left: Tensor, gram: Tensor, right: Tensor) -> Tensor:
     """B + (W − B A) G Aᵀ (A G Aᵀ)⁺: the best B for a given A; what G never sees stays. (O, r)."""
     W, B, G, A = (part.double() for part in (weight, left, gram, right))
