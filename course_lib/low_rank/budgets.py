@@ -148,7 +148,7 @@ def ranks_by_loss(
     >>> spectra = dict.fromkeys(("first", "second"), 0.9 ** torch.arange(64))
     >>> losses, shapes = {"first": {8: 3.0}, "second": {8: 1.2}}, dict.fromkeys(spectra, (64, 64))
     >>> ranks_by_loss(losses, 1.0, spectra, shapes, budget=4096)
-    {'first': 26, 'second': 6}
+    {'first': 21, 'second': 11}
     """
     energies, curves = _energies(spectra, shapes), {}
     _check_names("losses", losses, shapes)

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from course_lib.low_rank.catch_up import caught_up, drift_of
 from course_lib.low_rank.layers import replace_layer, with_factors
 from course_lib.low_rank.output_aware import output_factors, output_spectrum
-from course_lib.low_rank.svd import truncated
+from course_lib.low_rank.svd import Factors, truncated
 from course_lib.models.llama import Block, Llama
 from course_lib.models.moments import Moments
 from course_lib.models.parts import STAGES, linear_weights, record_inputs, walk_blocks
@@ -155,9 +155,11 @@ def rank_losses(
     def look(stage: Stage) -> None:
         for layer, weight in zip(stage.names, stage.weight_names, strict=True):
             dense = stage.block.get_submodule(layer)
-            for rank in ranks.get(weight, ()):
-                factors = output_factors(dense.weight, stage.moments.gram, rank)
-                replace_layer(stage.block, layer, factors)
+            tried = ranks.get(weight, ())
+            if tried:  # of one set of factors, the first columns are those of a lower rank
+                left, right = output_factors(dense.weight, stage.moments.gram, max(tried))
+            for rank in tried:
+                replace_layer(stage.block, layer, Factors(left[:, :rank], right[:rank]))
                 losses[weight][rank] = float(measure(model))
                 stage.block.set_submodule(layer, dense)
 
