@@ -89,10 +89,12 @@ def even_ranks(shapes: Shapes, budget: int) -> dict[str, int]:
 def ranks_by_energy(spectra: Mapping[str, Tensor], shapes: Shapes, budget: int) -> dict[str, int]:
     """Ranks go where a number gains most energy: σ_k² / (O + I).
 
+    Energies of different layers are compared as they are. Divide each spectrum by its norm, and it
+    is the shares of the layers' energies that are.
+
     Args:
         spectra: name -> singular values, falling, (min(O, I),): of the weights, or of the layers'
-            outputs (`output_aware.output_spectrum`). A layer whose errors weigh more than another's
-            has a spectrum times a factor.
+            outputs (`output_aware.output_spectrum`).
         shapes, budget: as for `even_ranks`.
 
     Returns:
@@ -107,51 +109,59 @@ def ranks_by_energy(spectra: Mapping[str, Tensor], shapes: Shapes, budget: int) 
     >>> ranks_by_energy(spectra, {"steep": (4, 4), "flat": (4, 4)}, budget=24)
     {'steep': 1}
     """
-    _check(shapes)
-    _check_names("spectra", spectra, shapes)
-    curves = {}
-    for name, shape in shapes.items():
-        energies = _energies(name, spectra[name], min(shape))
-        ranks = [*range(1, saving_rank(*shape) + 1), None]
-        gains = [energies[-1] if rank is None else energies[rank] for rank in ranks]
-        curves[name] = _curve(shape, ranks, gains)
-    return _spend(curves, shapes, budget)
+    energies = _energies(spectra, shapes)
+    return _spend(
+        {name: _curve(shapes[name], e, 1) for name, e in energies.items()}, shapes, budget
+    )
 
 
 def ranks_by_loss(
-    losses: Mapping[str, Mapping[int, float]], dense: float, shapes: Shapes, budget: int
+    losses: Mapping[str, Mapping[int, float]],
+    dense: float,
+    spectra: Mapping[str, Tensor],
+    shapes: Shapes,
+    budget: int,
 ) -> dict[str, int]:
-    """Ranks go where a number lowers the model's loss most, as measured a layer at a time.
+    """Ranks go where a number lowers the model's loss most, measured at a few ranks of each layer.
 
-    It takes the rises of single layers to add up, and the loss to fall evenly between two ranks.
+    Of a layer that is cut to rank r the loss is taken to rise with the energy that is cut off, by a
+    factor s of the layer's own, fitted to what was measured:
+
+        rise(r) ≈ s Σ_{k > r} σ_k²        s = Σ_r rise(r) tail(r) / Σ_r tail(r)²
+
+    and the rises of single layers are taken to add up.
 
     Args:
         losses: name -> rank -> the loss of the model in which that layer alone has that rank, from
-            `decoder.rank_losses`. A layer without any stays whole.
+            `decoder.rank_losses`. One or two ranks will do. A layer without any stays whole.
         dense: the loss of the model as it is.
-        shapes, budget: as for `even_ranks`.
+        spectra, shapes, budget: as for `ranks_by_energy`.
 
     Returns:
-        Name -> rank, of the layers that do not stay whole. No layer has less than its lowest rank.
+        Name -> rank, of the layers that do not stay whole. No layer gets less than the lowest rank
+        that was measured.
 
     Raises:
-        ValueError: no layers, or an empty one; losses are missing or not finite; a rank is below 1
-            or saves nothing; the budget does not pay for the lowest ranks.
+        ValueError: as for `ranks_by_energy`; losses are missing or not finite; a rank is below 1 or
+            saves nothing; the budget does not pay for the lowest ranks.
 
-    >>> losses = {"first": {4: 3.0, 16: 1.1}, "second": {4: 1.2, 16: 1.0}}
-    >>> ranks_by_loss(losses, 1.0, {"first": (64, 64), "second": (64, 64)}, budget=2_560)
-    {'first': 16, 'second': 4}
+    >>> spectra = dict.fromkeys(("first", "second"), 0.9 ** torch.arange(64))
+    >>> losses, shapes = {"first": {8: 3.0}, "second": {8: 1.2}}, dict.fromkeys(spectra, (64, 64))
+    >>> ranks_by_loss(losses, 1.0, spectra, shapes, budget=4096)
+    {'first': 21, 'second': 11}
     """
-    _check(shapes)
+    energies, curves = _energies(spectra, shapes), {}
     _check_names("losses", losses, shapes)
-    curves = {}
     for name, shape in shapes.items():
         ranks, most = sorted(losses[name]), saving_rank(*shape)
         if ranks and not 1 <= ranks[0] <= ranks[-1] <= most:
             raise ValueError(f"ranks of {name} must be from 1 to {most} to save; got {ranks}")
-        found = torch.tensor([*(losses[name][rank] for rank in ranks), dense]).double()
-        check_finite(found, f"the losses of {name} and of the dense model")
-        curves[name] = _curve(shape, [*ranks, None], (-found).tolist())
+        rises = torch.tensor([losses[name][rank] - dense for rank in ranks] or [0.0]).double()
+        check_finite(rises, f"the loss of {name}, or the dense one,")
+        tails = energies[name][-1] - energies[name][ranks or [-1]]
+        squares = tails.square().sum()
+        size = (rises @ tails / squares).clamp(min=0) if squares > 0 else 0.0
+        curves[name] = _curve(shape, energies[name] * size, ranks[0] if ranks else most + 1)
     return _spend(curves, shapes, budget)
 
 
@@ -159,11 +169,12 @@ def _cost(shape: tuple[int, int], rank: int | None) -> int:
     return math.prod(shape) if rank is None else rank * sum(shape)
 
 
-def _curve(shape: tuple[int, int], ranks: list[int | None], gains: list[float]) -> list[Point]:
+def _curve(shape: tuple[int, int], energies: Tensor, lowest: int) -> list[Point]:
     """The corners of the upper hull, from the lowest rank on to where nothing more is gained."""
+    gains, most = energies.tolist(), saving_rank(*shape)
+    points = [Point(_cost(shape, rank), gains[rank], rank) for rank in range(lowest, most + 1)]
     corners: list[Point] = []
-    for rank, gain in zip(ranks, gains, strict=True):
-        point = Point(_cost(shape, rank), gain, rank)
+    for point in (*points, Point(_cost(shape, None), gains[-1], None)):
         while len(corners) > 1 and _slope(corners[-2], point) >= _slope(*corners[-2:]):
             corners.pop()
         corners.append(point)
@@ -193,16 +204,21 @@ def _spend(curves: Mapping[str, list[Point]], shapes: Shapes, budget: int) -> di
     return {name: rank for name, rank in chosen.items() if rank is not None}
 
 
-def _energies(name: str, spectrum: Tensor, length: int) -> list[float]:
-    """Σ_{k ≤ r} σ_k² for r = 0 … length."""
-    check_finite(spectrum, f"the spectrum of {name}")
-    wide = spectrum.detach().double().cpu()
-    if wide.shape != (length,) or (wide < 0).any() or (wide.diff() > 0).any():
-        raise ValueError(
-            f"the spectrum of {name} must be {length} falling numbers from 0 on; "
-            f"got {spectrum.tolist()}"
-        )
-    return [0.0, *wide.square().cumsum(0).tolist()]
+def _energies(spectra: Mapping[str, Tensor], shapes: Shapes) -> dict[str, Tensor]:
+    """Name -> Σ_{k ≤ r} σ_k² for r = 0 … min(O, I), float64; an error for bad input."""
+    _check(shapes)
+    _check_names("spectra", spectra, shapes)
+    energies = {}
+    for name, spectrum in spectra.items():
+        check_finite(spectrum, f"the spectrum of {name}")
+        wide, length = spectrum.detach().double().cpu(), min(shapes[name])
+        if wide.shape != (length,) or (wide < 0).any() or (wide.diff() > 0).any():
+            raise ValueError(
+                f"the spectrum of {name} must be {length} falling numbers from 0 on; "
+                f"got {spectrum.tolist()}"
+            )
+        energies[name] = torch.cat([wide.new_zeros(1), wide.square().cumsum(0)])
+    return energies
 
 
 def _check(shapes: Shapes) -> None:

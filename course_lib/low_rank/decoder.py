@@ -1,12 +1,13 @@
 """A decoder whose linear layers are products of two small ones.
 
 Without a text the factors are those of the weights. With one they are those of the layers'
-outputs, each on the inputs that the layers before it, factored already, now give (`models.walk`).
-Layers that share an input share its moments.
+outputs: block by block and stage by stage, each on the inputs that the layers before it, factored
+already, now give, and such that it makes up for what they lost (`catch_up`). Layers that share an
+input share its moments.
 
 Names are those of the weights in the model, "blocks.0.mlp.up.weight".
 
-Axes: B windows, T tokens, O outputs, I inputs.
+Axes: B windows, T tokens, N = B · T, O outputs, I inputs.
 """
 
 import copy
@@ -14,12 +15,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
+from course_lib.low_rank.catch_up import caught_up, drift_of
 from course_lib.low_rank.layers import replace_layer, with_factors
 from course_lib.low_rank.output_aware import output_factors, output_spectrum
-from course_lib.low_rank.svd import truncated
-from course_lib.models.llama import Llama
-from course_lib.models.parts import linear_weights
+from course_lib.low_rank.svd import Factors, truncated
+from course_lib.models.llama import Block, Llama
+from course_lib.models.moments import Moments
+from course_lib.models.parts import STAGES, linear_weights, record_inputs, walk_blocks
 from course_lib.models.walk import Stage, treat_blocks
 
 
@@ -44,7 +48,7 @@ def factor_decoder(
     Args:
         ranks: name of a weight -> rank, from `budgets`.
         tokens: of a calibration text, (B, T). Without them the factors are best for the weights,
-            with them for the layers' outputs on this text.
+            with them for the layers' outputs on this text: some thousand tokens of it.
         progress: whether a bar shows the blocks; with tokens only.
 
     Raises:
@@ -60,17 +64,34 @@ def factor_decoder(
         weights = linear_weights(model)
         factors = {name: truncated(weights[name], rank) for name, rank in ranks.items()}
         return with_factors(model, factors)
-    model = copy.deepcopy(model)
+    _check_tokens(model, tokens)
+    small = copy.deepcopy(model)
+    walks = zip(walk_blocks(model, tokens), walk_blocks(small, tokens), strict=True)
+    for number, pair in enumerate(tqdm(walks, "blocks", len(small.blocks), disable=not progress)):
+        prefix = f"blocks.{number}."
+        own = {name.removeprefix(prefix): r for name, r in ranks.items() if name.startswith(prefix)}
+        _factor_block(*pair, own)
+    return small
 
-    def treat(stage: Stage) -> None:
-        for layer, weight in zip(stage.names, stage.weight_names, strict=True):
-            if weight in ranks:
-                dense = stage.block.get_submodule(layer).weight
-                factors = output_factors(dense, stage.moments.gram, ranks[weight])
-                replace_layer(stage.block, layer, factors)
 
-    treat_blocks(model, tokens, treat, progress=progress)
-    return model
+Given = tuple[Block, tuple[Tensor, ...]]
+
+
+def _factor_block(dense: Given, small: Given, ranks: Mapping[str, int]) -> None:
+    """In place, `small`: a block that is left whole, and its copy, with what each is given now."""
+    (whole, before), (block, now) = dense, small
+    recorded = record_inputs(whole, before, [whole.get_submodule(names[0]) for names in STAGES])
+    for names, x in zip(STAGES, recorded, strict=True):
+        chosen = [name for name in names if f"{name}.weight" in ranks]
+        if not chosen:
+            continue
+        (given,) = record_inputs(block, now, [block.get_submodule(names[0])])  # (N, I)
+        wide = torch.promote_types(given.dtype, torch.float32)
+        gram = Moments.empty(given.shape[1], wide, given.device).add(given).gram
+        drift = drift_of(x, given)
+        for name in chosen:
+            weight = caught_up(block.get_submodule(name).weight, gram, drift)
+            replace_layer(block, name, output_factors(weight, gram, ranks[f"{name}.weight"]))
 
 
 @torch.no_grad()
@@ -134,9 +155,11 @@ def rank_losses(
     def look(stage: Stage) -> None:
         for layer, weight in zip(stage.names, stage.weight_names, strict=True):
             dense = stage.block.get_submodule(layer)
-            for rank in ranks.get(weight, ()):
-                factors = output_factors(dense.weight, stage.moments.gram, rank)
-                replace_layer(stage.block, layer, factors)
+            tried = ranks.get(weight, ())
+            if tried:  # of one set of factors, the first columns are those of a lower rank
+                left, right = output_factors(dense.weight, stage.moments.gram, max(tried))
+            for rank in tried:
+                replace_layer(stage.block, layer, Factors(left[:, :rank], right[:rank]))
                 losses[weight][rank] = float(measure(model))
                 stage.block.set_submodule(layer, dense)
 
@@ -147,3 +170,11 @@ def rank_losses(
 def _check_names(model: Llama, ranks: Mapping[str, object]) -> None:
     if unknown := ranks.keys() - layer_shapes(model).keys():
         raise ValueError(f"ranks must name linear layers of the blocks; got {sorted(unknown)}")
+
+
+def _check_tokens(model: Llama, tokens: Tensor) -> None:
+    context = model.config.context
+    if tokens.dim() != 2 or not tokens.numel() or tokens.shape[1] > context:
+        raise ValueError(
+            f"tokens must have shape (B, T), T at most {context}; got {tuple(tokens.shape)}"
+        )
