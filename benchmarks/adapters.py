@@ -86,7 +86,7 @@ def all_linear(model: Llama, _: torch.Generator) -> Llama:
     return only(model, lambda name, _: name in names)
 
 
-LAST = f"blocks.{3}.mlp.down.weight"  # 98,304 numbers; with the norms 100,032, and LoRA 8 108,544
+LAST = "blocks.3.mlp.down.weight"  # 98,304 numbers; with the norms 100,032, and LoRA 8 108,544
 METHODS: dict[str, tuple[Learner, tuple[float, ...]]] = {
     "full": (lambda m, _: only(m, lambda *_: True), (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
     "LoRA 8": (lora(8), (1e-3, 3e-3, 1e-2, 3e-2)),
@@ -240,13 +240,19 @@ def of_rank(change: Tensor, rank: int) -> Tensor:
     return u[:, :rank] * s[:rank] @ v[:rank]
 
 
-def muon_step(model: Llama, text: str, rate: float) -> None:
-    """Train all in place as the house does: Muon for the blocks' matrices, at `rate`."""
-    optimizers = make_optimizers(model)
-    optimizers[0].param_groups[0]["lr"] = rate
-    optimizers[1].param_groups[0]["lr"] = 1e-3
-    schedules = follow_rate(optimizers, lambda step: rate_factor(step, STEPS))
-    train(model, windows(text, 0, STEPS), next_token_loss, optimizers, schedules, longest=1.0)
+def by_muon(text: str, rates: tuple[float, ...] = (0.002, 0.005, 0.02)) -> tuple[float, Llama]:
+    """All of TinyLM trained as the house does, at the best rate of Muon's; AdamW's is 1e-3."""
+    found = {}
+    for rate in rates:
+        model = learner("full", 0)
+        optimizers = make_optimizers(model)
+        for optimizer, its in zip(optimizers, (rate, 1e-3), strict=True):
+            optimizer.param_groups[0]["lr"] = its
+        schedules = follow_rate(optimizers, lambda step: rate_factor(step, STEPS))
+        train(model, windows(text, 0, STEPS), next_token_loss, optimizers, schedules, longest=1.0)
+        found[rate] = model
+    best = min(found, key=lambda rate: new_and_old(found[rate], text)[0])
+    return best, found[best]
 
 
 @torch.no_grad()
@@ -262,37 +268,42 @@ def truncations(base: Llama, tuned: Llama, text: str) -> dict[int | None, tuple[
             start = linear_weights(base)[name]
             weight.copy_(start + of_rank(weight - start, min(rank, *weight.shape)))
         found[rank] = new_and_old(cut, text)
-    return {rank: tuple(round(v, 3) for v in pair) for rank, pair in found.items()}
+    return {rank: rounded(pair) for rank, pair in found.items()}
 
 
 def change_table(text: str = "wikipedia") -> dict[str, tuple]:
-    """How -> share of the change in 8 directions, its size beside W, and loss when truncated."""
+    """How -> rate, share of the change in 8 directions, its sizes beside W's, loss when truncated.
+
+    Two sizes: ‖ΔW‖ / ‖W‖ in the Frobenius norm and in the spectral norm, means over the layers.
+    """
     base, table = tiny()[0], {}
     linear = linear_weights(base)
-    noise = [
-        torch.randn(w.shape, generator=torch.Generator().manual_seed(0)) for w in linear.values()
-    ]
+    drawn = torch.Generator().manual_seed(0)
+    noise = [torch.randn(weight.shape, generator=drawn) for weight in linear.values()]
     print_header(f"the change of fine-tuning on {text}")
     print(f"# in 8 directions: W {energy(list(linear.values())):.3f}, noise {energy(noise):.3f}")
-    for name, rate in (("full", None), ("linear layers", None), ("Muon", 0.005)):
-        if rate is None:
-            runs = {r: one_run(text, name, r, 0) for r in METHODS[name][1]}
-            rate = min(runs, key=lambda r: runs[r][0])
-            tuned = learner(name, 0)
-            fine_tune(tuned, text, rate, 0)
+    for name in ("full", "linear layers", "linear layers, a third of the rate", "LoRA 8", "Muon"):
+        if name == "Muon":
+            rate, tuned = by_muon(text)
         else:
-            tuned = learner("full", 0)
-            muon_step(tuned, text, rate)
+            method = name.partition(",")[0]
+            runs = {r: one_run(text, method, r, 0) for r in METHODS[method][1]}
+            rate = min(runs, key=lambda r: runs[r][0]) / (3 if "third" in name else 1)
+            tuned = learner(method, 0)
+            fine_tune(tuned, text, rate, 0)
+        tuned = merged(tuned)
         changes = {n: (w - linear[n]).detach() for n, w in linear_weights(tuned).items()}
-        size = statistics.mean((c.norm() / linear[n].norm()).item() for n, c in changes.items())
-        shares = {}
-        for kind in ("query", "key", "value", "output", "gate", "up", "down"):
-            some = [c for n, c in changes.items() if n.endswith(f"{kind}.weight")]
-            shares[kind] = round(energy(some), 3)
-        mean = round(energy(list(changes.values())), 3)
-        table[name] = (rate, mean, round(size, 3), shares, truncations(base, tuned, text))
+        sizes = [
+            round(
+                statistics.mean((norm(c) / norm(linear[n])).item() for n, c in changes.items()), 3
+            )
+            for norm in (torch.linalg.matrix_norm, lambda m: torch.linalg.matrix_norm(m, 2))
+        ]
+        table[name] = (
+            rate, round(energy(list(changes.values())), 3), *sizes, truncations(base, tuned, text)
+        )  # fmt: skip
         print(f"# {name}: {table[name]}", flush=True)
-    print("STORED_CHANGE =", table, flush=True)
+    print(f"STORED_CHANGE_{text.upper()} =", table, flush=True)
     return table
 
 
@@ -326,7 +337,7 @@ def starts_table(text: str = "asv", rate: float = 1e-2) -> dict[str, tuple[float
         table[name] = tuple(round(v, 3) for v in (before, *new_and_old(model, text)))
         print(f"# {name}: {table[name]}", flush=True)
     print_header(f"LoRA 8 from four starts on {text}, rate {rate:g}")
-    print("STORED_STARTS =", table, flush=True)
+    print(f"STORED_STARTS_{text.upper()} =", table, flush=True)
     return table
 
 
@@ -344,7 +355,7 @@ def merging_table(text: str = "asv") -> dict[str, tuple]:
     rate = min(runs, key=lambda r: runs[r][0])
     tuned = learner("LoRA 8", 0)
     fine_tune(tuned, text, rate, 0)
-    tensors, exact = adapter_tensors(tuned), linear_weights(merged(tuned).double())
+    tensors = adapter_tensors(tuned)
     table = {"beside a float32 base": (0.0, *rounded(new_and_old(tuned, text)), 1.0)}
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         model = copy.deepcopy(base).to(dtype)
@@ -357,11 +368,10 @@ def merging_table(text: str = "asv") -> dict[str, tuple]:
         missed = relative(linear_weights(one), wanted, held)
         losses = rounded(new_and_old(one.float(), text))
         table[f"into {str(dtype)[6:]}"] = (round(missed, 5), *losses, round(share, 3))
-    del exact
     for name, scheme in {"NF4": NF4, "even levels": EVEN}.items():
         table |= into_four_bits(name, scheme, text, rate)
     print_header(f"LoRA 8 merged, learned from {text}, rate {rate:g}")
-    print("STORED_MERGED =", table, flush=True)
+    print(f"STORED_MERGED_{text.upper()} =", table, flush=True)
     return table
 
 

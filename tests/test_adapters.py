@@ -435,6 +435,7 @@ def test_files_that_do_not_fit_are_refused():
         r"left \(40, r\), right \(r, 24\)": without(left=torch.zeros(41, 4)),
         r"got \(40, 4\), \(3, 24\)": without(right=torch.zeros(3, 24)),
         r"\(4, 24\) and \(1,\)": without(alpha=torch.ones(1)),
+        r"got \(40, 4\), \(\) and \(\)": without(right=torch.ones(())),
         "left must be finite": without(left=torch.full((40, 4), torch.nan)),
         "alpha must be above 0": without(alpha=torch.tensor(-1.0)),
         "rank must be from 1 to 24": without(left=torch.zeros(40, 25), right=torch.zeros(25, 24)),

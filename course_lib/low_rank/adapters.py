@@ -96,7 +96,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def adapter_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
     """All that a file of the adapters needs to hold: `left`, `right` and `alpha` of each layer.
 
     A safetensors file of them is as small as they are; in float16 half of that. Copies: training
@@ -215,7 +215,8 @@ def _by_layer(
             )
         left, right, alpha = (parts[part] for part in PARTS)
         outputs, inputs = features_of(modules[name])
-        if alpha.dim() or left.shape != (outputs, len(right)) or right.shape[1:] != (inputs,):
+        axes = [part.dim() for part in (left, right, alpha)]
+        if axes != [2, 2, 0] or left.shape != (outputs, len(right)) or right.shape[1] != inputs:
             raise ValueError(
                 f"{name} must have left ({outputs}, r), right (r, {inputs}) and alpha (); "
                 f"got {tuple(left.shape)}, {tuple(right.shape)} and {tuple(alpha.shape)}"
