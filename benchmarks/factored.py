@@ -202,7 +202,7 @@ class Known:
         return small
 
     def made_up(self, ranks: Mapping[str, int]) -> Llama:
-        return factor_decoder(self.model, ranks, self.text, self.progress)
+        return factor_decoder(self.model, ranks, self.text, True, self.progress)
 
     def jointly(self, share: float) -> Llama:
         """Query, key and value are one matrix, so are gate and up: they share A. Even shares."""

@@ -1,19 +1,20 @@
 """What chapter 09 stores on vocabularies: what trimming saves, what it costs, on which text.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary kinds tiny       ? CPU minutes
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary kinds smollm2    ? CPU minutes
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary curve tiny       ? CPU minutes
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary curve smollm2    ? CPU minutes
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary growth smollm2   ? CPU minutes
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary files smollm2    ? CPU minutes
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary speed smollm2    ? CPU minutes
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary spectra smollm2  ? CPU minutes
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary rank tiny        ? CPU minutes
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary rank smollm2     ? CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary kinds tiny       22 CPU seconds
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary kinds smollm2
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary curve tiny
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary curve smollm2
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary growth smollm2
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary files smollm2
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary speed smollm2
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary spectra smollm2
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary rank tiny
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary rank smollm2
 
-Each table is printed as Python. Tokens are chosen on calibration text, bits per byte are measured
-on other text; only the row "itself" chooses on the text that is measured. Where a token is gone,
-its text is spelled with others, and two things happen that are told apart:
+Those of SmolLM2 take some CPU minutes each, `kinds` ten. Each table is printed as Python. Tokens
+are chosen on calibration text, bits per byte are measured on other text; only the row "itself"
+chooses on the text that is measured. Where a token is gone, its text is spelled with others, and
+two things happen that are told apart:
 
     full       the tokenizer and the model as they were
     spelled    the new tokens, the softmax still over the whole vocabulary
@@ -21,8 +22,6 @@ its text is spelled with others, and two things happen that are told apart:
 
 From full to spelled the loss rises; from spelled to trimmed it falls, by what the missing tokens
 would have been given. A window holds as many tokens as before, so fewer words.
-
-The stored tables of chapter 09 were made on 27 November 2025 …
 """
 
 import copy

@@ -23,7 +23,9 @@ def test_who_learns_trains_as_many_numbers_as_the_table_says(method):
     learner = adapters.learner(method, seed=0)
     _, count, new, *_ = stored("STORED_LEARNED_WIKIPEDIA")[method]
     assert sum(parameter.numel() for parameter in trainable(learner).values()) == count
-    assert new == pytest.approx(min(n for n, _ in stored("STORED_RATES_WIKIPEDIA")[method].values()), abs=0.03)
+    assert new == pytest.approx(
+        min(n for n, _ in stored("STORED_RATES_WIKIPEDIA")[method].values()), abs=0.03
+    )
 
 
 def test_a_few_steps_learn_the_new_text_and_forget_the_old():

@@ -2,8 +2,8 @@
 
 Without a text the factors are those of the weights. With one they are those of the layers'
 outputs: block by block and stage by stage, each on the inputs that the layers before it, factored
-already, now give, and such that it makes up for what they lost (`catch_up`). Layers that share an
-input share its moments.
+already, now give; or such that it makes up for what they lost, too (`catch_up`). Layers that share
+an input share its moments.
 
 Names are those of the weights in the model, "blocks.0.mlp.up.weight".
 
@@ -41,7 +41,11 @@ def layer_shapes(model: Llama) -> dict[str, tuple[int, int]]:
 
 @torch.no_grad()
 def factor_decoder(
-    model: Llama, ranks: Mapping[str, int], tokens: Tensor | None = None, progress: bool = False
+    model: Llama,
+    ranks: Mapping[str, int],
+    tokens: Tensor | None = None,
+    makes_up: bool = False,
+    progress: bool = False,
 ) -> Llama:
     """A copy of the model in which each named layer is two small ones; the others stay whole.
 
@@ -49,6 +53,8 @@ def factor_decoder(
         ranks: name of a weight -> rank, from `budgets`.
         tokens: of a calibration text, (B, T). Without them the factors are best for the weights,
             with them for the layers' outputs on this text: some thousand tokens of it.
+        makes_up: whether a layer aims at what the dense model gives, and not at what its own weight
+            makes of the inputs that it has now; with tokens only.
         progress: whether a bar shows the blocks; with tokens only.
 
     Raises:
@@ -70,14 +76,14 @@ def factor_decoder(
     for number, pair in enumerate(tqdm(walks, "blocks", len(small.blocks), disable=not progress)):
         prefix = f"blocks.{number}."
         own = {name.removeprefix(prefix): r for name, r in ranks.items() if name.startswith(prefix)}
-        _factor_block(*pair, own)
+        _factor_block(*pair, own, makes_up)
     return small
 
 
 Given = tuple[Block, tuple[Tensor, ...]]
 
 
-def _factor_block(dense: Given, small: Given, ranks: Mapping[str, int]) -> None:
+def _factor_block(dense: Given, small: Given, ranks: Mapping[str, int], makes_up: bool) -> None:
     """In place, `small`: a block that is left whole, and its copy, with what each is given now."""
     (whole, before), (block, now) = dense, small
     recorded = record_inputs(whole, before, [whole.get_submodule(names[0]) for names in STAGES])
@@ -88,9 +94,10 @@ def _factor_block(dense: Given, small: Given, ranks: Mapping[str, int]) -> None:
         (given,) = record_inputs(block, now, [block.get_submodule(names[0])])  # (N, I)
         wide = torch.promote_types(given.dtype, torch.float32)
         gram = Moments.empty(given.shape[1], wide, given.device).add(given).gram
-        drift = drift_of(x, given)
         for name in chosen:
-            weight = caught_up(block.get_submodule(name).weight, gram, drift)
+            weight = block.get_submodule(name).weight
+            if makes_up:
+                weight = caught_up(weight, gram, drift_of(x, given))
             replace_layer(block, name, output_factors(weight, gram, ranks[f"{name}.weight"]))
 
 
