@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from course_lib.models.finite import check_finite
 from course_lib.quantization.calibration import Range, mse_range
-from course_lib.quantization.learned_step import first_clip, first_step, lsq, pact, step_grid
+from course_lib.quantization.learned_step import best_step, first_clip, lsq, pact, step_grid
 from course_lib.quantization.linear import Format, Grid, fit_grid, quantize
 from course_lib.quantization.rows import to_rows
 from course_lib.quantization.straight_through import fake_quantize_through, float16_through
@@ -83,6 +83,7 @@ class LearnedStep(nn.Module):
 
     Args:
         weight, format, granularity: as for `OnGrid`.
+        start: (rows, format) -> the first steps; the paper's is `learned_step.first_step`.
 
     >>> weight = torch.tensor([[1.0, -1.0, 0.1, 0.3]])
     >>> rounding = LearnedStep(weight, Format(3, symmetric=True))
@@ -91,9 +92,15 @@ class LearnedStep(nn.Module):
     torch.Size([1])
     """
 
-    def __init__(self, weight: Tensor, format: Format, granularity: str | int = "channel"):
+    def __init__(
+        self,
+        weight: Tensor,
+        format: Format,
+        granularity: str | int = "channel",
+        start: Callable[[Tensor, Format], Tensor] = best_step,
+    ):
         super().__init__()
-        first = first_step(to_rows(weight.detach(), granularity), format)
+        first = start(to_rows(weight.detach(), granularity), format)
         self.log_step = nn.Parameter(first.log().flatten())  # (R,)
         self.format = format
 
