@@ -1,8 +1,8 @@
 """AdaRound: learn for each weight of a layer whether it is rounded up or down.
 
-Nearest makes each weight's error small. What counts is the error of the output: with the Gram matrix
-G of the inputs (`models.moments`), it is δᵀ G δ for each row δ of W − Ŵ. Errors of two weights whose
-inputs go together may cancel, if one is rounded up and the other down. So let
+Nearest makes each weight's error small. What counts is the error of the output: with the Gram
+matrix G of the inputs (`models.moments`), it is δᵀ G δ for each row δ of W − Ŵ. Errors of two
+weights whose inputs go together may cancel, if one is rounded up and the other down. So let
 
     ŵ = s · (clamp(⌊w / s⌋ + z + h(v), q_min, q_max) − z)    h(v) = clamp(1.2 σ(v) − 0.1, 0, 1)
 
