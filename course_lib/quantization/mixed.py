@@ -202,9 +202,9 @@ def _smallest(costs: Tensor, sizes: Tensor) -> Tensor:
 
 
 def _even(costs: Tensor) -> Tensor:
-    """Costs from 0 for each layer, the largest 10⁶: to the solver, 10⁻⁶ more is no difference."""
+    """Costs from 0 for each layer, the largest 10³: to the solver, 10⁻⁶ more is no difference."""
     costs = costs - costs.amin(dim=1, keepdim=True)
-    return costs * (1e6 / costs.amax().clamp(min=torch.finfo(costs.dtype).tiny))
+    return costs * (1e3 / costs.amax().clamp(min=torch.finfo(costs.dtype).tiny))
 
 
 def _checked(costs: Tensor, sizes: Tensor, budget: int) -> tuple[Tensor, Tensor]:

@@ -34,8 +34,8 @@ from course_lib.quantization.linear import Grid
 LOW, HIGH = -0.1, 1.1  # where the stretched sigmoid ends, before it is clipped
 WARM_UP = 0.2  # share of the steps without the second sum
 BETA = (20.0, 2.0)  # from, to
-PRICE = 0.02  # λ
-RATE = 0.02  # of Adam
+PRICE = 0.1  # λ
+RATE = 0.05  # of Adam
 NEAREST_COSTS = 1 / 16  # a weight, in the unit of λ
 
 
