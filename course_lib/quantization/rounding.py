@@ -95,7 +95,7 @@ def _descend(share: Tensor, errors, before: Tensor, steps: int) -> Tensor:
         share: w / s − ⌊w / s⌋, where h begins, so that ŵ begins at w.
     """
     total = before.sum()
-    scale = share.numel() * NEAREST_COSTS / total.clamp(min=torch.finfo(total.dtype).tiny)
+    scale = torch.where(total > 0, share.numel() * NEAREST_COSTS / total, 0)  # ρ
     v = torch.logit((share - LOW) / (HIGH - LOW)).requires_grad_()
     optimizer = torch.optim.Adam([v], lr=RATE)
     with torch.enable_grad():
