@@ -39,8 +39,8 @@ from course_lib.quantization.aware import aware_model
 from course_lib.quantization.calibration import mse_range
 from course_lib.quantization.linear import Format
 from course_lib.quantization.rounding import adaround
-from course_lib.quantization.rows import to_rows
 from course_lib.quantization.roundings import LearnedStep, OnGrid, ToSigns
+from course_lib.quantization.rows import to_rows
 from course_lib.quantization.ternary import absmean_signs, best_signs
 
 STEPS, WINDOWS, LENGTH, SEEDS = 200, 4, 256, (0, 1, 2)
