@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 import torch
-from on_accelerator import run_on_accelerator
 
 from course_lib.formats.linear import Codes, Scheme, fit_stored, nearest_codes
 from course_lib.language_models.gptq import gptq
@@ -111,16 +110,3 @@ def test_bad_input_is_refused():
         adaround(weight, gram, grid, 0)
     with pytest.raises(ValueError, match="fill the weight's 32 numbers evenly; got 3"):
         adaround(weight, gram, grid[:3])
-
-
-def test_on_an_accelerator():
-    run_on_accelerator("""
-import torch
-from fake_accelerator import accelerator
-from course_lib.quantization.linear import Format, fit_grid
-from course_lib.quantization.rounding import adaround
-with accelerator() as put:
-    weight = put(torch.randn(4, 9))
-    grid = fit_grid(weight.amin(1, True), weight.amax(1, True), Format(3))
-    assert adaround(weight, put(torch.eye(9)), grid, 3).device == weight.device
-""")

@@ -204,7 +204,8 @@ def _smallest(costs: Tensor, sizes: Tensor) -> Tensor:
 def _even(costs: Tensor) -> Tensor:
     """Costs from 0 for each layer, the largest 10³: to the solver, 10⁻⁶ more is no difference."""
     costs = costs - costs.amin(dim=1, keepdim=True)
-    return costs * (1e3 / costs.amax().clamp(min=torch.finfo(costs.dtype).tiny))
+    top = costs.amax()
+    return costs / torch.where(top > 0, top, 1) * 1e3
 
 
 def _checked(costs: Tensor, sizes: Tensor, budget: int) -> tuple[Tensor, Tensor]:
