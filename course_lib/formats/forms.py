@@ -12,6 +12,8 @@ NVFP4          codes, block_scales, tensor_scale           `floats`
 EvenCoded      even_coded                                  `even_coded`
 Shared         shared                                      `shared`
 Vectors        codebooks, stages                           `vectors`
+Ternary        trits, scale                                `trits`
+Trits          the same, of codes that are chosen already  `trits`
 Corrected      those of any scheme above, left and right   `corrected`
 torch.dtype    the tensor itself, in that float type
 """
@@ -31,12 +33,13 @@ from course_lib.formats.floats import MX, NVFP4, FewBits
 from course_lib.formats.linear import Codes, Scheme, decode_linear, encode_codes, encode_linear
 from course_lib.formats.shared import Shared, decode_shared, encode_shared
 from course_lib.formats.sparse import Sparse, decode_sparse, encode_sparse
+from course_lib.formats.trits import Ternary, Trits, decode_trits, encode_ternary, encode_trits
 from course_lib.formats.two_of_four import TwoOfFour, decode_two_of_four, encode_two_of_four
 from course_lib.formats.vectors import Vectors, decode_vectors, encode_vectors
 
 AnyScheme = (
     Scheme | Codes | Sparse | TwoOfFour | Codebook | FixedLevels | FewBits | MX | NVFP4
-    | EvenCoded | Shared | Vectors | Corrected | torch.dtype
+    | EvenCoded | Shared | Vectors | Ternary | Trits | Corrected | torch.dtype
 )  # fmt: skip
 
 
@@ -56,6 +59,7 @@ LEVELS = ({"codes", "levels"},)
 SCALED = tuple({"codes", "levels", *scale} for scale in (("scale",), SCALE_PARTS))
 FEW_BITS = ({"codes", "scale", "float"},)
 BLOCKS = ({"codes", "exponents", "float"},)
+TRITS = ({"trits", "scale"},)
 NV_BLOCKS = ({"codes", "block_scales", "tensor_scale"},)
 PLAIN = (
     Form(Scheme, encode_linear, decode_linear, LINEAR),
@@ -70,6 +74,8 @@ PLAIN = (
     Form(EvenCoded, encode_even, decode_even, ({"even_coded"},)),
     Form(Shared, encode_shared, decode_shared, ({"shared"},)),
     Form(Vectors, encode_vectors, decode_vectors, ({"codebooks", "stages"},)),
+    Form(Ternary, encode_ternary, decode_trits, TRITS),
+    Form(Trits, encode_trits, decode_trits, TRITS),
 )
 
 
