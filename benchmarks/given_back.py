@@ -347,26 +347,23 @@ def smollm2_rows(model: Llama, tokens: Tensor) -> dict[str, tuple]:
     return {
         "nearest, 3 bits": (nearest(3),),
         "nearest, 3 bits, rank 16, outputs": (nearest(3), 16),
-        "nearest, 3 bits, rank 16, weights": (nearest(3), 16, "weights"),
         "nearest, 3 and 4 bits, as rank 16": (mixed(wide[16], nearest(3), nearest(4)),),
-        "nearest, 3 bits, rank 4, outputs": (nearest(3), 4),
-        "nearest, 3 and 4 bits, as rank 4": (mixed(wide[4], nearest(3), nearest(4)),),
+        "nearest, 3 bits, rank 16, weights": (nearest(3), 16, "weights"),
         "GPTQ, 3 bits": (by_gptq(3),),
         "GPTQ, 3 bits, rank 16, outputs": (by_gptq(3), 16),
         "GPTQ, 3 and 4 bits, as rank 16": (mixed(wide[16], by_gptq(3), by_gptq(4)),),
-        "GPTQ, 3 bits, rank 4, outputs": (by_gptq(3), 4),
-        "GPTQ, 3 and 4 bits, as rank 4": (mixed(wide[4], by_gptq(3), by_gptq(4)),),
+        "nearest, 3 bits, rank 4, outputs": (nearest(3), 4),
+        "nearest, 3 and 4 bits, as rank 4": (mixed(wide[4], nearest(3), nearest(4)),),
+        "nearest, 3 bits, groups of 32": (nearest(3, 32),),
         "nearest, 4 bits": (nearest(4),),
         "GPTQ, 4 bits": (by_gptq(4),),
-        "nearest, 3 bits, groups of 32": (nearest(3, 32),),
-        "nearest, 3 bits, rank 16, outputs, 3 rounds": (nearest(3), 16, "outputs", 3),
     }
 
 
 def smollm2_table(*names: str) -> dict:
     """Name -> bytes of the linear layers, perplexity."""
     model, tokenizer = smollm2()
-    tokens, table = smollm2_calibration(tokenizer), {}
+    tokens, table = smollm2_calibration(tokenizer, windows=8), {}
     begin("SmolLM2")
     for name, arguments in smollm2_rows(model, tokens).items():
         if not names or name in names:
