@@ -1,15 +1,16 @@
 """SmolLM2's linear layers as factors: where plain SVD breaks it, what output-aware factors keep.
 
     OMP_NUM_THREADS=1 python -m benchmarks.smollm2_factors broken     3 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.smollm2_factors values     1 CPU minute
     OMP_NUM_THREADS=1 python -m benchmarks.smollm2_factors factors    9 CPU minutes
 
 `broken`: every layer of some kinds keeps 90 % of its rank (and 180 % of its numbers, where it is
 square); perplexity on the first 512 tokens of the Wikipedia text. Then E = W − Ŵ is given back
 along the first 1 or 4 directions of the layer's *inputs*, of 576 or more, and once for the first
-token alone. `factors`: perplexity on the yardstick, 4,096 tokens, and numbers kept.
+token alone. `values`: what is it about E, in the value matrices? `factors`: perplexity on the
+yardstick, 4,096 tokens, and numbers kept.
 """
 
-import copy
 import math
 import sys
 import time
@@ -27,7 +28,7 @@ from course_lib.low_rank.svd import truncated
 from course_lib.measure.quality import token_losses
 from course_lib.measure.yardstick import smollm2_calibration, smollm2_quality, wikipedia_sample
 from course_lib.models.llama import Llama
-from course_lib.models.parts import linear_weights
+from course_lib.models.parts import linear_weights, record_inputs
 from course_lib.models.pretrained import smollm2
 from course_lib.models.walk import treat_blocks
 
@@ -76,6 +77,28 @@ def without(model: Llama, lost: dict[str, Tensor]) -> Iterator[None]:
 
 
 @contextmanager
+def with_bias(model: Llama, biases: dict[str, Tensor]) -> Iterator[None]:
+    """These layers give a vector more, the same for each token."""
+    hooks = [
+        model.get_submodule(name.removesuffix(".weight")).register_forward_hook(
+            lambda module, given, output, bias=bias: output + bias
+        )
+        for name, bias in biases.items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def perplexity(model: Llama, page: Tensor) -> float:
+    """Of a page that is read in one window."""
+    mean = token_losses(model, page, len(page) - 1).double().mean().item()
+    return round(math.exp(mean), 1)
+
+
+@contextmanager
 def first_token_exact(model: Llama, lost: dict[str, Tensor]) -> Iterator[None]:
     """Within `without`: these layers answer the first token of each window as W does."""
 
@@ -102,12 +125,7 @@ def broken_table(
 ) -> dict[str, tuple[float, ...]]:
     """Kind that is cut -> perplexity; 1 and 4 input directions given back; first token exact."""
     errors, directions = cut_to(model, 0.9, kinds), input_directions(model, calibration)
-
-    def perplexity() -> float:
-        mean = token_losses(model, page, len(page) - 1).double().mean().item()
-        return round(math.exp(mean), 1)
-
-    table = {"none": (perplexity(),)}
+    table = {"none": (perplexity(model, page),)}
     for kind in kinds:
         lost = {n: e for n, e in errors.items() if kind in ("all", of_kind(n))}
         row = []
@@ -117,11 +135,46 @@ def broken_table(
                 for n, e in lost.items()
             }
             with without(model, rest):
-                row.append(perplexity())
+                row.append(perplexity(model, page))
         with without(model, lost), first_token_exact(model, lost):
-            row.append(perplexity())
+            row.append(perplexity(model, page))
         table[kind] = tuple(row)
         print(f"# {kind}: {table[kind]}", flush=True)
+    return table
+
+
+@torch.no_grad()
+def values_table(model: Llama, page: Tensor, calibration: Tensor) -> dict[str, float]:
+    """What stands in the place of E in the 30 value matrices -> perplexity.
+
+    g is the first eigenvector of G, x̄ the mean of the inputs: both of the calibration text.
+    """
+    errors, means = cut_to(model, 0.9, ("value",)), {}
+    layers = [model.get_submodule(name.removesuffix(".weight")) for name in errors]
+    for name, x in zip(errors, record_inputs(model, calibration, layers), strict=True):
+        means[name] = x.mean(dim=0)
+    first = {name: vectors[:, :1] for name, vectors in input_directions(model, calibration).items()}
+    generator = torch.Generator().manual_seed(0)
+    noise = {n: torch.randn(e.shape, generator=generator) for n, e in errors.items()}
+    drawn = {n: torch.randn(e.shape[1], 1, generator=generator) for n, e in errors.items()}
+    drawn = {n: vector / vector.norm() for n, vector in drawn.items()}
+    places = {
+        "E": errors,
+        "noise as large as E": {n: z * errors[n].norm() / z.norm() for n, z in noise.items()},
+        "E, g given back": {n: e - e @ first[n] @ first[n].T for n, e in errors.items()},
+        "E, a random direction given back": {
+            n: e - e @ drawn[n] @ drawn[n].T for n, e in errors.items()
+        },
+        "E along g alone": {n: e @ first[n] @ first[n].T for n, e in errors.items()},
+    }
+    table = {}
+    for label, lost in places.items():
+        with without(model, lost):
+            table[label] = perplexity(model, page)
+    with without(model, errors), with_bias(model, {n: e @ means[n] for n, e in errors.items()}):
+        table["E, and a bias E x̄"] = perplexity(model, page)
+    cosines = [(first[n][:, 0] @ m / m.norm()).abs().item() for n, m in means.items()]
+    table["layers in which g is x̄ (cosine above 0.99)"] = sum(c > 0.99 for c in cosines)
     return table
 
 
@@ -161,13 +214,16 @@ def factors_table(shares: tuple[float, ...] = (0.95, 0.9)) -> dict[str, tuple[fl
 
 def main() -> None:
     print(f"# {time.strftime('%Y-%m-%d')}, {processor()}, one thread")
-    if sys.argv[1:] == ["broken"]:
-        model, tokenizer = smollm2()
-        page = torch.tensor(tokenizer.encode(wikipedia_sample()).ids[:513])
-        table = broken_table(copy.deepcopy(model), page, smollm2_calibration(tokenizer, 2))
-        print("STORED_BROKEN =", table)
-    else:
+    if sys.argv[1:] == ["factors"]:
         print("STORED_FACTORS =", factors_table())
+        return
+    model, tokenizer = smollm2()
+    page = torch.tensor(tokenizer.encode(wikipedia_sample()).ids[:513])
+    tokens = smollm2_calibration(tokenizer, 2)
+    if sys.argv[1:] == ["values"]:
+        print("STORED_VALUES =", values_table(model, page, tokens))
+    else:
+        print("STORED_BROKEN =", broken_table(model, page, tokens))
 
 
 if __name__ == "__main__":
