@@ -72,12 +72,24 @@ def factor_decoder(
         return with_factors(model, factors)
     _check_tokens(model, tokens)
     small = copy.deepcopy(model)
+    if not makes_up:
+        treat_blocks(small, tokens, lambda stage: _factor_stage(stage, ranks), progress=progress)
+        return small
     walks = zip(walk_blocks(model, tokens), walk_blocks(small, tokens), strict=True)
     for number, pair in enumerate(tqdm(walks, "blocks", len(small.blocks), disable=not progress)):
         prefix = f"blocks.{number}."
         own = {name.removeprefix(prefix): r for name, r in ranks.items() if name.startswith(prefix)}
-        _factor_block(*pair, own, makes_up)
+        _factor_block(*pair, own)
     return small
+
+
+def _factor_stage(stage: Stage, ranks: Mapping[str, int]) -> None:
+    """In place: layers that share an input, on the inputs that they are given now."""
+    for name, weight in zip(stage.names, stage.weight_names, strict=True):
+        if weight in ranks:
+            dense = stage.block.get_submodule(name).weight
+            factors = output_factors(dense, stage.moments.gram, ranks[weight])
+            replace_layer(stage.block, name, factors)
 
 
 Given = tuple[Block, tuple[Tensor, ...]]
@@ -94,10 +106,9 @@ def _factor_block(dense: Given, small: Given, ranks: Mapping[str, int], makes_up
         (given,) = record_inputs(block, now, [block.get_submodule(names[0])])  # (N, I)
         wide = torch.promote_types(given.dtype, torch.float32)
         gram = Moments.empty(given.shape[1], wide, given.device).add(given).gram
+        drift = drift_of(x, given)
         for name in chosen:
-            weight = block.get_submodule(name).weight
-            if makes_up:
-                weight = caught_up(weight, gram, drift_of(x, given))
+            weight = caught_up(block.get_submodule(name).weight, gram, drift)
             replace_layer(block, name, output_factors(weight, gram, ranks[f"{name}.weight"]))
 
 
