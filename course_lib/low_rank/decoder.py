@@ -95,7 +95,7 @@ def _factor_stage(stage: Stage, ranks: Mapping[str, int]) -> None:
 Given = tuple[Block, tuple[Tensor, ...]]
 
 
-def _factor_block(dense: Given, small: Given, ranks: Mapping[str, int], makes_up: bool) -> None:
+def _factor_block(dense: Given, small: Given, ranks: Mapping[str, int]) -> None:
     """In place, `small`: a block that is left whole, and its copy, with what each is given now."""
     (whole, before), (block, now) = dense, small
     recorded = record_inputs(whole, before, [whole.get_submodule(names[0]) for names in STAGES])
