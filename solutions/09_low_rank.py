@@ -417,12 +417,10 @@ assert STORED_VALUES["layers in which g is x̄ (cosine above 0.99)"] >= 26
 # 30. Along a random one: nothing. Or leave the matrices cut, and give each a bias, $E\bar x$: 33. In the first table, all
 # 210 layers together, one direction each: 112,017 becomes 71. (The first token of a window, chapter 11's odd guest, is not the
 # reason: to answer it exactly leaves the values at 784.)
-
-# %% [markdown]
+#
 # So the theorem's question is wrong in the worst possible way. It takes care of the directions in which $W$ is large, and
 # nobody asked where $x$ is.
-
-# %% [markdown]
+#
 # ## 3. The weights are full. Is their use?
 #
 # What did the theorem promise? The nearest *matrix*. Who reads a matrix? The next layer reads $y = Wx$, and $x$
