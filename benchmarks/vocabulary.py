@@ -4,12 +4,12 @@
     OMP_NUM_THREADS=1 python -m benchmarks.vocabulary TABLE smollm2
 
     TABLE     CPU seconds, TinyLM    SmolLM2
-    kinds     30                     about 400: 20 for each pass over a text
-    curve     25                     about 350, by the number of passes
-    growth    7                      about 100
+    kinds     30                     400
+    curve     25                     350
+    growth    7                      100
     words     45                     55
-    rank      20                     about 400
-    spectra   15                     about 80
+    rank      20                     400
+    spectra   15                     80
     files     7                      not known
     speed     5; too noisy to use    not known
 
@@ -24,7 +24,8 @@ its text is spelled with others, and two things happen that are told apart:
 From full to spelled the loss rises; from spelled to trimmed it falls, by what the missing tokens
 would have been given. A window holds as many tokens as before, so fewer words.
 
-What was found stands at the end of the file. Of SmolLM2 only `kinds` was begun: 11 rows of 20.
+What was found stands at the end of the file. Of SmolLM2, `words` and 11 of the 20 rows of `kinds`
+have been run; its other times are estimates, 20 s for each pass over a text.
 """
 
 import copy
