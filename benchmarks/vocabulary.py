@@ -1,20 +1,21 @@
 """What chapter 09 stores on vocabularies: what trimming saves, what it costs, on which text.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary kinds tiny       22 CPU seconds
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary kinds smollm2
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary curve tiny
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary curve smollm2
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary growth smollm2
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary files smollm2
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary speed smollm2
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary spectra smollm2
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary rank tiny
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary rank smollm2
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary TABLE tiny
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary TABLE smollm2
 
-Those of SmolLM2 take some CPU minutes each, `kinds` ten. Each table is printed as Python. Tokens
-are chosen on calibration text, bits per byte are measured on other text; only the row "itself"
-chooses on the text that is measured. Where a token is gone, its text is spelled with others, and
-two things happen that are told apart:
+    TABLE     CPU seconds, TinyLM    SmolLM2
+    kinds     30                     400
+    curve     25                     350
+    growth    7                      100
+    words     45                     55
+    rank      20                     400
+    spectra   15                     80
+    files     7                      not known
+    speed     5; too noisy to use    not known
+
+Each table is printed as Python. Tokens are chosen on calibration text, bits per byte are measured
+on other text; only the row "itself" chooses on the text that is measured. Where a token is gone,
+its text is spelled with others, and two things happen that are told apart:
 
     full       the tokenizer and the model as they were
     spelled    the new tokens, the softmax still over the whole vocabulary
@@ -22,6 +23,9 @@ two things happen that are told apart:
 
 From full to spelled the loss rises; from spelled to trimmed it falls, by what the missing tokens
 would have been given. A window holds as many tokens as before, so fewer words.
+
+What was found stands at the end of the file. Of SmolLM2, `words` and 11 of the 20 rows of `kinds`
+have been run; its other times are estimates, 20 s for each pass over a text.
 """
 
 import copy
@@ -334,7 +338,7 @@ def rank_table(name: str) -> dict[tuple[object, ...], float]:
 
     def bits(lookup: Tensor, head: Tensor) -> float:
         model = one.model if lookup is E else reading(one.model, lookup)
-        return cost(one._replace(model=model), everything, text, head).trimmed
+        return round(cost(one._replace(model=model), everything, text, head).trimmed, 4)
 
     table: dict[tuple[object, ...], float] = {("whole", 1.0, "both"): bits(E, E)}
     for scheme, share in ((EIGHT, 34 / 64), (FOUR, 20 / 64)):  # of the bytes of float16
@@ -392,6 +396,110 @@ TABLES = {
     "speed": speed_table,
     "spectra": spectra_table,
     "rank": rank_table,
+}
+
+# Found on 27 November 2026, on an x86-64 processor, with one thread.
+# (tokens from, measured on): kept, tokens, bits per byte spelled, and trimmed. kinds smollm2:
+STORED_KINDS_SMOLLM2 = {
+    ("everything", "KJV"): (49152, 3158, 1.045, 1.045),
+    ("KJV", "KJV"): (11223, 3160, 1.0457, 1.034),
+    ("Wikipedia", "KJV"): (30813, 3278, 1.1637, 1.1471),
+    ("Python", "KJV"): (16357, 3811, 1.6366, 1.5607),
+    ("itself", "KJV"): (1623, 3158, 1.045, 0.9671),
+    ("everything", "ASV"): (49152, 3159, 1.0345, 1.0345),
+    ("KJV", "ASV"): (11223, 3175, 1.0553, 1.0435),
+    ("Wikipedia", "ASV"): (30813, 3273, 1.1577, 1.14),
+    ("Python", "ASV"): (16357, 3829, 1.6243, 1.5507),
+    ("itself", "ASV"): (1650, 3159, 1.0345, 0.9585),
+    ("everything", "Wikipedia"): (49152, 4098, 0.9474, 0.9474),
+}
+# kinds tiny, 24 CPU seconds:
+STORED_KINDS_TINY = {
+    ("everything", "KJV"): (2048, 3658, 1.1731, 1.1731),
+    ("KJV", "KJV"): (2048, 3658, 1.1731, 1.1731),
+    ("Wikipedia", "KJV"): (1939, 3722, 1.3054, 1.2951),
+    ("Python", "KJV"): (1556, 4080, 1.9241, 1.8762),
+    ("itself", "KJV"): (1233, 3658, 1.1731, 1.1308),
+    ("everything", "ASV"): (2048, 3706, 1.2752, 1.2752),
+    ("KJV", "ASV"): (2048, 3706, 1.2752, 1.2752),
+    ("Wikipedia", "ASV"): (1939, 3761, 1.3727, 1.3634),
+    ("Python", "ASV"): (1556, 4105, 1.9705, 1.9238),
+    ("itself", "ASV"): (1230, 3706, 1.2752, 1.2284),
+    ("everything", "Wikipedia"): (2048, 8085, 4.2913, 4.2913),
+    ("KJV", "Wikipedia"): (2048, 8085, 4.2913, 4.2913),
+    ("Wikipedia", "Wikipedia"): (1939, 8086, 4.2939, 4.2874),
+    ("Python", "Wikipedia"): (1556, 8154, 4.3445, 4.3083),
+    ("itself", "Wikipedia"): (1069, 8085, 4.2913, 4.1878),
+    ("everything", "Python"): (2048, 6276, 7.9038, 7.9038),
+    ("KJV", "Python"): (2048, 6276, 7.9038, 7.9038),
+    ("Wikipedia", "Python"): (1939, 6276, 7.9038, 7.8948),
+    ("Python", "Python"): (1556, 6278, 7.9072, 7.8668),
+    ("itself", "Python"): (791, 6276, 7.9038, 7.6422),
+}
+# curve tiny, 24 CPU seconds. At least k uses: kept, MB in float16 and in few bits, then by kind
+# tokens and bits per byte:
+STORED_CURVE_TINY = {
+    0: (2048, 3.9356, 1.4077, {"KJV": (3658, 1.1731)}),
+    64: (2048, 3.9356, 1.4077, {"KJV": (3658, 1.1731)}),
+    96: (2048, 3.9356, 1.4077, {"KJV": (3658, 1.1731)}),
+    128: (
+        1760,
+        3.825,
+        1.349,
+        {"KJV": (3761, 1.3287), "Wikipedia": (8265, 4.3828), "Python": (6361, 7.9765)},
+    ),
+    "first 1760": (1760, 3.825, 1.349, {"KJV": (3754, 1.3288)}),
+    192: (1305, 3.6503, 1.2562, {"KJV": (4048, 1.7201)}),
+    256: (
+        1067,
+        3.5589,
+        1.2076,
+        {"KJV": (4371, 2.1239), "Wikipedia": (9104, 4.8166), "Python": (6795, 8.298)},
+    ),
+    "first 1067": (1067, 3.5589, 1.2076, {"KJV": (4277, 2.0774)}),
+    512: (688, 3.4134, 1.1303, {"KJV": (4990, 2.8618)}),
+    10**9: (256, 3.2475, 1.0422, {"KJV": (12743, 10.0116)}),
+}
+# growth tiny, 7 CPU seconds. Thousand characters: kept, tokens, bits per byte spelled, trimmed:
+STORED_GROWTH_TINY = {
+    20: (1151, 4524, 2.5276, 2.4353),
+    100: (1725, 3865, 1.4917, 1.4679),
+    500: (1979, 3702, 1.2369, 1.2332),
+    3944: (2048, 3658, 1.1731, 1.1731),
+}
+# rank tiny, 20 CPU seconds. (way, numbers or bytes left, of which use): bits per byte:
+STORED_RANK_TINY = {
+    ("whole", 1.0, "both"): 1.1731,
+    ("8 bits", 0.53125, "both"): 1.173,
+    ("4 bits", 0.3125, "both"): 1.1774,
+    ("plain", 0.75, "both"): 1.2819,
+    ("by count", 0.75, "both"): 1.2508,
+    ("outputs by count", 0.75, "both"): 1.2466,
+    ("both uses by count", 0.75, "both"): 1.22,
+    ("plain", 0.5, "both"): 1.472,
+    ("plain", 0.5, "lookup"): 1.211,
+    ("plain", 0.5, "head"): 1.4281,
+    ("by count", 0.5, "both"): 1.4204,
+    ("by count", 0.5, "lookup"): 1.2087,
+    ("by count", 0.5, "head"): 1.3795,
+    ("outputs by count", 0.5, "both"): 1.4699,
+    ("outputs by count", 0.5, "lookup"): 1.3661,
+    ("outputs by count", 0.5, "head"): 1.2781,
+    ("both uses by count", 0.5, "both"): 1.3625,
+    ("both uses by count", 0.5, "lookup"): 1.228,
+    ("both uses by count", 0.5, "head"): 1.2991,
+    ("plain", 0.25, "both"): 1.9371,
+    ("by count", 0.25, "both"): 1.7762,
+    ("outputs by count", 0.25, "both"): 1.8507,
+    ("both uses by count", 0.25, "both"): 1.713,
+}
+# spectra tiny, 15 CPU seconds. Share of the rank that holds 50, 90 and 99 % of the squares:
+STORED_SPECTRA_TINY = {
+    "noise": (0.375, 0.833, 0.984),
+    "plain": (0.005, 0.401, 0.906),
+    "by count": (0.073, 0.578, 0.932),
+    "outputs by count": (0.005, 0.109, 0.667),
+    "both uses by count": (0.01, 0.312, 0.849),
 }
 
 if __name__ == "__main__":
