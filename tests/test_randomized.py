@@ -150,7 +150,9 @@ def test_other_dtypes(dtype):
 def test_zeros_rank_0_one_element_views_and_autocast():
     assert torch.equal(randomized(torch.zeros(4, 3), 2).product, torch.zeros(4, 3))
     assert torch.equal(randomized(torch.ones(4, 3), 0, extra=0).product, torch.zeros(4, 3))
-    torch.testing.assert_close(randomized(torch.tensor([[-2.0]]), 1).product, torch.tensor([[-2.0]]))
+    torch.testing.assert_close(
+        randomized(torch.tensor([[-2.0]]), 1).product, torch.tensor([[-2.0]])
+    )
     weight = torch.randn(6, 8, generator=seeded(6))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         view = randomized(weight.T.requires_grad_(), 3, generator=seeded(0))
