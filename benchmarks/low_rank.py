@@ -44,7 +44,7 @@ def layer(outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
 
 
 def output_tables() -> None:
-    """Factors for the outputs beside a plain SVD, which knows nothing of the inputs, and SVD-LLM."""
+    """Factors for the outputs beside a plain SVD, which knows no inputs, and SVD-LLM."""
     for outputs, inputs in SHAPES:
         weight, gram = layer(outputs, inputs)
         rank = min(outputs, inputs) // 4

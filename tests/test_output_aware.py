@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from on_accelerator import run_on_accelerator
 
 from course_lib.low_rank.output_aware import output_factors, output_spectrum, scaled_factors
 from course_lib.low_rank.svd import error_norms, truncated
 from course_lib.models.moments import Moments, output_error
-from on_accelerator import run_on_accelerator
 
 SHAPES = [(8, 8), (12, 6), (6, 12), (1, 5), (5, 1), (1, 1)]
 DOUBLE = torch.float64
