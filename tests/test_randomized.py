@@ -108,7 +108,7 @@ def test_each_round_and_each_extra_column_helps():
 
 
 def test_qr_between_the_rounds_keeps_weak_directions():
-    """Without it, σ⁷ of the fourth is 1e-28 of the first's: rounding."""
+    """Without it, σ⁷ of the fourth is 1e-21 of the first's: rounding."""
     weight = with_spectrum(torch.logspace(0, -4, 5), 40, 30)
     noise = torch.randn(30, 5, generator=seeded(0), dtype=torch.float64)
     powers = torch.linalg.matrix_power(weight @ weight.T, 3) @ weight @ noise
@@ -142,7 +142,7 @@ def test_other_dtypes(dtype):
     weight = torch.randn(8, 6, generator=seeded(5)).to(dtype)
     found = randomized(weight, 6, generator=seeded(0))
     assert {found.left.dtype, found.right.dtype} == {dtype}
-    atol = 20 * torch.finfo(dtype).eps
+    atol = 50 * torch.finfo(dtype).eps
     torch.testing.assert_close(found.product, weight, atol=atol, rtol=0)
     assert range_basis(weight, 2).dtype == torch.promote_types(dtype, torch.float32)
 
