@@ -1,11 +1,11 @@
 """What a rounded or pruned model lost, given back by rank; and what else the bytes would buy.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.given_back spectrum     seconds
-    OMP_NUM_THREADS=1 python -m benchmarks.given_back bits         minutes
-    OMP_NUM_THREADS=1 python -m benchmarks.given_back spread       seconds
-    OMP_NUM_THREADS=1 python -m benchmarks.given_back loftq        seconds
-    OMP_NUM_THREADS=1 python -m benchmarks.given_back sparse       seconds
-    OMP_NUM_THREADS=1 python -m benchmarks.given_back smollm2      minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.given_back spectrum     10 CPU seconds
+    OMP_NUM_THREADS=1 python -m benchmarks.given_back bits         150 CPU seconds
+    OMP_NUM_THREADS=1 python -m benchmarks.given_back spread       3 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.given_back loftq        90 CPU seconds
+    OMP_NUM_THREADS=1 python -m benchmarks.given_back sparse       76 CPU seconds
+    OMP_NUM_THREADS=1 python -m benchmarks.given_back smollm2      about 15 CPU minutes
 
 Every loss is that of what a file gives back. Layers are treated one after the other, on the inputs
 that the treated ones before them give. Bytes are those of the linear layers' parts; the rest of the
