@@ -42,7 +42,7 @@ STORED_RATES_WIKIPEDIA = {
     "QLoRA 8, even levels": {0.003: (3.0308, 1.7466), 0.01: (2.9588, 1.8828)},
 }
 
-# Method -> best rate, trained numbers, file's bytes, new loss ± , old loss ± (three seeds), and at the
+# Method -> best rate, trained numbers, file's bytes, new loss ±, old loss ± (three seeds); at the
 # same new loss the old loss of full fine-tuning and of fine-tuning the linear layers.
 STORED_LEARNED_WIKIPEDIA = {
     "full": (0.003, 1967808, 3939224, 2.55, 0.0051, 2.087, 0.0145, 2.089, None),
