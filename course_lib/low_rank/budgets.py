@@ -11,8 +11,8 @@ step from the last rank to the whole layer often gains more per number than the 
 the corners of its upper hull count, then, and between them the way is straight. Steps of all
 layers are taken in the order of their gain per number, until one is too dear; it is taken in part.
 
-So a layer's rank never falls when the budget grows, and at the best spending of each budget that
-some step just uses up no other choice gains more. In between it is off by one step at most.
+So a layer's rank never falls when the budget grows. At a budget that the steps just use up, no
+choice of ranks gains more; at one between, the last step is taken in part.
 
 Names are those of the layers' weights. What is returned names the layers to be factored: a layer
 that is not named stays whole.
