@@ -82,7 +82,7 @@ def test_principal_components_of_the_outputs_give_the_same():
     weight, x, gram = layer(2, 9, 7)
     outputs = x @ weight.T
     peer = TruncatedSVD(3, algorithm="arpack").fit(outputs.numpy())  # PCA without centring
-    directions = torch.from_numpy(peer.components_)
+    directions = torch.from_numpy(peer.components_.copy())
     through = outputs @ directions.T @ directions
     ours = x @ output_factors(weight, gram, 3).product.T
     torch.testing.assert_close(ours, through, rtol=0, atol=1e-4 * float(outputs.abs().max()))
