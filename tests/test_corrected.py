@@ -25,6 +25,7 @@ from course_lib.formats.model_file import (
 )
 from course_lib.formats.shared import Shared
 from course_lib.formats.sparse import Sparse
+from course_lib.formats.trits import Ternary, Trits
 from course_lib.formats.two_of_four import TwoOfFour
 from course_lib.formats.vectors import Vectors
 from course_lib.low_rank.residual import alternate, give_back
@@ -71,6 +72,11 @@ BASES = {
     "coded": (EvenCoded(0.25), lambda w: w),
     "shared": (Shared(), few_values),
     "vectors": (Vectors(2, 4, 1), lambda w: w),
+    "ternary": (Ternary(), lambda w: w),
+    "a choice of trits": (
+        Trits(torch.ones(8, 32, dtype=torch.int8), torch.ones(8, 1)),
+        lambda w: w,
+    ),
 }
 
 
@@ -99,9 +105,9 @@ def test_every_form_is_tried_above():
 
 def test_no_two_forms_have_the_same_parts():
     seen = [frozenset(parts) for form in FORMS for parts in form.parts]
-    linear = seen.count(frozenset({"codes", "scale"}))
-    assert linear == 2  # a Scheme's and Codes', read alike
-    assert len(seen) - len(set(seen)) == 2 * 2  # they alone, in two kinds; and both corrected
+    twice = [{"codes", "scale"}, {"codes", "scale", "zero_point"}, {"trits", "scale"}]
+    assert all(seen.count(frozenset(parts)) == 2 for parts in twice)  # with codes chosen or not
+    assert len(seen) - len(set(seen)) == 2 * len(twice)  # they alone; and all corrected
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 3), st.integers(0, 99), st.booleans())

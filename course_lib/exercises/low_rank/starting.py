@@ -20,10 +20,10 @@ def adapter_start(weight: Tensor, rounded: Tensor, rank: int) -> tuple[Tensor, T
     """The start of an adapter that brings a rounded weight Ŵ as near to W as rank r allows.
 
     weight W and rounded Ŵ are (O, I), in float dtypes, and 1 ≤ r ≤ min(O, I). Returns left B (O, r)
-    and right A (r, I), in the dtype of W. Many pairs are right: ‖W − (Ŵ + B A)‖_F is to be at most
-    1.0005 times the least that rank r reaches, but for what it costs to round B and A to their
-    dtype. Reckon in float32, or in float64 where W is. W and Ŵ stay as they are.
-    """
+    and right A (r, I), in the dtype of W: ‖W − (Ŵ + B A)‖_F is at most 1.0005 times the least that
+    any B and A of this rank reach, but for what it costs to round B and A to their dtype. Many pairs
+    are right. W and Ŵ stay as they are.
+    """  # noqa: E501
     wide = torch.promote_types(weight.dtype, torch.float32)
     missing = weight.to(wide) - rounded  # the difference is in the wider dtype
     U, S, V = torch.linalg.svd(missing, full_matrices=False)  # (O, K), (K,), (K, I)
