@@ -546,8 +546,8 @@ def output_aware_factors(
     """(left, right), B (O, r) and A (r, I): what B A makes of the inputs is nearest to W's outputs.
 
     Of all products of rank r, B A has the least mean of ‖W x − B A x‖² over x, the rows of inputs
-    (N, I). Where N < I, where an input is always 0, or foretold by the others, several B A are
-    right, and so is each; their numbers are finite. How B and A share B A is free. weight W (O, I)
+    (N, I). Where N < I, or where an input is always 0 or foretold by the others, more than one B A
+    does that: any will do, if its numbers are finite. How B and A share it is free. weight W (O, I)
     and inputs are float, in any precision; rank r is from 0 to min(O, I). Reckon in float64; both
     factors are in the dtype of W.
     """
@@ -1300,9 +1300,9 @@ def adapter_start(
     """The start of an adapter that brings a rounded weight Ŵ as near to W as rank r allows.
 
     weight W and rounded Ŵ are (O, I), in float dtypes, and 1 ≤ r ≤ min(O, I). Returns left B (O, r)
-    and right A (r, I), in the dtype of W: ‖W − (Ŵ + B A)‖_F is at most 1.0005 times the least that
-    any B and A of this rank reach, but for what it costs to round B and A to their dtype. Many pairs
-    are right. W and Ŵ stay as they are.
+    and right A (r, I), in the dtype of W. Many pairs are right: ‖W − (Ŵ + B A)‖_F is to be at most
+    1.0005 times the least that rank r reaches, but for what it costs to round B and A to their
+    dtype. Reckon in float32, or in float64 where W is. W and Ŵ stay as they are.
     """
     ### BEGIN SOLUTION
     wide = torch.promote_types(weight.dtype, torch.float32)

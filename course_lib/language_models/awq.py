@@ -191,6 +191,8 @@ def scaled(model: Llama, tokens: Tensor, scheme: Scheme, progress: bool = False)
         mean = shared_by_heads(stage.moments.mean_abs, stage.block, stage.names, torch.mean)
         weights = [layer.weight for layer in stage.layers]
         scale = search_scale(weights, replace(stage.moments, mean_abs=mean), quantize)
+        # A power of equal numbers may differ in the last bit, at the end of a processor's vector.
+        scale = shared_by_heads(scale, stage.block, stage.names, torch.mean)
         fold_scale(stage.block, stage.names, scale)
         return scale
 

@@ -26,7 +26,7 @@ def rank_that_saves(outputs: int, inputs: int) -> int:
 
 def _shapes(seed: int) -> list[Case]:
     draw = Draw(seed)
-    side, many = draw.number(100, 2000), draw.number(300_000, 400_000)
+    side = draw.number(100, 2000)
     labelled = {
         "a square of even side": (2 * side, 2 * side),
         "a square of odd side": (2 * side + 1, 2 * side + 1),
@@ -43,10 +43,15 @@ def _shapes(seed: int) -> list[Case]:
         "two by two": (2, 2),
         "two by three": (2, 3),
         "sides that are even and odd": (2 * draw.number(10, 90), 2 * draw.number(100, 900) + 1),
-        "very wide: r (O + I) is O · I": (many + 1, many * (many + 1)),
-        "very wide: r (O + I) is one less": (many, many * many + 1 - many),
-        "very tall: r (O + I) is one less": (many * many + 1 - many, many),
     }
+    # Whoever reckons in floats meets the bound by luck, and four times seldom.
+    for turn in ("first", "second", "third", "fourth"):
+        many = draw.number(300_000, 400_000)
+        labelled |= {
+            f"very wide: r (O + I) is O · I ({turn})": (many + 1, many * (many + 1)),
+            f"very wide: r (O + I) is one less ({turn})": (many, many * many + 1 - many),
+            f"very tall: r (O + I) is one less ({turn})": (many * many + 1 - many, many),
+        }
     return labelled_cases(("outputs", "inputs"), labelled)
 
 

@@ -17,8 +17,8 @@ def output_aware_factors(weight: Tensor, inputs: Tensor, rank: int) -> tuple[Ten
     """(left, right), B (O, r) and A (r, I): what B A makes of the inputs is nearest to W's outputs.
 
     Of all products of rank r, B A has the least mean of ‖W x − B A x‖² over x, the rows of inputs
-    (N, I). Where N < I, where an input is always 0, or foretold by the others, several B A are
-    right, and so is each; their numbers are finite. How B and A share B A is free. weight W (O, I)
+    (N, I). Where N < I, or where an input is always 0 or foretold by the others, more than one B A
+    does that: any will do, if its numbers are finite. How B and A share it is free. weight W (O, I)
     and inputs are float, in any precision; rank r is from 0 to min(O, I). Reckon in float64; both
     factors are in the dtype of W.
     """

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from course_lib.exercises.engine.seeded import Draw
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
+from course_lib.exercises.low_rank.factors import are_factors
 
 NEAR = 1.0005  # times the least error that rank r allows
 STEPS = 2  # of B's and A's dtype at 1: what rounding them may cost, as a share of what is missing
@@ -20,10 +21,10 @@ def adapter_start(weight: Tensor, rounded: Tensor, rank: int) -> tuple[Tensor, T
     """The start of an adapter that brings a rounded weight Ŵ as near to W as rank r allows.
 
     weight W and rounded Ŵ are (O, I), in float dtypes, and 1 ≤ r ≤ min(O, I). Returns left B (O, r)
-    and right A (r, I), in the dtype of W: ‖W − (Ŵ + B A)‖_F is at most 1.0005 times the least that
-    any B and A of this rank reach, but for what it costs to round B and A to their dtype. Many pairs
-    are right. W and Ŵ stay as they are.
-    """  # noqa: E501
+    and right A (r, I), in the dtype of W. Many pairs are right: ‖W − (Ŵ + B A)‖_F is to be at most
+    1.0005 times the least that rank r reaches, but for what it costs to round B and A to their
+    dtype. Reckon in float32, or in float64 where W is. W and Ŵ stay as they are.
+    """
     wide = torch.promote_types(weight.dtype, torch.float32)
     missing = weight.to(wide) - rounded  # the difference is in the wider dtype
     U, S, V = torch.linalg.svd(missing, full_matrices=False)  # (O, K), (K,), (K, I)
@@ -84,14 +85,6 @@ def _weights(seed: int) -> list[Case]:
         "very large weights": layer(8, 7, 3, scale=1e12),
     }
     return labelled_cases(("weight", "rounded", "rank"), labelled)
-
-
-def _form(inputs: dict, value) -> bool:
-    weight, rank = inputs["weight"], inputs["rank"]
-    shapes = [(weight.shape[0], rank), (rank, weight.shape[1])]
-    return [(tuple(part.shape), part.dtype) for part in value] == [
-        (s, weight.dtype) for s in shapes
-    ]
 
 
 def _errors(inputs: dict, value) -> tuple[float, float, float]:
@@ -157,7 +150,7 @@ ADAPTER_START = Exercise(
         "S.sqrt()[:, None] * V, both in the dtype of W.",
     ),
     properties=(
-        Property("two tensors, (O, r) and (r, I), in the dtype of W", _form, form=True),
+        Property("two tensors, (O, r) and (r, I), in the dtype of W", are_factors, form=True),
         Property("Ŵ + B A is as near to W as rank r allows", _near),
     ),
     misconceptions=(
