@@ -76,7 +76,7 @@ def test_onnxruntime_has_our_logits_for_any_batch_and_length(tmp_path):
     assert sizes[1] < 0.45 * sizes[0]
     tokens = some_tokens(1, 32)
     found = onnx.run_onnx(onnx.open_onnx(tmp_path / "int8.onnx"), tokens)
-    # 0.02 to 0.04 where a processor multiplies int8 exactly (VNNI); where it has not, sums of two products
+    # 0.02 to 0.04 where a processor multiplies int8 exactly (VNNI); elsewhere sums of two products
     # are held in 16 bits, and the largest saturate.
     assert 1e-3 < error(found, model(tokens)) < 0.4
 
