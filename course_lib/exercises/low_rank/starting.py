@@ -27,15 +27,15 @@ def adapter_start(weight: Tensor, rounded: Tensor, rank: int) -> tuple[Tensor, T
     """
     wide = torch.promote_types(weight.dtype, torch.float32)
     missing = weight.to(wide) - rounded  # the difference is in the wider dtype
-    U, S, V = torch.linalg.svd(missing, full_matrices=False)  # (O, K), (K,), (K, I)
-    left, right = U * S.sqrt(), S.sqrt()[:, None] * V
+    U, S, Vt = torch.linalg.svd(missing, full_matrices=False)  # (O, K), (K,), (K, I)
+    left, right = U * S.sqrt(), S.sqrt()[:, None] * Vt
     return left[:, :rank].to(weight.dtype), right[:rank].to(weight.dtype)
 
 
 def as_given(weight: Tensor, rounded: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """The start that the lesson prints for repair. It runs, and two things are wrong with it."""
-    U, S, V = torch.linalg.svd(weight.float(), full_matrices=False)
-    left, right = U * S, S[:, None] * V
+    U, S, Vt = torch.linalg.svd(weight.float(), full_matrices=False)
+    left, right = U * S, S[:, None] * Vt
     return left[:, :rank].to(weight.dtype), right[:rank].to(weight.dtype)
 
 
@@ -118,9 +118,9 @@ def _start(of, split=lambda s: (s.sqrt(), s.sqrt()), which=lambda s, rank: s[:ra
 
     def wrong(weight, rounded, rank):
         wide = torch.promote_types(weight.dtype, torch.float32)
-        U, S, V = torch.linalg.svd(of(weight.to(wide), rounded.to(wide)), full_matrices=False)
+        U, S, Vt = torch.linalg.svd(of(weight.to(wide), rounded.to(wide)), full_matrices=False)
         one, other = split(which(S, rank))
-        left, right = which(U.T, rank).T * one, other[:, None] * which(V, rank)
+        left, right = which(U.T, rank).T * one, other[:, None] * which(Vt, rank)
         return left.to(weight.dtype), right.to(weight.dtype)
 
     return wrong
@@ -145,9 +145,9 @@ ADAPTER_START = Exercise(
         "already?",
         "Ŵ + B A should be W: so B A should be W − Ŵ, as far as rank r goes. The truncated SVD is "
         "the nearest of rank r (Eckart and Young). And U Σ Vᵀ has each singular value once.",
-        "U, S, V = torch.linalg.svd(weight.float() - rounded.float(), full_matrices=False), in "
+        "U, S, Vt = torch.linalg.svd(weight.float() - rounded.float(), full_matrices=False), in "
         "float64 where W is; then the first columns of U * S.sqrt() and the first rows of "
-        "S.sqrt()[:, None] * V, both in the dtype of W.",
+        "S.sqrt()[:, None] * Vt, both in the dtype of W.",
     ),
     properties=(
         Property("two tensors, (O, r) and (r, I), in the dtype of W", are_factors, form=True),
