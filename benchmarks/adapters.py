@@ -6,6 +6,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.adapters starts             5 CPU minutes
     OMP_NUM_THREADS=1 python -m benchmarks.adapters merging            3 CPU minutes
     OMP_NUM_THREADS=1 python -m benchmarks.adapters steps              3 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.adapters short              3 CPU minutes
 
 TinyLM has learned the King James Bible. It goes on learning for 200 steps of 4 windows of 128
 tokens, on articles of Wikipedia or on the American Standard Version, and is measured on held-out
@@ -307,6 +308,29 @@ def change_table(text: str = "wikipedia") -> dict[str, tuple]:
     return table
 
 
+# ---------------------------------------------------------------- fewer steps
+
+
+def short_table(text: str = "wikipedia", rate: float = 3e-3) -> dict[int, tuple[float, ...]]:
+    """Steps of full fine-tuning at a large rate -> new loss, its spread, old loss, its spread."""
+    table = {}
+    for steps in (30, 40, 50):
+        found = []
+        for seed in range(3):
+            model = learner("full", seed)
+            fine_tune(model, text, rate, seed, steps)
+            found.append(new_and_old(model, text))
+        table[steps] = tuple(
+            round(of(some), 4)
+            for some in zip(*found, strict=True)
+            for of in (statistics.mean, statistics.stdev)
+        )
+        print(f"# {steps} steps: {table[steps]}", flush=True)
+    print_header(f"full fine-tuning in few steps on {text}, rate {rate:g}, three seeds")
+    print(f"STORED_SHORT_{text.upper()} =", table, flush=True)
+    return table
+
+
 # ---------------------------------------------------------------- where it starts
 
 
@@ -473,7 +497,7 @@ def main() -> None:
     torch.set_num_threads(1)
     name, *arguments = sys.argv[1:] or ["learn", "wikipedia"]
     tables = {"learn": learned_table, "change": change_table, "starts": starts_table}
-    tables["scales"] = scales_table
+    tables |= {"scales": scales_table, "short": short_table}
     tables |= {"merging": merging_table, "steps": steps_table}
     tables[name](*arguments)
 

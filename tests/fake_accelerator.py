@@ -67,11 +67,20 @@ def _apply(module: nn.Module, convert: Callable, recurse: bool = True) -> nn.Mod
     return module
 
 
+def _tensor(data, *, device=None, of=torch.tensor, **options) -> torch.Tensor:
+    """torch.tensor, on the device, too: one fake number that keeps its value could not move."""
+    made = of(data, **options)
+    if device is None or torch.device(device).type == "cpu":
+        return made
+    return torch.where(torch.ones(made.shape, dtype=torch.bool), made, made).to(device)
+
+
 @contextlib.contextmanager
 def accelerator() -> Iterator[Callable]:
     """A function that puts inputs on the fake device; to be used once in a process."""
     register()
     nn.Module._apply = _apply
+    torch.tensor = _tensor
     FakeTensorMode.__deepcopy__ = lambda mode, memo: mode  # copies of a tensor share its mode
     with FakeTensorMode() as mode:
 

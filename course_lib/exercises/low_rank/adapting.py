@@ -29,7 +29,7 @@ def lora_linear(x: Tensor, weight: Tensor, left: Tensor, right: Tensor, alpha: f
     x (…, I) with any axes before the last, weight W (O, I), left B (O, r), right A (r, I), r ≥ 1.
     Gradients flow to x, B and A. W is frozen: no gradient reaches it, even if it asks for one. x
     and W have one dtype, A and B one that is as fine or finer: what A and B make is reckoned in
-    theirs, and y is in the dtype of x.
+    theirs and added there, and y is in the dtype of x.
     """
     base = x @ weight.detach().T  # (…, I) (I, O) -> (…, O)
     within = (x.to(right.dtype) @ right.T).div(len(right))  # (…, I) (I, r) -> (…, r)

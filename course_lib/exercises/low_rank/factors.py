@@ -319,8 +319,8 @@ LOW_RANK_FACTORS = Exercise(
             lambda weight, rank: tuple(
                 part.float() for part in low_rank_factors(weight.float(), rank)
             ),
-            "the factors are float32, whatever W is. Convert them back at the end: with 4 bytes a "
-            "number the factors of a float16 weight are twice as large as they should be.",
+            "the factors are float32, whatever W is. Convert them back at the end: for a float16 "
+            "weight they are twice as large as they should be, for a float64 one half as fine.",
         ),
     ),
 )

@@ -1,6 +1,6 @@
 """Exercise of 09_low_rank: a basis of what a matrix does mostly, from a few products.
 
-Axes: O outputs, I inputs, k columns of noise.
+Axes: O outputs, I inputs, c columns of noise.
 """
 
 from functools import partial
@@ -15,17 +15,17 @@ from course_lib.exercises.low_rank.factors import with_spectrum
 
 
 def range_finder(weight: Tensor, noise: Tensor, rounds: int) -> Tensor:
-    """Q (O, k), orthonormal columns that span the columns of (W Wᵀ)ᵗ W Ω, for t = rounds ≥ 0.
+    """Q (O, c), orthonormal columns that span the columns of (W Wᵀ)ᵗ W Ω, for t = rounds ≥ 0.
 
-    weight W (O, I) and noise Ω (I, k) have one dtype, float32 or float64, and so has Q; k is from 1
+    weight W (O, I) and noise Ω (I, c) have one dtype, float32 or float64, and so has Q; c is from 1
     to min(O, I). After each product, by W or by Wᵀ, the columns are made orthonormal: that leaves
-    their span as it is, lets directions that W hardly stretches survive rounding, and holds for a W
-    of any size. Where the rank of W is below k, the columns left over are any that keep Q
-    orthonormal.
+    their span as it is, lets directions that W hardly stretches survive rounding, and holds however
+    large or small the numbers of W are. Where the rank of W is below c, the columns left over are
+    any that keep Q orthonormal.
     """
-    basis = torch.linalg.qr(weight @ noise).Q  # (O, I) (I, k) -> (O, k)
+    basis = torch.linalg.qr(weight @ noise).Q  # (O, I) (I, c) -> (O, c)
     for _ in range(rounds):
-        back = torch.linalg.qr(weight.T @ basis).Q  # (I, O) (O, k) -> (I, k)
+        back = torch.linalg.qr(weight.T @ basis).Q  # (I, O) (O, c) -> (I, c)
         basis = torch.linalg.qr(weight @ back).Q
     return basis
 
@@ -148,7 +148,7 @@ RANGE_FINDER = Exercise(
         "@ Q).Q and Q = torch.linalg.qr(weight @ Z).Q.",
     ),
     properties=(
-        Property("Q is (O, k), in W's dtype", _is_a_basis, form=True),
+        Property("Q is (O, c), in W's dtype", _is_a_basis, form=True),
         Property(
             "the columns of Q are orthonormal: QᵀQ = 1",
             lambda inputs, value: _off_orthonormal(inputs, value) <= _rounding(inputs),
@@ -164,7 +164,7 @@ RANGE_FINDER = Exercise(
             _qr_of_powers,
             "the products are right, and only the last was made orthonormal. By then what W "
             "stretches 3000 times less is 3000²ᵗ⁺¹ times smaller, and rounded away; large numbers "
-            "overflow. QR after each product keeps all k directions alive.",
+            "overflow, small ones vanish. QR after each product keeps all c directions alive.",
         ),
         Misconception(
             "orthonormal once a round",

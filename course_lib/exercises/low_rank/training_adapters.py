@@ -20,7 +20,8 @@ def train_adapters(
     and makes z ← (W + B A) z + b of z, or of tanh(z) from layer 1 on; z is x (N, I) at first. B
     (O, r) starts at 0, A as given. A step sees all of x and lowers the mean square of z − y, by
     torch.optim.AdamW at this rate, weight decay 0.1, the rest as PyTorch has it. Returned: W, b and
-    A of each layer, and B as "i.left". W and b keep every bit, and `state` stays as it is.
+    A of each layer, and B as "i.left", in the dtype of all. W and b keep every bit, and `state`
+    stays as it is.
     """
     state, layers, adapters = dict(state), range(len(state) // 3), []
     for i in layers:

@@ -23,7 +23,7 @@ def trim_vocabulary(
     and `always` may be empty, and if nothing stays, m is 0. The embedding stays as it is.
     """
     device, used = embedding.device, {*always, *(token for text in texts for token in text)}
-    kept = torch.tensor(sorted(used), dtype=torch.int64).to(device)  # (m,)
+    kept = torch.tensor(sorted(used), dtype=torch.int64, device=device)  # (m,)
     new_ids = torch.full((len(embedding),), -1, device=device)
     new_ids[kept] = torch.arange(kept.numel(), device=device)
     return embedding.index_select(0, kept), new_ids
