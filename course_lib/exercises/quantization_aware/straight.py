@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from course_lib.exercises.engine.seeded import Draw
-from course_lib.exercises.engine.spec import Case, Exercise, Misconception, labelled_cases
+from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property, labelled_cases
+from course_lib.exercises.linear_quantization.formula import near_border
 
+ROUNDINGS = 4  # of the dtype, that a level may be off by: x̂ + x − x is rounded twice
 NAMES = ("x", "step", "lowest", "highest")
 
 
@@ -52,6 +54,8 @@ def _numbers(seed: int) -> list[Case]:
 
     rows, view, zeros = 0.05 + draw.uniform(5, 1), on(-4, 3, 6, 4), on(-2, 2, 7)
     far, uneven = on(-8, 7, 9), 10.0 ** torch.arange(-20, 30, 10.0)[:, None]
+    far_x = far[0].sign() * (20 * far[1] + far[0].abs())
+    far_x[draw.number(0, 9)] = far[1]
     labelled = {
         "by hand": exactly(-2, 1, -2.75, -1.25, -0.25, 0.25, 0.75, 1.25, 1.75, 9.0),
         "four bits": on(-8, 7, 6, 9),
@@ -69,7 +73,7 @@ def _numbers(seed: int) -> list[Case]:
         "no code above 0": on(-15, 0, 20),
         "eight bits": on(-128, 127, 60, beyond=20),
         "three levels": on(-1, 1, 4, 6, beyond=1),
-        "all are clipped": (far[0].sign() * (20 * far[1] + far[0].abs()), *far[1:]),
+        "all but one are clipped": (far_x, *far[1:]),
         "zeros": (torch.zeros(7), *zeros[1:]),
         "infinite, and no number": exactly(-4, 3, -torch.inf, 1.25, torch.inf, torch.nan, -1.75, 0),
         "x is a view": (view[0].T, *view[1:]),
@@ -79,37 +83,35 @@ def _numbers(seed: int) -> list[Case]:
 
 
 def _of_dtypes(draw: Draw) -> dict[str, tuple]:
-    half, brain, double = torch.float16, torch.bfloat16, torch.float64
-
     def scaled(scale: float, dtype: torch.dtype = torch.float32):
         step = (scale * (0.5 + draw.uniform(1)[0].double())).to(dtype)
         return step * places(draw, -4, 3, 4, 5).to(dtype), step, -4, 3
 
-    def halved(dtype: torch.dtype):
-        """Steps are powers of two: a gradient times a step, and divided by it, is as it was."""
-        step = 2.0 ** draw.integers(-6, 3, 4, 1)
-        return (step * places(draw, -4, 3, 4, 6)).to(dtype), step.to(dtype), -4, 3
-
-    def one(dtype: torch.dtype):
-        """A step of odd digits; its gradient is 1 or 0, and is rounded nowhere."""
-        step = torch.tensor([[1.2, 1.4, 1.8, 2.2, 2.8][draw.number(0, 5)]]).to(dtype)
-        return (step * places(draw, 3, 5, 1, 1, beyond=0)).to(dtype), step, -4, 5
-
-    beyond = 3e4 * draw.integers(0, 2, 9).mul(2).sub(1) * (1 + draw.uniform(9))
-    fine = draw.integers(-120, 120, 40) + (draw.integers(0, 2, 40) - 0.5) * (1 - 2e-7)
+    beyond = 3e4 * draw.normal(9).sign() * (1 + draw.uniform(9))
+    beyond[draw.number(0, 9)] = 0.009
+    far = 1e9 * draw.normal(9)
+    far[draw.number(0, 9)] = 0.17
+    fine = near_border(draw.integers(-120, 120, 40), draw)
     step = 0.1 + draw.uniform(1)[0].double()
     return {
-        "far beyond the ends": (1e9 * draw.normal(9), torch.tensor(0.1), -8, 7),
+        "far beyond the ends": (far, torch.tensor(0.1), -8, 7),
         "very large numbers": scaled(1e30),
         "very small numbers": scaled(1e-30),
-        "float16": halved(half),
-        "bfloat16": halved(brain),
-        "float16, a step of odd digits": one(half),
-        "bfloat16, a step of odd digits": one(brain),
+        "float16": scaled(1.0, torch.float16),
+        "bfloat16": scaled(1.0, torch.bfloat16),
+        "float16, very small numbers": scaled(1e-3, torch.float16),
         "float16, x / s is too large for it": (beyond.half(), torch.tensor(2.0**-8).half(), -8, 7),
         "float64, next to the borders": (step * fine, step, -100, 100),
-        "float64, smaller than float32 knows": scaled(1e-60, double),
+        "float64, smaller than float32 knows": scaled(1e-60, torch.float64),
     }
+
+
+def _on_levels(inputs: dict, value: Tensor) -> bool:
+    x, step = inputs["x"].detach(), inputs["step"].detach()
+    codes = (x.double() / step.double()).round().clamp(inputs["lowest"], inputs["highest"])
+    levels = codes * step.double()
+    near = (value.double() - levels).abs() <= ROUNDINGS * torch.finfo(x.dtype).eps * levels.abs()
+    return bool((near | levels.isnan()).all())
 
 
 def _level(x: Tensor, step: Tensor, lowest: int, highest: int) -> Tensor:
@@ -148,6 +150,7 @@ STRAIGHT_THROUGH = Exercise(
     reference=straight_through,
     cases=_numbers,
     differentiable=("x", "step"),
+    relative_tolerance=0.01,  # of bfloat16; the property asks for what each dtype can hold
     absolute_tolerance=0.0,
     hints=(
         "Write the level first, forward alone. Then: what is the derivative of round? Who has to "
@@ -157,6 +160,9 @@ STRAIGHT_THROUGH = Exercise(
         "and the other there. A torch.autograd.Function does the same with a backward of its own.",
         "codes = (x / step).round(); clipped = codes.clamp(lowest, highest); level = (clipped * "
         "step).detach(); torch.where(codes == clipped, x + (level - x).detach(), level).",
+    ),
+    properties=(
+        Property("each number is on its level, but for rounding in its dtype", _on_levels),
     ),
     misconceptions=(
         Misconception(
