@@ -20,8 +20,8 @@ def pack_trits(codes: Tensor) -> Tensor:
     """
     length = -(-codes.numel() // 5)  # ⌈N / 5⌉
     digits = F.pad(codes.flatten() + 1, (0, 5 * length - codes.numel()))
-    worth = torch.tensor([[1], [3], [9], [27], [81]], device=codes.device)
-    return (digits.view(5, length) * worth).sum(dim=0).to(torch.uint8)
+    worth = 3 ** torch.arange(5, device=codes.device)  # 1, 3, 9, 27, 81
+    return (digits.view(5, length) * worth[:, None]).sum(dim=0).to(torch.uint8)
 
 
 def _codes(seed: int) -> list[Case]:
@@ -33,9 +33,7 @@ def _codes(seed: int) -> list[Case]:
     def all_of(code: int, count: int) -> Tensor:
         return torch.full((count,), code, dtype=torch.int8)
 
-    bytes_ = draw.order(243)
-    every = torch.stack([bytes_ // 3**k % 3 - 1 for k in range(5)]).to(torch.int8)
-    few, many = draw.number(3, 9), draw.number(200, 300)
+    few = draw.number(3, 9)
     labelled = {
         "by hand: 2 + 3 + 9 + 27 + 0": torch.tensor([1, 0, 0, 0, -1], dtype=torch.int8),
         "five codes": some(5),
@@ -59,18 +57,22 @@ def _codes(seed: int) -> list[Case]:
         "all 0": all_of(0, 5 * few - 3),
         "all 1: the largest byte is 242": all_of(1, 5 * few),
         "the last ones are −1, like the filling": torch.cat([some(5 * few), all_of(-1, 3)]),
-        "every byte there is": every,
-        "many codes": some(5 * many + draw.number(1, 5)),
+        "every byte there is": _digits(draw.order(243)).to(torch.int8) - 1,
+        "many codes": some(1000 + draw.number(0, 200)),
         "a view: transposed": some(few, 6).T,
         "a view: every other column": some(4, 2 * few)[:, ::2],
     }
     return labelled_cases(("codes",), {label: (codes,) for label, codes in labelled.items()})
 
 
+def _digits(packed: Tensor) -> Tensor:
+    """The five runs that lie over each other, (L,) -> (5, L)."""
+    return torch.stack([packed // 3**k % 3 for k in range(5)])
+
+
 def _comes_back(inputs: dict, packed: Tensor) -> bool:
-    codes, packed = inputs["codes"], packed.long()
-    digits = torch.cat([packed // 3**k % 3 for k in range(5)])
-    return digits[: codes.numel()].equal(codes.flatten().long() + 1)
+    codes = inputs["codes"].flatten().long()
+    return _digits(packed.long()).flatten()[: len(codes)].equal(codes + 1)
 
 
 def _packed(digit: Callable = lambda t: t + 1, worth: tuple = (1, 3, 9, 27, 81), filling: int = 0):

@@ -16,14 +16,14 @@ NEAR = 0.05  # of a step: more than bfloat16 rounds a level of 8 steps by
 
 
 def learned_step(x: Tensor, step: Tensor, lowest: int, highest: int) -> Tensor:
-    """x on its nearest levels, x̂ = s · clamp(round(x / s), lowest, highest); s learns, too (LSQ).
+    """x on its nearest levels, x̂ = s · clamp(round(x / s), lowest, highest); s learns, too.
 
     x (O, I) is float and finite, I ≥ 1. step s (O, 1), above 0, is float32, or float64 where x is:
     reckon in its dtype; x̂ is in that of x. Ties go to the even code; lowest ≤ 0 < highest.
         ∂x̂/∂x = 1 where lowest < x/s < highest, else 0: at an end itself, too
-        ∂x̂/∂s = round(x/s) − x/s where that is 1, else lowest or highest, the end that x/s is at
-    Its gradient is summed over a row and multiplied by g = 1 / √(I · highest) (Esser et al., 2020).
-    x and s stay as they are.
+        ∂x̂/∂s = round(x/s) − x/s where that is 1, else the end that x/s is at or beyond
+    The gradient of s is summed over its row and multiplied by g = 1 / √(I · highest): LSQ's rules
+    (Esser et al., 2020). x and s stay as they are.
     """
     place = x / step
     code = place.round().clamp(lowest, highest)
@@ -35,61 +35,72 @@ def learned_step(x: Tensor, step: Tensor, lowest: int, highest: int) -> Tensor:
 
 def _layers(seed: int) -> list[Case]:
     draw = Draw(seed)
-    size = 2.0 ** draw.number(-3, 4)
-
-    def on(lowest: int, highest: int, *shape: int, beyond=2, dtype=torch.float32, scale=1.0):
-        """Every row has its own step, a number of odd digits in float32 or float64."""
-        wide = torch.promote_types(dtype, torch.float32)
-        step = (scale * (0.1 + draw.uniform(shape[0], 1).double())).to(wide)
-        place = places(draw, lowest, highest, *shape, beyond=beyond)
-        return (step * place).to(dtype), step, lowest, highest
-
-    def exactly(lowest: int, highest: int, *positions: float):
-        """Two rows at these positions, in steps of a power of two: x / s is exact."""
-        step = torch.tensor([[size], [2 * size]])
-        return step * torch.tensor([positions, positions[::-1]]), step, lowest, highest
-
-    double, half, brain = torch.float64, torch.float16, torch.bfloat16
-    view, far, zeros, many = on(-4, 3, 4, 6), on(-4, 3, 3, 6), on(-4, 3, 3, 4), on(-4, 3, 1, 400)
-    far_x = far[0].sign() * (20 * far[1] + far[0].abs())
-    relu = on(0, 7, 4, 9)
-    gaps = 10.0 ** torch.arange(-12, 18, 6.0)[:, None]
-    uneven = on(-4, 3, 5, 6)
-    codes = torch.arange(-9, 8.0).tolist()
+    relu, view = _on(draw, -4, 3, 4, 9), _on(draw, -4, 3, 4, 6)
     labelled = {
-        "by hand": exactly(-4, 3, 0.25, 1.25, 9.0, -9.0),
-        "four bits": on(-8, 7, 5, 8),
-        "three bits": on(-4, 3, 4, 7),
-        "two bits": on(-2, 1, 4, 6),
-        "three levels": on(-1, 1, 4, 6),
-        "eight bits, in float64": on(-128, 127, 4, 30, beyond=20, dtype=double),
-        "as many codes below 0 as above": on(-7, 7, 4, 6),
-        "codes from 0 on, as behind a ReLU": (relu[0].clamp(min=0), *relu[1:]),
-        "as many rows as columns": on(-4, 3, 5, 5),
-        "one number": on(-4, 3, 1, 1),
-        "one number in a row": on(-4, 3, 6, 1),
-        "one row": on(-4, 3, 1, 9),
-        "many numbers in a row": many,
-        "no rows": on(-4, 3, 0, 4),
-        "at the ends and at every code": exactly(-8, 7, *codes),
-        "ties": exactly(-4, 3, *(code + 0.5 for code in codes)),
-        "within half a step beyond the ends": exactly(-4, 3, -4.375, 3.375, -4.25, 3.125, 0.25),
-        "just inside the ends": exactly(-4, 3, -3.875, 2.875, -3.625, 2.625, 0.25),
-        "all are clipped": (far_x, *far[1:]),
-        "all are clipped, upwards": (far_x.abs(), *far[1:]),
-        "far beyond the ends": (1e6 * view[0], *view[1:]),
-        "zeros": (torch.zeros(3, 4), *zeros[1:]),
-        "steps of very different size": (gaps * uneven[0], gaps * uneven[1], *uneven[2:]),
-        "very small numbers": on(-4, 3, 3, 6, scale=1e-25),
-        "very large numbers": on(-4, 3, 3, 6, scale=1e25),
-        "float64": on(-4, 3, 4, 6, dtype=double),
-        "float64, smaller than float32 knows": on(-4, 3, 4, 6, dtype=double, scale=1e-60),
-        "float16, the step in float32": on(-4, 3, 4, 6, dtype=half),
-        "float16, many numbers in a row": on(-4, 3, 2, 3000, dtype=half),
-        "bfloat16, the step in float32": on(-4, 3, 4, 6, dtype=brain),
+        **_at_places(draw),
+        "four bits": _on(draw, -8, 7, 5, 8),
+        "three bits": _on(draw, -4, 3, 4, 7),
+        "two bits": _on(draw, -2, 1, 4, 6),
+        "three levels": _on(draw, -1, 1, 4, 6),
+        "eight bits, in float64": _on(draw, -128, 127, 4, 30, beyond=20, dtype=torch.float64),
+        "as many codes below 0 as above": _on(draw, -7, 7, 4, 6),
+        "codes from 0 on, as behind a ReLU": (relu[0].clamp(min=0), relu[1], 0, 3),
+        "as many rows as columns": _on(draw, -4, 3, 5, 5),
+        "one number": _on(draw, -4, 3, 1, 1),
+        "one number in a row": _on(draw, -4, 3, 6, 1),
+        "one row": _on(draw, -4, 3, 1, 9),
+        "many numbers in a row": _on(draw, -4, 3, 1, 400),
+        "no rows": _on(draw, -4, 3, 0, 4),
         "views": (view[0].T.clone().T, view[1].expand(4, 2)[:, 1:], *view[2:]),
+        **_in_scales_and_dtypes(draw),
     }
     return labelled_cases(NAMES, labelled)
+
+
+def _on(
+    draw: Draw, lowest: int, highest: int, *shape: int, beyond=2, dtype=torch.float32, scale=1.0
+) -> tuple:
+    """Every row has its own step, a number of odd digits in float32 or float64."""
+    wide = torch.promote_types(dtype, torch.float32)
+    step = (scale * (0.1 + draw.uniform(shape[0], 1).double())).to(wide)
+    place = places(draw, lowest, highest, *shape, beyond=beyond)
+    return (step * place).to(dtype), step, lowest, highest
+
+
+def _at_places(draw: Draw) -> dict[str, tuple]:
+    """Two rows at chosen positions, in steps of a power of two: x / s is exact."""
+    step = 2.0 ** draw.number(-3, 4) * torch.tensor([[1.0], [2.0]])
+    far, codes = 3 + 9 * draw.uniform(6), torch.arange(-9, 9.0).tolist()
+
+    def at(lowest: int, highest: int, *positions: float):
+        return step * torch.tensor([positions, positions[::-1]]), step, lowest, highest
+
+    return {
+        "by hand": at(-4, 3, 0.25, 1.25, 9.0, -9.0),
+        "at the ends and at every code": at(-8, 7, *codes),
+        "ties": at(-4, 3, *(code + 0.5 for code in codes)),
+        "within half a step beyond the ends": at(-4, 3, -4.375, 3.375, -4.25, 3.125, 0.25),
+        "just inside the ends": at(-4, 3, -3.875, 2.875, -3.625, 2.625, 0.25),
+        "all are clipped": at(-4, 3, *(4 + far).tolist(), *(-4 - far).tolist()),
+        "all are clipped, upwards": at(-4, 3, *(4 + far).tolist()),
+        "far beyond the ends": at(-4, 3, *(1e6 * draw.normal(7)).tolist()),
+        "zeros": at(-4, 3, 0.0, 0.0, 0.0),
+    }
+
+
+def _in_scales_and_dtypes(draw: Draw) -> dict[str, tuple]:
+    double, half, brain = torch.float64, torch.float16, torch.bfloat16
+    gaps, uneven = 10.0 ** torch.arange(-12, 18, 6.0)[:, None], _on(draw, -4, 3, 5, 6)
+    return {
+        "steps of very different size": (gaps * uneven[0], gaps * uneven[1], *uneven[2:]),
+        "very small numbers": _on(draw, -4, 3, 3, 6, scale=1e-25),
+        "very large numbers": _on(draw, -4, 3, 3, 6, scale=1e25),
+        "float64": _on(draw, -4, 3, 4, 6, dtype=double),
+        "float64, smaller than float32 knows": _on(draw, -4, 3, 4, 6, dtype=double, scale=1e-60),
+        "float16, the step in float32": _on(draw, -4, 3, 4, 6, dtype=half),
+        "float16, many numbers in a row": _on(draw, -4, 3, 2, 3000, dtype=half),
+        "bfloat16, the step in float32": _on(draw, -4, 3, 4, 6, dtype=brain),
+    }
 
 
 def _levels(inputs: dict, value: Tensor) -> bool:
@@ -147,7 +158,8 @@ LEARNED_STEP = Exercise(
         "place = (x / step).detach(); code = place.round().clamp(lowest, highest); inside = (place "
         "> lowest) & (place < highest); pull = g * torch.where(inside, code - place, code). Then "
         "x - x.detach() and step - step.detach() are 0 and have derivative 1: add torch.where("
-        "inside, x - x.detach(), 0) and pull * (step - step.detach()) to (code * step).detach().",
+        "inside, x - x.detach(), 0) and pull * (step - step.detach()) to (code * step).detach(), "
+        "and take the sum to the dtype of x.",
     ),
     properties=(
         Property("each number is on its level, s · clamp(round(x / s), lowest, highest)", _levels),

@@ -39,70 +39,92 @@ def best_ternary(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def _weights(seed: int) -> list[Case]:
     draw = Draw(seed)
-    double, half, brain = torch.float64, torch.float16, torch.bfloat16
-
-    def matrix(*shape: int, power: int = 1, scale: float = 1.0, dtype=torch.float32) -> Tensor:
-        """Each row has a size of its own, so that none can borrow another's α."""
-        rows = draw.normal(*shape).sign() * draw.normal(*shape).abs() ** power
-        gains = torch.logspace(-0.5, 0.5, shape[0])[draw.order(shape[0]), None]
-        return (scale * (gains * rows).double()).to(dtype)
-
-    def signed(sizes: Tensor) -> Tensor:
-        """With random signs, in a random order."""
-        signs = 2 * draw.integers(0, 2, *sizes.shape) - 1
-        return (signs * sizes)[:, draw.order(sizes.shape[1])]
-
-    def peaks(first: float, noise: float = 1e-2) -> Tensor:
-        """One large number, eight about 1: the best k is 1 or 9, as S²/k has two peaks."""
-        return signed(torch.cat([torch.full((4, 1), first), 1 + noise * draw.uniform(4, 8)], 1))
-
-    def nearly(off: Tensor) -> Tensor:
-        """3 + δ, 1, 1, 1: k = 1 is the best for δ > 0, else k = 4, by a share δ / 4."""
-        return signed(torch.cat([3 + off[:, None], torch.ones(len(off), 3).to(off)], dim=1))
-
-    zeros, view, single = matrix(5, 6), matrix(7, 5), torch.zeros(4, 7)
+    by_hand = torch.tensor([[4.0, -2.0, 0.5, 0.0], [1.0, -1.0, 1.0, 1.0]])
+    zeros, single = _matrix(draw, 5, 6), torch.zeros(4, 7)
     zeros[draw.order(5)[:2]] = 0
     single[torch.arange(4), draw.integers(0, 7, 4)] = draw.normal(4)
-    far = torch.ones(6, 1)
-    far[draw.order(6)[:3], 0] = torch.tensor([1e9, 1e-9, 1e-28])
-    deltas = torch.tensor([1.0, -1.0, 0.5, -0.5])
-    steep = draw.uniform(5, 1) * 0.8 ** torch.arange(9)  # the last one is always the smallest
+    slowly = 1 - 0.02 * torch.arange(8) * draw.uniform(4, 1)
+    steeply = draw.uniform(5, 1) * 0.8 ** torch.arange(9)
     labelled = {
-        "by hand": torch.tensor([[4.0, -2.0, 0.5, 0.0], [1.0, -1.0, 1.0, 1.0]]) * draw.number(1, 9),
-        "normal weights": matrix(5, 12),
+        "by hand": by_hand * draw.number(1, 9),
+        "normal weights": _matrix(draw, 5, 12),
         "uniform weights": draw.uniform(5, 10) - 0.5,
-        "heavy tails": matrix(5, 12, power=3),
-        "more rows than columns": matrix(9, 3),
-        "one row": matrix(1, 8),
-        "one number in a row": matrix(6, 1),
+        "heavy tails": _matrix(draw, 5, 12, power=3),
+        "more rows than columns": _matrix(draw, 9, 3),
+        "one row": _matrix(draw, 1, 8),
+        "one number in a row": _matrix(draw, 6, 1),
         "one number": -0.1 - draw.uniform(1, 1),
+        "many numbers in a row": _matrix(draw, 4, 400),
         "no rows": torch.zeros(0, 5),
-        "all of one size": signed(torch.full((3, 6), 0.7) * draw.number(1, 9)),
+        "all of one size": _signed(draw, torch.full((3, 6), 0.7) * draw.number(1, 9)),
         "all below 0": -draw.uniform(4, 6) - 0.1,
-        "falling slowly: the last belongs to them": 1 - 0.02 * torch.arange(8) * draw.uniform(4, 1),
-        "falling steeply": steep,
-        "rising steeply": -steep.flip(1),
+        "falling slowly: the last belongs to them": slowly,
+        "falling steeply": steeply,
+        "rising steeply": -steeply.flip(1),
         "one number that is not 0": single,
         "rows of zeros": zeros,
         "zeros alone": torch.zeros(draw.number(1, 4), 5),
+        "views": _matrix(draw, 7, 5).T[:, ::2],
+        **_close(draw),
+        **_in_scales_and_dtypes(draw),
+    }
+    return labelled_cases(("weight",), {label: (weight,) for label, weight in labelled.items()})
+
+
+def _matrix(draw: Draw, *shape: int, power=1, scale=1.0, dtype=torch.float32) -> Tensor:
+    """Each row has a size of its own, so that none can borrow another's α."""
+    rows = draw.normal(*shape).sign() * draw.normal(*shape).abs() ** power
+    gains = torch.logspace(-0.5, 0.5, shape[0])[draw.order(shape[0]), None]
+    return (scale * (gains * rows).double()).to(dtype)
+
+
+def _signed(draw: Draw, sizes: Tensor) -> Tensor:
+    """With random signs, in a random order."""
+    signs = 2 * draw.integers(0, 2, *sizes.shape) - 1
+    return (signs * sizes)[:, draw.order(sizes.shape[1])]
+
+
+def _close(draw: Draw) -> dict[str, Tensor]:
+    """Rows with two sets of numbers that are good, or nearly as good, together."""
+
+    def peaks(first: float) -> Tensor:
+        """One large number, eight about 1: the best k is 1 or 9, as S² / k has two peaks."""
+        others = 1 + 0.01 * draw.uniform(4, 8)
+        return _signed(draw, torch.cat([torch.full((4, 1), first), others], dim=1))
+
+    def nearly(off: Tensor) -> Tensor:
+        """3 + δ, 1, 1, 1: k = 1 is the best for δ > 0, else k = 4; the errors differ by 3 |δ|."""
+        return _signed(draw, torch.cat([3 + off[:, None], torch.ones(len(off), 3).to(off)], dim=1))
+
+    three = torch.tensor([10.0] + 4 * [3.5] + 40 * [1.1])  # S² / k: 100, 115 and 103
+    deltas = torch.tensor([1.0, -1.0, 0.5, -0.5])
+    return {
         "two peaks, and the first is higher": peaks(4.5),
         "two peaks, and the second is higher": peaks(3.5),
+        "three peaks, and the middle one is the highest": _signed(
+            draw, three + 0.01 * draw.uniform(4, 45)
+        ),
         "two sets are equally good": nearly(torch.zeros(3)) * draw.number(1, 9),
         "two sets are nearly as good": nearly(1e-2 * deltas),
         "two sets are nearly as good, in float64": nearly(1e-9 * deltas.double()),
-        "many numbers in a row": matrix(4, 400),
-        "rows from 1e-28 to 1e9": far * matrix(6, 8),
-        "very small": matrix(4, 8, scale=1e-28),
-        "very large: the sum of a row is beyond float32": 1e38 * (1 + 2 * draw.uniform(3, 9)),
-        "float64": matrix(4, 9, dtype=double),
-        "float64, very small": matrix(4, 8, dtype=double, scale=1e-198),
-        "float64, very large": matrix(4, 8, dtype=double, scale=1e198),
-        "float16": matrix(4, 40, dtype=half),
-        "float16, the sum of a row does not fit": (3e4 + 3e4 * draw.uniform(3, 20)).half(),
-        "bfloat16": matrix(4, 40, dtype=brain),
-        "views": view.T[:, ::2],
     }
-    return labelled_cases(("weight",), {label: (weight,) for label, weight in labelled.items()})
+
+
+def _in_scales_and_dtypes(draw: Draw) -> dict[str, Tensor]:
+    double, half, brain = torch.float64, torch.float16, torch.bfloat16
+    far = torch.ones(6, 1)
+    far[draw.order(6)[:3], 0] = torch.tensor([1e9, 1e-9, 1e-28])
+    return {
+        "rows from 1e-28 to 1e9": far * _matrix(draw, 6, 8),
+        "very small": _matrix(draw, 4, 8, scale=1e-28),
+        "very large: the sum of a row is beyond float32": 1e38 * (1 + 2 * draw.uniform(3, 9)),
+        "float64": _matrix(draw, 4, 9, dtype=double),
+        "float64, very small": _matrix(draw, 4, 8, dtype=double, scale=1e-198),
+        "float64, very large": _matrix(draw, 4, 8, dtype=double, scale=1e198),
+        "float16": _matrix(draw, 4, 40, dtype=half),
+        "float16, the sum of a row does not fit": (3e4 + 3e4 * draw.uniform(3, 20)).half(),
+        "bfloat16": _matrix(draw, 4, 40, dtype=brain),
+    }
 
 
 def _is_ternary(inputs: dict, value: list) -> bool:
