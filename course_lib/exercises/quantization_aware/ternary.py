@@ -128,12 +128,14 @@ def _in_scales_and_dtypes(draw: Draw) -> dict[str, Tensor]:
 
 
 def _is_ternary(inputs: dict, value: list) -> bool:
+    if not (isinstance(value, list) and len(value) == 2):  # a long tensor is slow to unpack
+        return False
     weight, (codes, alpha) = inputs["weight"], value
     return (
         (codes.shape, codes.dtype) == (weight.shape, torch.int8)
         and alpha.shape == (len(weight), 1)
         and alpha.dtype == torch.promote_types(weight.dtype, torch.float32)
-        and bool((codes.abs() <= 1).all() & alpha.isfinite().all() & (alpha >= 0).all())
+        and bool(((codes >= -1) & (codes <= 1)).all() & alpha.isfinite().all() & (alpha >= 0).all())
     )
 
 
