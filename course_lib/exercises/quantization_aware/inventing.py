@@ -1,0 +1,1 @@
+TWO_BITS = None
