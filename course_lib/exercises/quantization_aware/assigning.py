@@ -100,10 +100,13 @@ def _tables(seed: int) -> list[Case]:
         "one layer": _measured(draw, 1, 5, 0.5),
         "one choice": _measured(draw, 5, 1, 0.0),
         "one layer, one choice": _measured(draw, 1, 1, 0.0),
+        "large errors": (large[0] + 5_000_000 + draw.integers(0, 9, 14, 4), *large[1:]),
         "errors that float32 takes for equal": (
-            large[0] + 5_000_000 + draw.integers(0, 9, 14, 4), *large[1:]
+            2**24 + torch.eye(2, dtype=torch.int64).repeat(2, 1)[draw.order(4)],
+            torch.full((4, 2), a),
+            4 * a,
         ),
-    }  # fmt: skip
+    }
     return labelled_cases(("errors", "sizes", "budget"), labelled)
 
 

@@ -30,11 +30,11 @@ from course_lib.quantization.calibration import mse_range
 from course_lib.quantization.linear import Format
 from course_lib.quantization.roundings import LearnedStep
 
-# Bits per byte in three orders of the batches: each weight at its nearest level 1.66; GPTQ 1.40;
-# trained on the text, 1.399; on the teacher's logits, 1.346; and on what
-# its blocks give as well, 1.292 to 1.304; from GPTQ's codes on, 1.284.
+# Bits per byte, of three orders of the batches: each weight at its nearest level 1.66; GPTQ 1.40;
+# trained on the text, 1.399; on the teacher's logits, 1.346; on what its blocks give as well, 1.292
+# to 1.304; from GPTQ's codes on, 1.284.
 BITS, LOSS = 2.125, 1.33  # asked for; codes, scales, zero-points and headers are 2.121
-FLOOR = 1.22  # whoever is better took more steps (twice as many: about 1.26), or has seen the text
+FLOOR = 1.22  # whoever is better took many more steps (with twice as many: 1.257), or saw the text
 STEPS, WINDOWS, LENGTH = 40, 4, 128
 RATE = 2.5e-3
 SEEN = 8  # batches that are looked at
