@@ -54,46 +54,24 @@ def _measured(draw: Draw, layers: int, choices: int, share: float, top: int = 40
 
 def _tables(seed: int) -> list[Case]:
     draw = Draw(seed)
-    a = draw.number(1, 9)
-    few, all_, one = _measured(draw, 6, 4, 0.0), _measured(draw, 6, 4, 1.0), draw.number(0, 9)
-    rising = _measured(draw, 9, 4, 0.5)
+    rising, free, zero = (_measured(draw, layers, 4, 0.4) for layers in (9, 8, 5))
     rising[0][::2] = rising[0][::2].flip(1)  # of every other layer: more bytes, more error
-    free = _measured(draw, 8, 4, 0.35)
     free[1][:, draw.number(0, 4)] = 0
-    zero, large, equal = _measured(draw, 5, 3, 0.5), _measured(draw, 14, 4, 0.5), draw.order(4)
     zero[0].zero_()
     both = torch.stack(_measured(draw, 10, 4, 0.4)[:2], dim=2)  # (L, K, 2)
     errors, sizes = torch.stack([layer[draw.order(4)] for layer in both]).unbind(2)
-    spent = int(sizes.double().mean(dim=1).sum())
+    large, a, equal = _measured(draw, 14, 4, 0.5), draw.number(1, 9), draw.order(4)
     labelled = {
-        "by hand: the best for each byte is not the best": (
-            a * torch.tensor([[7, 0], [5, 0], [5, 0]]),
-            torch.tensor([[0, 6], [0, 5], [0, 5]]),
-            10,
-        ),
-        "by hand: a choice that no price per byte would take": (
-            a * torch.tensor([[10, 6, 0], [9, 8, 1]]),
-            torch.tensor([[0, 5, 9], [0, 4, 10]]),
-            6,
-        ),
-        "the last byte counts": (
-            torch.tensor([[9, 0], [8 * a + 9, 0], [9, 5]]),
-            torch.tensor([[0, 4], [0, 5], [0, 5]]),
-            9,
-        ),
+        **_by_hand(a),
         "six layers": _measured(draw, 6, 4, 0.4),
         "twelve layers": _measured(draw, 12, 4, 0.5),
         "twenty-eight layers": _measured(draw, 28, 4, 0.3),
         "twenty-eight layers, much to spend": _measured(draw, 28, 5, 0.7),
-        "choices in no order": (errors, sizes, spent),
+        "choices in no order": (errors, sizes, int(sizes.double().mean(dim=1).sum())),
         "more bytes, more error": rising,
         "choices of 0 bytes": free,
         "0 bytes to spend": (free[0], free[1], 0),
-        "exactly the least bytes": few,
-        "one byte more than the least": (*few[:2], few[2] + 1),
-        "exactly the most bytes": all_,
-        "one byte less than the most": (*all_[:2], all_[2] - 1),
-        "more than all layers could take": (*all_[:2], 5 * all_[2] + one),
+        **_of_budgets(draw),
         "no error anywhere": zero,
         "all choices alike": (torch.full((6, 4), a), torch.full((6, 4), 7), 42),
         "equal layers": (a * equal.repeat(7, 1), 3 * equal.flip(0).repeat(7, 1), 30),
@@ -108,6 +86,37 @@ def _tables(seed: int) -> list[Case]:
         ),
     }
     return labelled_cases(("errors", "sizes", "budget"), labelled)
+
+
+def _by_hand(a: int) -> dict[str, tuple]:
+    tables = {
+        "by hand: the best for each byte is not the best": (
+            [[7 * a, 0], [5 * a, 0], [5 * a, 0]],
+            [[0, 6], [0, 5], [0, 5]],
+            10,
+        ),
+        "by hand: a choice that no price per byte would take": (
+            [[10 * a, 6 * a, 0], [9 * a, 8 * a, a]],
+            [[0, 5, 9], [0, 4, 10]],
+            6,
+        ),
+        "the last byte counts": ([[9, 0], [8 * a + 9, 0], [9, 5]], [[0, 4], [0, 5], [0, 5]], 9),
+    }
+    return {
+        label: (torch.tensor(errors), torch.tensor(sizes), budget)
+        for label, (errors, sizes, budget) in tables.items()
+    }
+
+
+def _of_budgets(draw: Draw) -> dict[str, tuple]:
+    few, many = _measured(draw, 6, 4, 0.0), _measured(draw, 6, 4, 1.0)
+    return {
+        "exactly the least bytes": few,
+        "one byte more than the least": (*few[:2], few[2] + 1),
+        "exactly the most bytes": many,
+        "one byte less than the most": (*many[:2], many[2] - 1),
+        "more than all layers could take": (*many[:2], 5 * many[2] + draw.number(0, 9)),
+    }
 
 
 def _total(table: Tensor, choices: list[int]) -> int:

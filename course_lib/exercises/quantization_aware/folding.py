@@ -8,6 +8,7 @@ Axes: O outputs, I inputs.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -61,70 +62,86 @@ def _between(draw: Draw, o: int, i: int, bits: int) -> Tensor:
     return places / highest
 
 
+def _layer(
+    draw: Draw, o: int, i: int, bits: int = 8, dtype=torch.float32, size=1.0, gain=1.0, spread=1.0,
+    epsilon: float = 1e-5, shift: float = 1.0, mixed: bool = True,
+) -> tuple:  # fmt: skip
+    """size: of the weights; gain: of γ; spread: σ²; shift: of β and μ; mixed: a γ is below 0."""
+    weight = size * (0.2 + draw.uniform(o, 1)) * _between(draw, o, i, bits).double()
+    gamma = gain * (0.3 + draw.uniform(o))
+    if mixed:
+        gamma *= 2 * draw.integers(0, 2, o) - 1
+        gamma[draw.number(0, o)] = -gain * 0.7
+    beta, mean = shift * draw.normal(2, o).double()
+    variance = spread * (0.3 + draw.uniform(o).double())
+    parts = (part.to(dtype) for part in (weight, gamma, beta, mean, variance))
+    return *parts, epsilon, bits
+
+
 def _layers(seed: int) -> list[Case]:
     draw = Draw(seed)
-
-    def layer(
-        o: int, i: int, bits: int = 8, dtype=torch.float32, size=1.0, gain=1.0, spread=1.0,
-        epsilon: float = 1e-5, shift: float = 1.0, mixed: bool = True,
-    ) -> list:  # fmt: skip
-        """size: of the weights; gain: of γ; spread: σ²; shift: of β and μ."""
-        weight = size * (0.2 + draw.uniform(o, 1)) * _between(draw, o, i, bits).double()
-        gamma = gain * (0.3 + draw.uniform(o))
-        if mixed:  # one at least below 0
-            gamma *= 2 * draw.integers(0, 2, o) - 1
-            gamma[draw.number(0, o)] = -gain * 0.7
-        beta, mean = shift * draw.normal(2, o).double()
-        variance = spread * (0.3 + draw.uniform(o).double())
-        parts = (part.to(dtype) for part in (weight, gamma, beta, mean, variance))
-        return [*parts, epsilon, bits]
-
-    plain, dead, rows, still = layer(5, 6, mixed=False), layer(5, 7), layer(4, 6), layer(4, 5)
-    dead[1][draw.number(0, 5)] = 0
-    rows[0][draw.number(0, 4)] = 0
-    still[4][draw.number(0, 4)] = 0  # an output that never moved in training
-    silent, cancel, wide = layer(3, 4), layer(6, 5, shift=30.0), layer(7, 4)
-    silent[1].zero_()
-    for one in (cancel, fine := layer(6, 5, dtype=torch.float64, shift=1e5)):
-        factor = one[1].double() / (one[4].double() + one[5]).sqrt()
-        one[2].copy_(factor * one[3].double() + 1e-3 * (1 + draw.uniform(6)))  # b′ is what is left
-    wide[0] *= 10.0 ** torch.linspace(-6, 6, 7)[:, None]
+    layer = partial(_layer, draw)
+    wide = layer(7, 4)
+    wide[0].mul_(10.0 ** torch.linspace(-6, 6, 7)[:, None])
     four = torch.tensor([4.0, 0.0]), torch.tensor([1.0, 2.0]), torch.tensor([3.0, 5.0])
-    by_hand = [torch.tensor([[1.0, -7.0, 3.3], [2.0, 1.0, 0.0]]) * draw.number(1, 9), *four]
-    half, brain = torch.float16, torch.bfloat16
+    by_hand = torch.tensor([[1.0, -7.0, 3.3], [2.0, 1.0, 0.0]]) * draw.number(1, 9), *four
     labelled = {
         "by hand": (*by_hand, torch.tensor([0.75, 3.75]), 0.25, 4),
-        "8 bits": tuple(plain),
-        "γ of both signs": tuple(layer(6, 8)),
-        "2 bits": tuple(layer(5, 8, bits=2)),
-        "3 bits": tuple(layer(5, 8, bits=3)),
-        "5 bits": tuple(layer(4, 9, bits=5)),
-        "γ is 0 in a row": tuple(dead),
-        "γ is 0 in all rows": tuple(silent),
-        "weights are 0 in a row": tuple(rows),
-        "σ² is 0 in a row": tuple(still),
-        "tiny σ² and ε": tuple(layer(4, 6, spread=1e-12, epsilon=1e-12, shift=1e-6)),
-        "ε as large as σ²": tuple(layer(4, 6, epsilon=0.5)),
-        "tiny weights": tuple(layer(4, 6, size=1e-12)),
-        "rows of very different size": tuple(wide),
-        "b′ is a small difference": tuple(cancel),
-        "b′ is a small difference, float64": tuple(fine),
-        "large μ": tuple(layer(4, 6, shift=1e6)),
-        "one number": tuple(layer(1, 1)),
-        "one output": tuple(layer(1, 9, bits=4)),
-        "one input": tuple(layer(6, 1, bits=4)),
-        "float64": tuple(layer(5, 6, dtype=torch.float64)),
-        "float64, as small as float32 is not": tuple(
-            layer(4, 5, dtype=torch.float64, size=1e-60, spread=1e-100, epsilon=1e-110, shift=1e-50)
-        ),
-        "float16": tuple(layer(5, 6, dtype=half)),
-        "float16, W′ is beyond it": tuple(layer(4, 6, dtype=half, size=3e4, gain=100.0)),
-        "float16, σ² and ε are near its least": tuple(
-            layer(4, 6, dtype=half, spread=1e-6, epsilon=1e-8)
-        ),
-        "bfloat16": tuple(layer(5, 6, bits=5, dtype=brain)),
+        "8 bits": layer(5, 6, mixed=False),
+        "γ of both signs": layer(6, 8),
+        "2 bits": layer(5, 8, bits=2),
+        "3 bits": layer(5, 8, bits=3),
+        "5 bits": layer(4, 9, bits=5),
+        **_with_zeros(draw),
+        "tiny σ² and ε": layer(4, 6, spread=1e-12, epsilon=1e-12, shift=1e-6),
+        "ε as large as σ²": layer(4, 6, epsilon=0.5),
+        "tiny weights": layer(4, 6, size=1e-12),
+        "rows of very different size": wide,
+        "b′ is a small difference": _cancelling(layer(6, 5, shift=30.0)),
+        "large μ": layer(4, 6, shift=1e6),
+        "one number": layer(1, 1),
+        "one output": layer(1, 9, bits=4),
+        "one input": layer(6, 1, bits=4),
+        **_of_dtypes(draw),
     }
     return labelled_cases(NAMES, labelled)
+
+
+def _cancelling(layer: tuple) -> tuple:
+    """In place: β such that b′ is about a thousandth."""
+    _, gamma, beta, mean, variance, epsilon, _ = layer
+    taken = gamma.double() / (variance.double() + epsilon).sqrt() * mean.double()
+    beta.copy_(taken + 1e-3 * torch.arange(1, len(beta) + 1))
+    return layer
+
+
+def _with_zeros(draw: Draw) -> dict[str, tuple]:
+    dead, silent, empty, still = (_layer(draw, 4, o) for o in (7, 4, 6, 5))
+    dead[1][draw.number(0, 4)] = 0
+    silent[1].zero_()
+    empty[0][draw.number(0, 4)] = 0
+    still[4][draw.number(0, 4)] = 0  # an output that never moved in training
+    return {
+        "γ is 0 in a row": dead,
+        "γ is 0 in all rows": silent,
+        "weights are 0 in a row": empty,
+        "σ² is 0 in a row": still,
+    }
+
+
+def _of_dtypes(draw: Draw) -> dict[str, tuple]:
+    half = partial(_layer, draw, dtype=torch.float16)
+    double = partial(_layer, draw, 4, 5, dtype=torch.float64)
+    tiny = double(size=1e-60, spread=1e-100, epsilon=1e-110, shift=1e-50)
+    return {
+        "float64": double(),
+        "float64, b′ is a small difference": _cancelling(double(shift=1e5)),
+        "float64, as small as float32 is not": tiny,
+        "float16": half(5, 6),
+        "float16, W′ is beyond it": half(4, 6, size=3e4, gain=100.0),
+        "float16, σ² and ε are near its least": half(4, 6, spread=1e-6, epsilon=1e-8),
+        "bfloat16": _layer(draw, 5, 6, bits=5, dtype=torch.bfloat16),
+    }
 
 
 def _folded(inputs: dict) -> tuple[Tensor, Tensor]:

@@ -102,7 +102,7 @@ def _networks(seed: int) -> list[Case]:
         "three layers": network(4, 5, 5, 2, steps=steps, rate=0.3),
         "twelve layers": network(3, 4, 2, 3, 3, 2, 4, 3, 2, 3, 4, 3, 2, steps=2, rate=0.5),
         "three layers, named in another order": (dict(sorted(state.items())[::-1]), *rest),
-        "many steps, each too small to reach the next level": network(4, 5, 3, steps=25, rate=0.03),
+        "many small steps": network(4, 5, 3, steps=25, rate=0.03),
         "one small step": network(5, 4, steps=1, rate=1e-4),
         "no step": network(4, 5, 3, steps=0),
         "most weights are beyond the last level": network(6, 5, 3, width=0.05),
