@@ -38,7 +38,7 @@ ASK_FOR_NUMBERS = {
     # the model's choices decide on what is kept
     "verify_drafts", "fast_decode",
     # the answer is a list of Python's numbers
-    "ranks_for_budget",
+    "ranks_for_budget", "assign_bits",
 }  # fmt: skip
 
 

@@ -78,14 +78,14 @@ def _tiny_and_text(seed: int) -> list[Case]:
     return [Case("TinyLM, its channels and hidden units in another order", inputs)]
 
 
-def _bits(inputs: dict, packed: dict[str, Tensor]) -> float:
+def file_bits(inputs: dict, packed: dict[str, Tensor]) -> float:
     """Of a file with all but the embedding and the norms, for each weight of a linear layer."""
     rest = inputs["model"].state_dict().keys() - linear_weights(inputs["model"]).keys()
     count = sum(weight.numel() for weight in linear_weights(inputs["model"]).values())
     return size({k: part for k, part in packed.items() if k not in rest}, count).bits_per_parameter
 
 
-def _loss(inputs: dict, packed: dict[str, Tensor]) -> float:
+def file_loss(inputs: dict, packed: dict[str, Tensor]) -> float:
     """Bits per byte on held-out text."""
     _, tokenizer = pretrained.tiny()
     return tiny_quality(unpack_model(packed, inputs["model"]), tokenizer).bits_per_byte
@@ -93,8 +93,8 @@ def _loss(inputs: dict, packed: dict[str, Tensor]) -> float:
 
 def _what_was_reached(inputs: dict, packed: dict[str, Tensor]) -> str:
     return (
-        f"{_bits(inputs, packed):.2f} bits a weight (asked: at most {BITS}), "
-        f"{_loss(inputs, packed):.3f} bits per byte (asked: at most {LOSS}; dense: 1.173)"
+        f"{file_bits(inputs, packed):.2f} bits a weight (asked: at most {BITS}), "
+        f"{file_loss(inputs, packed):.3f} bits per byte (asked: at most {LOSS}; dense: 1.173)"
     )
 
 
@@ -140,11 +140,11 @@ COMPRESS_TINY = Exercise(
         ),
         Property(
             "the linear layers take at most 3.25 bits a weight",
-            lambda inputs, packed: _bits(inputs, packed) <= BITS,
+            lambda inputs, packed: file_bits(inputs, packed) <= BITS,
         ),
         Property(
             "the model that the file gives back needs at most 1.207 bits per byte",
-            lambda inputs, packed: _loss(inputs, packed) <= LOSS,
+            lambda inputs, packed: file_loss(inputs, packed) <= LOSS,
         ),
     ),
     misconceptions=(
