@@ -25,8 +25,8 @@ def assign_bits(errors: Tensor, sizes: Tensor, budget: int) -> list[int]:
     whose sizes add up to at most `budget`, and whose errors add up to the least that this allows,
     to the last unit. Where several lists reach it, any of them is right; one at least fits.
 
-    L is at most 28 and K at most 5: too many lists to try them all. A layer takes at most 200
-    bytes, and all errors together are below 10⁸: float64 holds every sum, float32 does not.
+    L is at most 28 and K at most 5: too many lists to try them all. A choice takes at most 200
+    bytes, and a list's errors add up to less than 10⁸: float64 holds every sum, float32 does not.
     """
     spent = torch.arange(budget + 1, device=sizes.device)
     least, chosen = torch.zeros_like(spent), []  # error of the layers so far, in at most 0, 1, …
