@@ -53,7 +53,9 @@ def passes(exercise, function, seed: int, patience: int = 1) -> bool:
 def test_an_answer_is_judged_rightly(kind, name, code):
     assert kind in ("right", "wrong")
     exercise, function, right = find(name), function_of(name, code), kind == "right"
-    found = {passes(exercise, function, seed, PATIENCE if right else 1) for seed in seeds_of(exercise)}
+    found = {
+        passes(exercise, function, seed, PATIENCE if right else 1) for seed in seeds_of(exercise)
+    }
     assert found == {right}
 
 
