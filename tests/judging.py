@@ -7,6 +7,14 @@ from course_lib.exercises.engine.judge import Verdict, judge
 from course_lib.exercises.engine.pace import best_attempt, run_beside
 from course_lib.exercises.engine.run import Outcome, run
 
+SEEDS = (0, 1, 2)  # notebooks use 0, graders their own
+
+
+def seeds_of(exercise) -> tuple[int, ...]:
+    """An open task takes many seconds for each seed, and that seed brings the same model and text,
+    in another order: one of a grader's is enough."""
+    return SEEDS if exercise.seconds < 20 else (1,)
+
 
 @cache
 def cases_of(exercise, seed: int) -> list:
