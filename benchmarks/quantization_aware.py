@@ -1,13 +1,24 @@
 """Quantization-aware training: what a step costs, and what TinyLM is worth at few bits.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware           a step beside a float step
-    OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware tinylm    some 45 CPU minutes a seed
-    OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware adaround  beside GPTQ, 5 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware                  one CPU minute
+    OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware tinylm [seed …]  CPU minutes a seed
+    OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware half_width       CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware adaround         CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware sensitivity      CPU minutes
 
-The second rounds TinyLM's 28 linear layers, leaves embedding and norms, and trains all of it at
-equal steps on equal windows: rounded after training, QAT, QAT with the float teacher, and the
-float controls that are trained just as long. Times are CPU seconds of one thread, the median; the
-sides take turns.
+The first prints the cost of a training step, beside that of a float step; the sides take turns.
+
+The second rounds TinyLM's 28 linear layers, leaves embedding and norms, and trains all of it: 100
+steps of 4 windows of 128 tokens, the same for all, on the text that TinyLM was trained on. Losses
+are bits per byte of what the file gives back, on `yardstick.held_out_sample`. Bits a weight count
+all that the file holds for the linear layers, scales too. What the seed draws is the windows.
+
+A rate is a share of the one that TinyLM was trained with. It was chosen for each number of bits
+among 0.03, 0.1, 0.3 and 0.6, by one run each on windows of another seed; float is trained with each
+of those that were chosen.
+
+`half_width` is in `benchmarks.half_width`, `adaround` and `sensitivity` are in
+`benchmarks.rounded_layers`.
 """
 
 import copy
@@ -25,32 +36,45 @@ from course_lib.data.text import bible_chapters, split
 from course_lib.distillation.losses import soft_target_loss
 from course_lib.distillation.training import distill
 from course_lib.formats.aware import exported
-from course_lib.formats.linear import Codes, Scheme, fit_stored, nearest_codes
 from course_lib.formats.model_file import pack_model, unpack_model
-from course_lib.language_models.gptq import gptq
 from course_lib.measure.size import size
-from course_lib.measure.yardstick import tiny_calibration, tiny_quality
+from course_lib.measure.yardstick import tiny_quality
 from course_lib.models.llama import Llama
-from course_lib.models.moments import Moments, output_error
-from course_lib.models.parts import record_inputs
+from course_lib.models.parts import linear_weights
 from course_lib.models.pretrained import tiny
 from course_lib.models.training import make_optimizers, rate_factor
 from course_lib.quantization.aware import aware_model
-from course_lib.quantization.calibration import mse_range
 from course_lib.quantization.linear import Format
-from course_lib.quantization.rounding import adaround
 from course_lib.quantization.roundings import LearnedStep, OnGrid, ToSigns
-from course_lib.quantization.rows import to_rows
 from course_lib.quantization.ternary import absmean_signs, best_signs
 
-STEPS, WINDOWS, LENGTH, SEEDS = 200, 4, 256, (0, 1, 2)
-RATE = 0.1  # of the rate that TinyLM was trained with
-QUANTIZERS = {
-    "8 bits, learned step": partial(LearnedStep, format=Format(8)),
-    "4 bits, learned step": partial(LearnedStep, format=Format(4)),
-    "3 bits, learned step": partial(LearnedStep, format=Format(3)),
-    "2 bits, learned step": partial(LearnedStep, format=Format(2)),
-    "1.58 bits, best signs": lambda weight: ToSigns(best_signs),
+STEPS, WINDOWS, LENGTH = 100, 4, 128
+Quantizer = Callable[[Tensor], nn.Module]
+RATES = (0.03, 0.1, 0.3)
+
+
+def learned(bits: int) -> Quantizer:
+    """A learned step a channel."""
+    return partial(LearnedStep, format=Format(bits))
+
+
+def best_ternary(weight: Tensor) -> ToSigns:
+    """−α, 0, α of the least squared error, one α a channel."""
+    return ToSigns(best_signs)
+
+
+def absmean(weight: Tensor) -> ToSigns:
+    """BitNet b1.58's, one α a matrix."""
+    return ToSigns(absmean_signs, "tensor")
+
+
+QUANTIZERS: dict[str, tuple[Quantizer, float]] = {
+    "8 bits, learned step": (learned(8), 0.03),
+    "4 bits, learned step": (learned(4), 0.03),
+    "3 bits, learned step": (learned(3), 0.1),
+    "2 bits, learned step": (learned(2), 0.3),
+    "ternary, best signs": (best_ternary, 0.3),
+    "ternary, absmean": (absmean, 0.3),
 }
 
 
@@ -58,6 +82,12 @@ def text_tokens() -> Tensor:
     """The chapters that TinyLM was trained on."""
     _, tokenizer = tiny()
     return torch.tensor(tokenizer.encode(split(bible_chapters("kjv"))[0]).ids)
+
+
+def drawn_batches(tokens: Tensor, seed: int, steps: int = STEPS) -> list[tuple[Tensor, Tensor]]:
+    """Windows of the text, at random."""
+    generator = torch.Generator().manual_seed(seed)
+    return [random_windows(tokens, WINDOWS, LENGTH, generator) for _ in range(steps)]
 
 
 def loss_of(student: Tensor, teacher: Tensor | None, targets: Tensor) -> Tensor:
@@ -68,87 +98,95 @@ def loss_of(student: Tensor, teacher: Tensor | None, targets: Tensor) -> Tensor:
 
 
 def trained(
-    model: Llama, batches: Sequence[tuple], teacher: nn.Module | None = None, rate: float = RATE
+    model: Llama, batches: Sequence[tuple], rate: float, teacher: nn.Module | None = None
 ) -> Llama:
-    """The model, trained in place."""
-    factor = lambda step: rate * rate_factor(step, len(batches))  # noqa: E731
-    distill(model.requires_grad_(), batches, loss_of, make_optimizers(model), teacher, factor)
+    """A copy of the model, trained."""
+    model = copy.deepcopy(model).requires_grad_()
+    distill(
+        model, batches, loss_of, make_optimizers(model), teacher,
+        lambda step: rate * rate_factor(step, len(batches)),
+    )  # fmt: skip
     return model
+
+
+def from_file(model: Llama, like: Llama) -> tuple[Llama, float, int]:
+    """What the packed file gives back; bits a weight of the linear layers; bytes of the file."""
+    packed = pack_model(*exported(model))
+    weights = linear_weights(like)
+    stored = sum(part.nbytes for key, part in packed.items() if key.partition(":")[0] in weights)
+    bits = 8 * stored / sum(weight.numel() for weight in weights.values())
+    return unpack_model(packed, like), bits, size(packed).bytes
 
 
 def step_table() -> None:
     """CPU seconds of a training step, forward, backward and update, by what is rounded."""
     teacher, _ = tiny()
-    generator = torch.Generator().manual_seed(0)
-    batch = [random_windows(text_tokens(), WINDOWS, LENGTH, generator)]
+    tokens = text_tokens()
     makers = {
-        "learned step": QUANTIZERS["4 bits, learned step"],
-        "fixed grid": partial(OnGrid, format=Format(4)),
-        "best signs": QUANTIZERS["1.58 bits, best signs"],
-        "absmean": lambda weight: ToSigns(absmean_signs, "tensor"),
+        "learned step, 4 bits": learned(4),
+        "fixed grid, 4 bits": partial(OnGrid, format=Format(4)),
+        "ternary, best signs": best_ternary,
+        "ternary, absmean": absmean,
     }
-    plain = copy.deepcopy(teacher)
-    for name, make in makers.items():
-        aware = aware_model(teacher, make)
-        sides: dict[str, Callable] = {
-            name: partial(trained, aware, batch),
-            "float": partial(trained, plain, batch),
-        }
+
+    def step(model: Llama, batch: tuple, optimizers: list[torch.optim.Optimizer]) -> None:
+        distill(model, [batch], loss_of, optimizers)
+
+    for length in (128, 256):
+        batch = random_windows(tokens, WINDOWS, length, torch.Generator().manual_seed(0))
+        models = {name: aware_model(teacher, make) for name, make in makers.items()}
+        models["float"] = copy.deepcopy(teacher).requires_grad_()
+        sides = {n: partial(step, m, batch, make_optimizers(m)) for n, m in models.items()}
         cpu_seconds(sides, 2)
-        report("a training step of TinyLM, 1024 tokens", cpu_seconds(sides, 9), 1.5)
+        seconds = cpu_seconds(sides, 9)
+        for name in makers:
+            both = {name: seconds[name], "float": seconds["float"]}
+            report(f"a training step of TinyLM, {WINDOWS * length} tokens", both, 1.5)
 
 
-def tinylm_table(seeds: Sequence[int] = SEEDS) -> None:
-    """Bits per byte on the held-out sample and the file's bytes, each seed."""
+def tinylm_table(*seeds: str) -> None:
+    """Bits per byte before and after training, alone and with the float model as the teacher."""
     teacher, tokenizer = tiny()
     tokens = text_tokens()
-    for seed in seeds:
-        generator = torch.Generator().manual_seed(seed)
-        batches = [random_windows(tokens, WINDOWS, LENGTH, generator) for _ in range(STEPS)]
-        for name, quantizer in {"float": None, **QUANTIZERS}.items():
-            made = aware_model(teacher, quantizer) if quantizer else copy.deepcopy(teacher)
-            values = [tiny_quality(made, tokenizer).bits_per_byte]
-            for taught in (None, teacher):
-                student = trained(copy.deepcopy(made), batches, taught)
-                plain, schemes = exported(student)
-                packed = pack_model(plain, schemes)
-                loaded = unpack_model(packed, teacher)
-                values.append(tiny_quality(loaded, tokenizer).bits_per_byte)
+
+    def loss(model: Llama) -> float:
+        return tiny_quality(model, tokenizer).bits_per_byte
+
+    print(f"seed  {'':22} rate  before   after  taught  bits a weight  bytes of the file")
+    for seed in map(int, seeds or "012"):
+        batches = drawn_batches(tokens, seed)
+        for rate in RATES:
+            after = loss(trained(teacher, batches, rate))
             print(
-                f"seed {seed}  {name:24} before {values[0]:.3f}, after {STEPS} steps "
-                f"{values[1]:.3f}, with the teacher {values[2]:.3f}  {size(packed).bytes:,} bytes",
-                flush=True,
+                f"{seed:4}  {'float':22} {rate:.2f}  {loss(teacher):.4f}  {after:.4f}", flush=True
+            )
+        for name, (quantizer, rate) in QUANTIZERS.items():
+            aware = aware_model(teacher, quantizer)
+            made = (aware, trained(aware, batches, rate), trained(aware, batches, rate, teacher))
+            files = [from_file(model, teacher) for model in made]
+            losses = "  ".join(f"{loss(loaded):.4f}" for loaded, _, _ in files)
+            _, bits, count = files[-1]
+            print(
+                f"{seed:4}  {name:22} {rate:.2f}  {losses}  {bits:13.3f}  {count:17,}", flush=True
             )
 
 
-def adaround_table() -> None:
-    """The output's error over that of nearest: AdaRound and GPTQ on the same layers and grids."""
-    model, tokenizer = tiny()
-    names = [f"blocks.{n}.{part}" for n in (0, 3) for part in ("attention.query", "mlp.down")]
-    layers = [model.get_submodule(name) for name in names]
-    seen = record_inputs(model, tiny_calibration(tokenizer, 16), layers)
-    for bits in (2, 3, 4):
-        for name, layer, x in zip(names, layers, seen, strict=True):
-            weight, gram = layer.weight.detach(), Moments.empty(x.shape[1]).add(x).gram
-            scheme = Scheme(Format(bits), "channel", mse_range)
-            grid = fit_stored(to_rows(weight, "channel"), scheme)
-            sides = {
-                "GPTQ": gptq(weight, gram, grid),
-                "GPTQ, act order": gptq(weight, gram, grid, act_order=True),
-                "AdaRound": Codes(adaround(weight, gram, grid), grid),
-            }
-            nearest = output_error(weight - nearest_codes(weight, scheme).weight, gram).sum()
-            shares = {
-                side: float(output_error(weight - codes.weight, gram).sum() / nearest)
-                for side, codes in sides.items()
-            }
-            found = ", ".join(f"{side} {share:.3f}" for side, share in shares.items())
-            print(f"{bits} bits, {name:24} {found}", flush=True)
+def main(name: str = "step", *arguments: str) -> None:
+    """The table of that name."""
+    from benchmarks import half_width, rounded_layers
+
+    tables: dict[str, Callable[..., None]] = {
+        "step": step_table,
+        "tinylm": tinylm_table,
+        "half_width": half_width.table,
+        "adaround": rounded_layers.adaround_table,
+        "sensitivity": rounded_layers.sensitivity_table,
+    }
+    if name not in tables:
+        sys.exit(f"one of {', '.join(tables)}; got {name}")
+    tables[name](*arguments)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    single = {"tinylm": tinylm_table, "adaround": adaround_table}
-    if sys.argv[1:]:
-        sys.exit(single[sys.argv[1]]() if sys.argv[1] in single else f"one of {', '.join(single)}")
-    step_table()
+    main(*sys.argv[1:])
