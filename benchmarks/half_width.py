@@ -1,6 +1,7 @@
 """A wide model of few bits against a narrow one of many, in equal bytes; and who loses by rounding.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware half_width [seed]   CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware half_width [seed]   6 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware longer [seed]       6 CPU minutes
 
 TinyLM was trained on 8.2 million tokens. Here, models of its width, of 3/4 and of 1/2 of it are
 trained from scratch on the same 600 steps of 512 tokens, one twenty-seventh of that. None of them
@@ -65,7 +66,7 @@ def file_of(aware: Llama, like: Llama, embedding: int) -> tuple[float, int]:
 
 
 def table(seed: str = "0") -> None:
-    """Both tables."""
+    """Pairs of models whose files have equal bytes."""
     tokens = text_tokens()
     batches, more = drawn_batches(tokens, 100 + int(seed), STEPS), drawn_batches(tokens, int(seed))
     models = {}
@@ -86,21 +87,19 @@ def table(seed: str = "0") -> None:
             f"{name:10}  linear layers {bits} bits, embedding {embedding}: rounded {before:.4f}, "
             f"100 more so {after:.4f}  {count:9,} bytes", flush=True,
         )  # fmt: skip
-    few = {f"{FEW} steps": from_scratch(TINY.width, batches[:FEW])}
-    longer_table(few | {f"{STEPS} steps": models["full width"], "TinyLM": tiny()[0]}, more)
 
 
-def longer_table(models: dict[str, Llama], more: list) -> None:
+def longer_table(seed: str = "0") -> None:
     """Models of one shape, the less trained first: what rounding costs each, and 100 steps more."""
-    print("losses; in brackets, how much above that of the floats")
-    for name, model in models.items():
-        floats, texts = loss(model), []
-        for bits in (8, 4, 3, 2):
-            quantizer, rate = QUANTIZERS[f"{bits} bits, learned step"]
+    tokens = text_tokens()
+    batches, more = drawn_batches(tokens, 100 + int(seed), STEPS), drawn_batches(tokens, int(seed))
+    models = {f"{n} steps": from_scratch(TINY.width, batches[:n]) for n in (FEW, STEPS)}
+    print(f"{'':33} floats  rounded  (above floats)  100 steps more  (above the floats before)")
+    for name, model in (models | {"TinyLM": tiny()[0]}).items():
+        floats = loss(model)
+        for kind, (quantizer, rate) in QUANTIZERS.items():
             aware = aware_model(model, quantizer)
-            rounded = loss(from_file(aware, model)[0])
-            texts.append(f"{bits} bits {rounded:.4f} ({rounded - floats:+.4f})")
-            if bits < 4:
-                after = loss(from_file(trained(aware, more, rate), model)[0])
-                texts[-1] += f", trained {after:.4f}"
-        print(f"{name:10} floats {floats:.4f}  {'; '.join(texts)}", flush=True)
+            made = [aware] if kind[0] in "84" else [aware, trained(aware, more, rate)]
+            losses = [loss(from_file(side, model)[0]) for side in made]
+            texts = "  ".join(f"{value:.4f} ({value - floats:+.4f})" for value in losses)
+            print(f"{name:10}  {kind:21}  {floats:.4f}  {texts}", flush=True)

@@ -1,7 +1,7 @@
 """TinyLM's layers one by one: AdaRound beside GPTQ, and what a layer costs at few bits.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware adaround     CPU minutes
-    OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware sensitivity  CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware adaround     96 CPU seconds
+    OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware sensitivity  130 CPU seconds
 
 Weights have a scale and a zero-point a channel, at the range of the least squared error. Inputs are
 those of the float model, so that all methods and layers see the same. Losses are bits per byte of
@@ -19,7 +19,12 @@ from torch import Tensor
 from torch.func import functional_call
 
 from course_lib.formats.linear import Codes, Scheme, nearest_codes
-from course_lib.formats.model_file import pack_model, stored_bytes, unpack_model
+from course_lib.formats.model_file import (
+    pack_model,
+    quantize_model,
+    stored_bytes,
+    unpack_model,
+)
 from course_lib.language_models.gptq import gptq
 from course_lib.measure.quality import token_losses
 from course_lib.measure.size import size
@@ -134,8 +139,8 @@ def window_losses(model: Llama, windows: Tensor) -> Tensor:
     return losses.view(len(windows), -1).double().mean(dim=1)
 
 
-def measured(model: Llama, windows: Tensor) -> tuple[Tensor, Tensor]:
-    """Costs (L, K) in nats a token, and their standard error over the windows."""
+def measured(model: Llama, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Costs (L, K) in nats a token, their standard error over windows; all layers at once (K,)."""
     kept = []
 
     def loss(changed: Llama) -> float:
@@ -148,7 +153,10 @@ def measured(model: Llama, windows: Tensor) -> tuple[Tensor, Tensor]:
     }
     costs = measured_costs(model, rounded, loss)
     change = torch.stack(kept[1:]) - kept[0]  # (L · K, B)
-    return costs, (change.std(dim=1) / len(windows) ** 0.5).view_as(costs)
+    every = [quantize_model(model, dict.fromkeys(rounded, scheme(n))) for n in BITS]
+    together = torch.stack([window_losses(changed, windows) - kept[0] for changed in every])
+    error = change.std(dim=1) / len(windows) ** 0.5
+    return costs, error.view_as(costs), together.mean(dim=1)
 
 
 def traces(model: Llama, windows: Tensor) -> Tensor:
@@ -180,12 +188,15 @@ def cost_table(
         mean, spread = trace[:, l].mean(), trace[:, l].std() / len(trace) ** 0.5
         name = name.removesuffix(".weight")
         print(f"  {name:26} {found}   {by_trace[l, 1] * 1e3:6.2f}   {mean:6.1f} ± {spread:.1f}")
+
+
+def rank_table(costs: Tensor, together: Tensor, by_trace: Tensor) -> None:
+    """Do costs add up, and does the trace predict them?"""
     for k, bits in enumerate(BITS):
-        rank = spearmanr(costs[:, k], by_trace[:, k]).statistic
-        ratio = by_trace[:, k].sum() / costs[:, k].sum()
+        total, rank = costs[:, k].sum(), spearmanr(costs[:, k], by_trace[:, k]).statistic
         print(
-            f"  {bits} bits: sum measured {costs[:, k].sum():.4f}, predicted {ratio:.2f} of that, "
-            f"rank correlation {rank:.2f}"
+            f"  {bits} bits: sum of the layers {total:.4f}, all at once {together[k]:.4f}, "
+            f"predicted {by_trace[:, k].sum():.4f}, rank correlation {rank:.2f}"
         )
 
 
@@ -194,7 +205,7 @@ def sensitivity_table() -> None:
     model, tokenizer = tiny()
     text, weights = tiny_calibration(tokenizer, TEXT), linear_weights(model)
     names, schemes = list(weights), [scheme(bits) for bits in BITS]
-    costs, error = measured(model, text)
+    costs, error, together = measured(model, text)
     trace = traces(model, text)
     counts = torch.tensor([weight.numel() for weight in weights.values()])
     rounding = torch.tensor([
@@ -203,6 +214,7 @@ def sensitivity_table() -> None:
     ]).double()  # fmt: skip
     by_trace = curvature_costs(trace.mean(dim=0), counts, rounding)
     cost_table(names, costs, error, trace, by_trace)
+    rank_table(costs, together, by_trace)
     sizes = stored_bytes(weights, schemes)
 
     def chosen(choice: Tensor) -> dict[str, Scheme]:
