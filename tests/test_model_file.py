@@ -9,7 +9,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from course_lib.formats.linear import Scheme, decode_linear, encode_linear
-from course_lib.formats.model_file import every_linear, pack_model, quantize_model, unpack_model
+from course_lib.formats.model_file import (
+    every_linear,
+    pack_model,
+    quantize_model,
+    stored_bytes,
+    unpack_model,
+)
 from course_lib.measure.size import size
 from course_lib.models.llama import Llama, LlamaConfig
 from course_lib.quantization.calibration import mse_range, percentile_range
@@ -248,3 +254,31 @@ def test_a_loader_refuses_what_nobody_here_wrote():
 def test_a_foreign_scheme_is_refused_by_name(foreign):
     with pytest.raises(TypeError, match="must be Scheme, Codes, Sparse, .* or a torch"):
         pack_model(nn.Linear(8, 4), {"weight": foreign})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_file_has_the_stored_bytes_and_beside_them_no_more_than_with_the_widest_scheme(seed):
+    model, widths = small_llama(), (2, 3, 4, 8)
+    names = list(every_linear(model, None))
+    schemes = [Scheme(Format(bits), 8) for bits in widths]
+    sizes = stored_bytes({name: model.get_parameter(name) for name in names}, schemes)
+    assert sizes.shape == (len(names), 4) and (sizes.diff(dim=1) > 0).all()
+
+    def beside(choice: Tensor) -> tuple[int, int]:
+        """Bytes of the other tensors, and of those with the header."""
+        packed = pack_model(model, {n: schemes[k] for n, k in zip(names, choice, strict=True)})
+        stored = sizes.gather(1, choice[:, None]).sum().item()
+        return sum(part.nbytes for part in packed.values()) - stored, size(packed).bytes - stored
+
+    widest = beside(torch.full((len(names),), 3))
+    mixed = beside(torch.randint(4, (len(names),), generator=torch.Generator().manual_seed(seed)))
+    assert mixed[0] == widest[0] < mixed[1] <= widest[1]
+
+
+def test_stored_bytes_of_other_forms():
+    weight = torch.randn(4, 6)
+    assert stored_bytes({"w": weight}, [None, torch.float16, torch.bfloat16]).tolist() == [
+        [96, 48, 48]
+    ]
+    with pytest.raises(ValueError, match="w, in torch.float16, must be finite"):
+        stored_bytes({"w": weight * 1e6}, [torch.float16])

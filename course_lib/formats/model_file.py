@@ -7,7 +7,7 @@ shapes, and what nobody here wrote is refused. `forms` lists them all.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -131,6 +131,28 @@ def pack_model(model: nn.Module, schemes: Mapping[str, AnyScheme]) -> dict[str, 
     {'weight:codes': 64, 'weight:scale': 32, 'weight:zero_point': 8, 'bias': 16}
     """
     return pack_tensors(model.state_dict(), schemes)
+
+
+def stored_bytes(tensors: Mapping[str, Tensor], schemes: Sequence[AnyScheme | None]) -> Tensor:
+    """What each of L tensors takes in a file under each of K schemes, in bytes: (L, K) int64.
+
+    The file's header, and the tensors that are not named, come on top. A header names the same
+    parts under each scheme of a form, only with other numbers: it is longest where they are
+    largest. So what a file has beside the L tensors is at most what it has with the widest scheme.
+
+    Raises: as for `pack_tensors`.
+
+    >>> from course_lib.formats.linear import Format, Scheme
+    >>> schemes = [Scheme(Format(bits), "channel") for bits in (2, 4, 8)]
+    >>> stored_bytes({"w": torch.eye(16)}, schemes)  # codes, and for each row 16 + n bits
+    tensor([[100, 168, 304]])
+    """
+    return torch.tensor(
+        [
+            [sum(p.nbytes for p in _encode(name, tensor, scheme).values()) for scheme in schemes]
+            for name, tensor in tensors.items()
+        ]
+    )
 
 
 def unpack_model(packed: Mapping[str, Tensor], model: nn.Module) -> nn.Module:

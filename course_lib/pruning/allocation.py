@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.models.finite import check_finite
+from course_lib.models.knapsack import cheapest_choice
 from course_lib.models.parts import prunable_weights
 from course_lib.models.selection import highest_masks
 from course_lib.pruning.scores import magnitude
@@ -110,11 +111,7 @@ def split_budget(
 ) -> list[float]:
     """One density for each layer: least sum of losses with at most `density` of all weights.
 
-    Exact for any losses, rising or not, up to the rounding of their sum. Layer after layer it keeps
-    the sums that no other one beats in both loss and weights. Of those it keeps the ones that can
-    still win: for any price λ ≥ 0 of a weight, no sum will end below
-
-        loss so far + λ · (weights so far − budget) + Σ_later min_d (loss_l(d) + λ · weights_l(d))
+    Exact for any losses, rising or not, up to the rounding of their sum: `models.knapsack`.
 
     Args:
         losses: of each layer at each density, (L, S), from `sensitivity`.
@@ -129,8 +126,6 @@ def split_budget(
         ValueError: the shapes do not fit; losses are not finite; a density is out of range; even
             the lowest densities keep more than the budget.
 
-    Source: Sinha and Zoltners, 1979, "The Multiple-Choice Knapsack Problem".
-
     >>> split_budget(torch.tensor([[9.0, 5.0, 0.0], [2.0, 1.0, 0.0]]), [10, 10], [0.1, 0.5, 1], 0.6)
     [1, 0.1]
     """
@@ -141,63 +136,7 @@ def split_budget(
             f"density must let {least} weights stay, as the lowest densities do; {density} of "
             f"{sum(sizes)} are {budget}"
         )
-    losses = losses.detach().double().cpu()
-    price = _price(losses, kept, budget)
-    priced = losses + price * kept.double()  # (L, S)
-    fewest = kept.masked_fill(
-        priced > priced.amin(dim=1, keepdim=True), torch.iinfo(kept.dtype).max
-    )
-    enough = losses.gather(1, fewest.argmin(dim=1, keepdim=True)).sum()  # of one that fits
-    later = priced.amin(dim=1).flip(0).cumsum(0).flip(0) - price * budget  # (L,), own layer too
-    slack = 1e-12 * (losses.abs().amax(dim=1).sum() + price * budget)
-    later = torch.cat([later[1:], later.new_tensor([-price * budget])])
-    return [densities[s] for s in _cheapest(losses, kept, budget, price, later, enough + slack)]
-
-
-def _cheapest(
-    losses: Tensor, kept: Tensor, budget: int, price: float, later: Tensor, most: Tensor
-) -> list[int]:
-    """The S-number of each layer in the sum of least loss that fits: dynamic programming.
-
-    `later` (L,) bounds what follows each layer, less λ · budget; sums above `most` cannot win.
-    """
-    weights, sums, choices = kept.new_zeros(1), losses.new_zeros(1), []
-    for layer, loss in enumerate(losses):
-        weights = (weights[:, None] + kept[layer]).flatten()  # (sums, S) -> (sums · S,)
-        sums = (sums[:, None] + loss).flatten()
-        hopeful = (weights <= budget) & (sums + price * weights.double() + later[layer] <= most)
-        order = hopeful.nonzero().squeeze(1)
-        order = order[sums[order].argsort(stable=True)]
-        order = order[weights[order].argsort(stable=True)]  # fewest weights first, then least loss
-        best = sums[order].cummin(0).values
-        order = torch.cat([order[:1], order[1:][sums[order][1:] < best[:-1]]])
-        weights, sums = weights[order], sums[order]
-        choices.append(order)
-    at, chosen = len(sums) - 1, []  # the last has the least loss
-    for order in reversed(choices):
-        at, s = divmod(int(order[at]), losses.shape[1])
-        chosen.append(s)
-    return chosen[::-1]
-
-
-def _price(losses: Tensor, kept: Tensor, budget: int) -> float:
-    """The least λ, by bisection, at which min_d (loss + λ · weights) keeps at most the budget."""
-
-    def fits(price: float) -> bool:
-        priced = losses + price * kept.double()
-        best = priced > priced.amin(dim=1, keepdim=True)
-        return int(kept.masked_fill(best, torch.iinfo(kept.dtype).max).amin(dim=1).sum()) <= budget
-
-    if fits(0.0):
-        return 0.0
-    spread = float(losses.amax() - losses.amin())
-    low, high = 0.0, max(spread / max(1, budget), torch.finfo(losses.dtype).tiny)
-    while not fits(high):
-        low, high = high, 2 * high
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if fits(middle) else (middle, high)
-    return high
+    return [densities[s] for s in cheapest_choice(losses, kept, budget).tolist()]
 
 
 def _kept(
