@@ -287,7 +287,7 @@ check(learned_step)
 matrix = tiny.blocks[1].mlp.down.weight.detach()
 learn = yours("learned_step")
 starts = {
-    "authors' start": first_step(matrix, Format(2)),
+    "their start": first_step(matrix, Format(2)),
     "best of 80": best_step(matrix, Format(2)),
 }
 ends = {}
@@ -312,10 +312,10 @@ predict(
         "both have the same error, a little above the least",
         "they stay apart",
     ],
-    f"{ends["authors' start"][1]:.4f} and {ends['best of 80'][1]:.4f}; the best of 80 had {ends['best of 80'][0]:.4f}",
+    f"{ends['their start'][1]:.4f} and {ends['best of 80'][1]:.4f}; the best of 80 had {ends['best of 80'][0]:.4f}",
 )
-assert abs(ends["authors' start"][1] - ends["best of 80"][1]) < 3e-4
-assert ends["best of 80"][0] + 3e-4 < ends["best of 80"][1] < 0.8 * ends["authors' start"][0]
+assert abs(ends["their start"][1] - ends["best of 80"][1]) < 3e-4
+assert ends["best of 80"][0] + 3e-4 < ends["best of 80"][1] < 0.8 * ends["their start"][0]
 
 # %% [markdown]
 # They meet, and *not* at the least error. Where codes stay as they are, $\hat w = s \cdot$ code, and its true derivative by $s$ is the
@@ -341,7 +341,7 @@ assert ends["best of 80"][0] + 3e-4 < ends["best of 80"][1] < 0.8 * ends["author
 def codes_of(model: nn.Module) -> torch.Tensor:
     """The codes of all linear layers, one after the other."""
     return torch.cat(
-        [l.rounding.codes(l.weight)[0].flatten() for l in aware_layers(model).values()]
+        [layer.rounding.codes(layer.weight)[0].flatten() for layer in aware_layers(model).values()]
     )
 
 
@@ -536,7 +536,10 @@ words = []
 for label, colour, place in curves:
     losses = [row[place] if place == 2 else mean_of(row[place]) for row in rows]
     axes.plot(widths, losses, "o-", markersize=4, color=colour, label=label)
-    words.append(f"{label}: " + ", ".join(f"{w:.2f} bits {v:.2f}" for w, v in zip(widths, losses)))
+    words.append(
+        f"{label}: "
+        + ", ".join(f"{w:.2f} bits {v:.2f}" for w, v in zip(widths, losses, strict=True))
+    )
 axes.axhline(float_bits, color=BLACK, linewidth=1, linestyle=":", label="float")
 axes.set(
     xscale="log", xlabel="bits a weight, in the file", ylabel="bits per byte", ylim=(1.1, 2.05)
