@@ -948,8 +948,8 @@ def assign_bits(errors: torch.Tensor, sizes: torch.Tensor, budget: int) -> list[
     whose sizes add up to at most `budget`, and whose errors add up to the least that this allows,
     to the last unit. Where several lists reach it, any of them is right; one at least fits.
 
-    L is at most 28 and K at most 5: too many lists to try them all. A layer takes at most 200
-    bytes, and all errors together are below 10⁸: float64 holds every sum, float32 does not.
+    L is at most 28 and K at most 5: too many lists to try them all. A choice takes at most 200
+    bytes, and a list's errors add up to less than 10⁸: float64 holds every sum, float32 does not.
     """
     ### BEGIN SOLUTION
     never = 2**60
