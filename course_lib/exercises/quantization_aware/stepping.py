@@ -19,7 +19,7 @@ def learned_step(x: Tensor, step: Tensor, lowest: int, highest: int) -> Tensor:
     """x on its nearest levels, x̂ = s · clamp(round(x / s), lowest, highest); s learns, too.
 
     x (O, I) is float and finite, I ≥ 1. step s (O, 1), above 0, is float32, or float64 where x is:
-    reckon in its dtype; x̂ is in that of x. Ties go to the even code; lowest ≤ 0 < highest.
+    reckon in the dtype of s; x̂ is in that of x. Ties go to the even code; lowest ≤ 0 < highest.
         ∂x̂/∂x = 1 where lowest < x/s < highest, else 0: at an end itself, too
         ∂x̂/∂s = round(x/s) − x/s where that is 1, else the end that x/s is at or beyond
     The gradient of s is summed over its row and multiplied by g = 1 / √(I · highest): LSQ's rules

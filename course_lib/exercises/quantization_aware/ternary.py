@@ -19,8 +19,8 @@ def best_ternary(weight: Tensor) -> tuple[Tensor, Tensor]:
     """(codes, alpha): for each row w the t in {−1, 0, 1} and the α ≥ 0 with the least ‖w − α t‖².
 
     weight (O, I) is float and finite, I ≥ 1. codes (O, I) are int8; alpha (O, 1) is float32, or
-    float64 where the weight is: reckon in that. Least means least of all 3ᴵ codes, but for
-    rounding, at any scale: the largest |w| of a row may be from 1e-30 to 3e38, in float64 from
+    float64 where the weight is: reckon in that. Least means least of all 3ᴵ codes, but for what
+    floats lose, at any scale: the largest |w| of a row may be from 1e-30 to 3e38, in float64 from
     1e-200 to 1e200. Of codes with equal errors any will do, and in a row of zeros any t and α with
     α t = 0. The weight stays as it is.
     """
