@@ -486,8 +486,9 @@ def train_rounded(
     0. A step sees all of x and lowers the mean square of z − y: torch.optim.SGD at this rate, the
     rest as PyTorch has it, moves W and b.
 
-    Returned: "i.weight", the float W, and "i.bias" of each layer, in their dtype, and "i.codes", of
-    the last W, round(clamp(W / s, −3, 3)), int8 (O, I). `state` stays as it is.
+    Returned: "i.weight", the float W, and "i.bias" of each layer, in their dtype and reckoned in
+    it, and "i.codes", of the last W, round(clamp(W / s, −3, 3)), int8 (O, I). `state` stays as it
+    is.
     """
     ### BEGIN SOLUTION
     layers = range(len(state) // 3)

@@ -61,6 +61,7 @@ def _tables(seed: int) -> list[Case]:
     both = torch.stack(_measured(draw, 10, 4, 0.4)[:2], dim=2)  # (L, K, 2)
     errors, sizes = torch.stack([layer[draw.order(4)] for layer in both]).unbind(2)
     large, a, equal = _measured(draw, 14, 4, 0.5), draw.number(1, 9), draw.order(4)
+    larger = _measured(draw, 28, 4, 0.4)
     labelled = {
         **_by_hand(a),
         "six layers": _measured(draw, 6, 4, 0.4),
@@ -79,6 +80,15 @@ def _tables(seed: int) -> list[Case]:
         "one choice": _measured(draw, 5, 1, 0.0),
         "one layer, one choice": _measured(draw, 1, 1, 0.0),
         "large errors": (large[0] + 5_000_000 + draw.integers(0, 9, 14, 4), *large[1:]),
+        "large errors, twenty-eight layers": (larger[0] + 3_500_000, *larger[1:]),
+        **{
+            f"{saved} of twenty-eight large errors saved": (
+                torch.stack([3_500_000 + draw.order(28), torch.zeros(28, dtype=torch.int64)], 1),
+                torch.tensor([0, 7]).repeat(28, 1),
+                7 * saved,
+            )
+            for saved in (5, 9)
+        },
         "errors that float32 takes for equal": (
             2**24 + torch.eye(2, dtype=torch.int64).repeat(2, 1)[draw.order(4)],
             torch.full((4, 2), a),

@@ -23,8 +23,9 @@ def train_rounded(
     0. A step sees all of x and lowers the mean square of z − y: torch.optim.SGD at this rate, the
     rest as PyTorch has it, moves W and b.
 
-    Returned: "i.weight", the float W, and "i.bias" of each layer, in their dtype, and "i.codes", of
-    the last W, round(clamp(W / s, −3, 3)), int8 (O, I). `state` stays as it is.
+    Returned: "i.weight", the float W, and "i.bias" of each layer, in their dtype and reckoned in
+    it, and "i.codes", of the last W, round(clamp(W / s, −3, 3)), int8 (O, I). `state` stays as it
+    is.
     """
     layers = range(len(state) // 3)
     trained = {k: t.clone().requires_grad_() for k, t in state.items() if not k.endswith("step")}
@@ -79,18 +80,28 @@ def as_given(
 def _networks(seed: int) -> list[Case]:
     draw = Draw(seed)
 
-    def network(
-        *widths: int, steps=4, rate=0.1, examples=8, width=0.4, scale=1.0, dtype=torch.float64
-    ):
+    def network(*widths: int, steps=4, rate=0.1, examples=8, width=0.4, scale=1.0, target=2.0):
         """width: of a step, in those of the weights; 0.4: one weight in four is clipped."""
         state = {}
         for i, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
             size = scale / inputs**0.5
-            state[f"{i}.weight"] = size * draw.normal(outputs, inputs).to(dtype)
-            state[f"{i}.bias"] = draw.normal(outputs).to(dtype) / 3
-            state[f"{i}.step"] = size * width * (0.7 + 0.6 * draw.uniform(outputs, 1)).to(dtype)
-        x, y = draw.normal(examples, widths[0]), 2 * draw.normal(examples, widths[-1])
-        return state, x.to(dtype), y.to(dtype), steps, rate
+            state[f"{i}.weight"] = size * draw.normal(outputs, inputs).double()
+            state[f"{i}.bias"] = draw.normal(outputs).double() / 3
+            state[f"{i}.step"] = size * width * (0.7 + 0.6 * draw.uniform(outputs, 1)).double()
+        x, y = draw.normal(examples, widths[0]), target * draw.normal(examples, widths[-1])
+        return state, x.double(), y.double(), steps, rate
+
+    def exact(columns: int, positions: list[float], steps=2, dtype=torch.float64):
+        """No sum is rounded, even in float32. positions: of the weights, in steps."""
+        weight = torch.stack([torch.tensor(positions)[draw.order(columns)] for _ in range(2)])
+        state = {
+            "0.weight": weight * torch.tensor([[0.5], [0.25]]),
+            "0.bias": draw.integers(-2, 3, 2) / 2,
+            "0.step": torch.tensor([[0.5], [0.25]]),
+        }
+        x, y = draw.integers(-3, 4, 8, columns), draw.integers(-9, 10, 8, 2)
+        state = {name: tensor.to(dtype) for name, tensor in state.items()}
+        return state, x.to(dtype), y.to(dtype), steps, 0.125
 
     steps = draw.number(3, 7)
     state, *rest = network(4, 5, 5, 3)
@@ -112,7 +123,10 @@ def _networks(seed: int) -> list[Case]:
         "one example, one output": network(4, 5, 1, examples=1, rate=0.3),
         "one number": network(1, 1, examples=3),
         "a rate so large that the loss rises": network(4, 3, rate=6.0, examples=20, steps=3),
-        "float32": network(3, 2, steps=2, rate=0.5, dtype=torch.float32),
+        "targets far away": network(4, 5, 3, target=1e4, rate=1e-4),
+        "float32": exact(4, [0.25, -1.75, 3.0, 2.125], 1, torch.float32),
+        "weights at the last levels": exact(6, [-3.0, 3.0, -3.0, 3.0, 1.25, -0.75]),
+        "weights half-way between levels": exact(6, [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5]),
     }
     return labelled_cases(("state", "x", "y", "steps", "rate"), labelled)
 
@@ -171,8 +185,8 @@ def _loop(learns=True, clips=True, steps_stay=True, rounds_what_it_holds=False, 
 TRAIN_ROUNDED = Exercise(
     reference=train_rounded,
     cases=_networks,
-    relative_tolerance=1e-4,
-    absolute_tolerance=1e-7,
+    relative_tolerance=1e-8,  # float64, and float32 where nothing is rounded
+    absolute_tolerance=1e-17,  # there are weights of 1e-9
     hints=(
         "Look at the weights after one step, and after five. Which tensors moved, and which came "
         "back as they went in? Who asked autograd to look away?",

@@ -49,6 +49,7 @@ def _codes(seed: int) -> list[Case]:
         "a matrix": some(few, 7),
         "a matrix of rows of five": some(few, 5),
         "five rows": some(5, few),
+        "as many rows as columns": some(7, 7),
         "three axes": some(2, 3, few),
         "one number, no axis": some(),
         "no code": some(0),

@@ -81,6 +81,7 @@ def _at_places(draw: Draw) -> dict[str, tuple]:
         "ties": at(-4, 3, *(code + 0.5 for code in codes)),
         "within half a step beyond the ends": at(-4, 3, -4.375, 3.375, -4.25, 3.125, 0.25),
         "just inside the ends": at(-4, 3, -3.875, 2.875, -3.625, 2.625, 0.25),
+        "next to the ends": at(-4, 3, *(e + d * 2.0**-16 for e in (-4, 3) for d in (-1, 1)), 0.25),
         "all are clipped": at(-4, 3, *(4 + far).tolist(), *(-4 - far).tolist()),
         "all are clipped, upwards": at(-4, 3, *(4 + far).tolist()),
         "far beyond the ends": at(-4, 3, *(1e6 * draw.normal(7)).tolist()),

@@ -49,6 +49,10 @@ def _numbers(seed: int) -> list[Case]:
         """At these positions in steps of a power of two: x / s is exact."""
         return size * torch.tensor(positions), torch.tensor(size), lowest, highest
 
+    def around(lowest: int, highest: int, *borders: float):
+        """On both sides of each, nearer than a mask by rounded numbers tells."""
+        return exactly(lowest, highest, *(b + side * 2.0**-16 for b in borders for side in (-1, 1)))
+
     def half_codes(lowest: int, highest: int):
         return exactly(lowest, highest, *torch.arange(lowest - 2, highest + 2).add(0.5).tolist())
 
@@ -67,6 +71,7 @@ def _numbers(seed: int) -> list[Case]:
         "ties, and the ends are odd": half_codes(-7, 7),
         "just within half a step beyond the ends": exactly(-8, 7, -8.375, 7.375, 7.0, -8.0),
         "just beyond half a step": exactly(-8, 7, -8.625, 7.625, 6.625, -7.625),
+        "next to half a step beyond the ends": around(-8, 7, -8.5, 7.5, -7.5, 6.5),
         "codes from 0 on": on(0, 15, 4, 8),
         "no code above 0": on(-15, 0, 20),
         "eight bits": on(-128, 127, 60, beyond=20),

@@ -78,6 +78,12 @@ def _matrix(draw: Draw, *shape: int, power=1, scale=1.0, dtype=torch.float32) ->
     return (scale * (gains * rows).double()).to(dtype)
 
 
+def _topped(draw: Draw, size: float, dtype=torch.float32) -> Tensor:
+    """Rows whose largest |w| is this."""
+    rows = draw.normal(4, 8).double()
+    return (size * (rows / rows.abs().amax(dim=1, keepdim=True))).to(dtype)
+
+
 def _signed(draw: Draw, sizes: Tensor) -> Tensor:
     """With random signs, in a random order."""
     signs = 2 * draw.integers(0, 2, *sizes.shape) - 1
@@ -97,6 +103,17 @@ def _close(draw: Draw) -> dict[str, Tensor]:
         return _signed(draw, torch.cat([3 + off[:, None], torch.ones(len(off), 3).to(off)], dim=1))
 
     three = torch.tensor([10.0] + 4 * [3.5] + 40 * [1.1])  # S² / k: 100, 115 and 103
+
+    def stairs() -> Tensor:
+        """Each next number is a little below half the mean of those before: S² / k rises slowly up
+        to a turn, and falls as slowly. Whoever goes by turns stays at any k."""
+        sizes = torch.cat([10 + draw.uniform(4, 1), torch.ones(4, 150)], dim=1).double()
+        turn = draw.integers(6, 18, 4, 1)
+        for j in range(24):
+            below = torch.where(j < turn, 0.06, 0.17) / sizes.shape[1]
+            sizes = torch.cat([sizes, sizes.mean(dim=1, keepdim=True) * (0.5 - below)], dim=1)
+        return _signed(draw, sizes)
+
     deltas = torch.tensor([1.0, -1.0, 0.5, -0.5])
     return {
         "two peaks, and the first is higher": peaks(4.5),
@@ -104,6 +121,7 @@ def _close(draw: Draw) -> dict[str, Tensor]:
         "three peaks, and the middle one is the highest": _signed(
             draw, three + 0.01 * draw.uniform(4, 45)
         ),
+        "S² / k rises and falls slowly, in float64": stairs(),
         "two sets are equally good": nearly(torch.zeros(3)) * draw.number(1, 9),
         "two sets are nearly as good": nearly(1e-2 * deltas),
         "two sets are nearly as good, in float64": nearly(1e-9 * deltas.double()),
@@ -117,9 +135,11 @@ def _in_scales_and_dtypes(draw: Draw) -> dict[str, Tensor]:
     return {
         "rows from 1e-28 to 1e9": far * _matrix(draw, 6, 8),
         "very small": _matrix(draw, 4, 8, scale=1e-28),
+        "the largest of a row is about 1e-30": _topped(draw, 1.01e-30),
         "very large: the sum of a row is beyond float32": 1e38 * (1 + 2 * draw.uniform(3, 9)),
         "float64": _matrix(draw, 4, 9, dtype=double),
         "float64, very small": _matrix(draw, 4, 8, dtype=double, scale=1e-198),
+        "float64, the largest of a row is about 1e-200": _topped(draw, 1.01e-200, double),
         "float64, very large": _matrix(draw, 4, 8, dtype=double, scale=1e198),
         "float16": _matrix(draw, 4, 40, dtype=half),
         "float16, the sum of a row does not fit": (3e4 + 3e4 * draw.uniform(3, 20)).half(),
