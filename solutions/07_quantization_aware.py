@@ -528,26 +528,26 @@ check(train_rounded)
 # chosen on other windows. Beside it: the *float* model, trained as long at each of the rates that were chosen, since a hundred steps
 # more might do anything. And each with a **teacher**:
 # the float model's distributions instead of the text's next token (chapter 08), everything else equal. All losses are read back
-# from the file. (Stored; the command is `python -m benchmarks.quantization_aware tinylm 0 1 2`.)
+# from the file. (Stored; the command is `python -m benchmarks.quantization_aware tinylm 0 1`.)
 #
-# **Guess before you look:** how few bits are within 0.03 of the float's 1.173, trained with a teacher? And without?
+# **Guess before you look:** how few bits are within 0.04 of the float's 1.173, trained with a teacher? And without?
 
 # %% tags=["collapsed"]
 # Stored: TinyLM, rounded and trained
-# `python -m benchmarks.quantization_aware tinylm 0 1 2`, 2026-11-27, one thread, 6 CPU minutes a seed:
+# `python -m benchmarks.quantization_aware tinylm 0 1`, 2026-11-27, one thread, 6 CPU minutes a seed:
 # rate, bits a weight in the file, bits per byte before, after 100 steps (a value for each seed), the same with the teacher
 STORED_AWARE = {
-    "8 bits, learned step": (0.03, 8.105, 1.1734, (1.1741,), (1.1733,)),
-    "4 bits, learned step": (0.03, 4.088, 1.1871, (1.182,), (1.1766,)),
-    "3 bits, learned step": (0.1, 3.083, 1.2629, (1.2193,), (1.1981,)),
-    "2 bits, learned step": (0.3, 2.079, 1.7711, (1.3497,), (1.2916,)),
-    "three values, the best": (0.3, 1.67, 2.0072, (1.4223,), (1.3579,)),
-    "three values, absmean": (0.3, 1.6, 2.8455, (1.5138,), (1.4579,)),
+    "8 bits, learned step": (0.03, 8.105, 1.1734, (1.1741, 1.1735), (1.1733, 1.1734)),
+    "4 bits, learned step": (0.03, 4.088, 1.1871, (1.182, 1.181), (1.1766, 1.1778)),
+    "3 bits, learned step": (0.1, 3.083, 1.2629, (1.2193, 1.221), (1.1981, 1.2015)),
+    "2 bits, learned step": (0.3, 2.079, 1.7711, (1.3497, 1.3309), (1.2916, 1.2945)),
+    "three values, the best": (0.3, 1.67, 2.0072, (1.4223, 1.4123), (1.3579, 1.3614)),
+    "three values, absmean": (0.3, 1.6, 2.8455, (1.5138, 1.5227), (1.4579, 1.4492)),
 }
 STORED_FLOAT = {
-    0.03: (1.1739,),
-    0.1: (1.1797,),
-    0.3: (1.2061,),
+    0.03: (1.1739, 1.1728),
+    0.1: (1.1797, 1.1772),
+    0.3: (1.2061, 1.1998),
 }  # rate -> bits per byte of the float model, trained as long
 
 
@@ -585,20 +585,21 @@ axes.minorticks_off()
 axes.legend(frameon=False)
 two, three = STORED_AWARE["2 bits, learned step"], STORED_AWARE["3 bits, learned step"]
 predict(
-    "Trained with a teacher for 100 steps: how few bits are within 0.03 of the float's loss?",
+    "Trained with a teacher for 100 steps: how few bits are within 0.04 of the float's loss?",
     ["4 bits", "3 bits", "2 bits", "three values"],
     f"3 bits: {mean_of(three[4]):.3f}; 2 bits {mean_of(two[4]):.3f}",
     Picture(figure, "Loss over bits a weight. " + "; ".join(words)),
 )
 for _, _, before, alone, helped in list(STORED_AWARE.values())[2:]:
     assert mean_of(helped) < mean_of(alone) - 0.015 < before - 0.05
-assert mean_of(three[4]) < 1.173 + 0.03 < mean_of(three[3]) - 0.01 and mean_of(two[3]) < 1.4
+assert mean_of(three[4]) < 1.173 + 0.04 < mean_of(three[3]) and mean_of(two[3]) < 1.4
+assert spread < 0.02
 assert all(mean_of(values) > 1.173 for values in STORED_FLOAT.values())
 
 # %% [markdown]
 # At 8 bits there is nothing to win: TinyLM has read its book often enough, and a hundred steps more on it make even the float model a
 # little worse. (Without that control one would have blamed the rounding.) At 4 bits 0.014 had been lost; training brings a part of it back, with
-# the teacher more. From 3 bits on it pays, and the fewer the bits the more: two bits 1.77, trained 1.35, taught 1.29; three values 2.01, 1.42, 1.36.
+# the teacher more. From 3 bits on it pays, and the fewer the bits the more: two bits 1.77, trained 1.34, taught 1.29; three values 2.01, 1.42, 1.36. (Two seeds, which differ by up to 0.02.)
 #
 # From three bits down the teacher is worth a third to a half of a bit a weight, or a little more. The text says which *one* token came next. The float model says of all 2,048
 # how likely they were, and that is the very thing that rounding has spoiled. It costs a forward pass a step.
@@ -646,7 +647,7 @@ assert [row[6] for row in STORED_LEARNED.values()] == sorted(
 # TinyLM loses more than ten times what the worst does, though rounding takes the same share of its weights, 15 % of their energy. The more it has
 # learned, the more it loses. (Kumar et al., 2024, find such growth over many sizes and lengths of training.) So a claim that "two bits lose
 # nothing" is a claim about how long the model was trained. Training through the rounding does not turn the order round: TinyLM stays far
-# ahead at two bits, 1.35. (The two short ones simply go on learning in those 100 steps, so they end near or below their own floats.)
+# ahead at two bits, 1.34. (The two short ones simply go on learning in those 100 steps, so they end near or below their own floats.)
 
 # %% [markdown]
 # ## 5. Three values
@@ -872,7 +873,7 @@ check(fold_and_quantize)
 #
 # (All have one grid, with a zero-point, at the range of the least error: nearest is 1.66 on it, not 1.77.)
 #
-# **Guess before you look:** no token is predicted by either. How near do they come to 100 steps of training, 1.35 at two bits?
+# **Guess before you look:** no token is predicted by either. How near do they come to 100 steps of training, 1.34 at two bits?
 
 # %% tags=["collapsed"]
 # Stored: AdaRound beside GPTQ
@@ -900,7 +901,7 @@ print("error of the outputs over nearest, 2 bits, on the fitted text and on othe
 for way, (fitted, other) in STORED_OUTPUTS.items():
     print(f"  {way:16} {fitted:.2f}   {other:.2f}")
 predict(
-    "Two bits: rounding learned layer by layer, no token predicted. Beside 1.35 after 100 training steps?",
+    "Two bits: rounding learned layer by layer, no token predicted. Beside 1.34 after 100 training steps?",
     ["1.6", "1.45", "1.35"],
     f"AdaRound {STORED_ADAROUND[2]['AdaRound'][0]:.2f}, GPTQ {STORED_ADAROUND[2]['GPTQ'][0]:.2f}",
 )
