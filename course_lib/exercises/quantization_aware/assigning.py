@@ -79,6 +79,13 @@ def _tables(seed: int) -> list[Case]:
         "one layer": _measured(draw, 1, 5, 0.5),
         "one choice": _measured(draw, 5, 1, 0.0),
         "one layer, one choice": _measured(draw, 1, 1, 0.0),
+        **_of_large_errors(draw, a, large, larger),
+    }
+    return labelled_cases(("errors", "sizes", "budget"), labelled)
+
+
+def _of_large_errors(draw: Draw, a: int, large: tuple, larger: tuple) -> dict[str, tuple]:
+    return {
         "large errors": (large[0] + 5_000_000 + draw.integers(0, 9, 14, 4), *large[1:]),
         "large errors, twenty-eight layers": (larger[0] + 3_500_000, *larger[1:]),
         **{
@@ -95,7 +102,6 @@ def _tables(seed: int) -> list[Case]:
             4 * a,
         ),
     }
-    return labelled_cases(("errors", "sizes", "budget"), labelled)
 
 
 def _by_hand(a: int) -> dict[str, tuple]:

@@ -91,18 +91,6 @@ def _networks(seed: int) -> list[Case]:
         x, y = draw.normal(examples, widths[0]), target * draw.normal(examples, widths[-1])
         return state, x.double(), y.double(), steps, rate
 
-    def exact(columns: int, positions: list[float], steps=2, dtype=torch.float64):
-        """No sum is rounded, even in float32. positions: of the weights, in steps."""
-        weight = torch.stack([torch.tensor(positions)[draw.order(columns)] for _ in range(2)])
-        state = {
-            "0.weight": weight * torch.tensor([[0.5], [0.25]]),
-            "0.bias": draw.integers(-2, 3, 2) / 2,
-            "0.step": torch.tensor([[0.5], [0.25]]),
-        }
-        x, y = draw.integers(-3, 4, 8, columns), draw.integers(-9, 10, 8, 2)
-        state = {name: tensor.to(dtype) for name, tensor in state.items()}
-        return state, x.to(dtype), y.to(dtype), steps, 0.125
-
     steps = draw.number(3, 7)
     state, *rest = network(4, 5, 5, 3)
     labelled = {
@@ -124,11 +112,24 @@ def _networks(seed: int) -> list[Case]:
         "one number": network(1, 1, examples=3),
         "a rate so large that the loss rises": network(4, 3, rate=6.0, examples=20, steps=3),
         "targets far away": network(4, 5, 3, target=1e4, rate=1e-4),
-        "float32": exact(4, [0.25, -1.75, 3.0, 2.125], 1, torch.float32),
-        "weights at the last levels": exact(6, [-3.0, 3.0, -3.0, 3.0, 1.25, -0.75]),
-        "weights half-way between levels": exact(6, [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5]),
+        "float32": _exact(draw, 4, [0.25, -1.75, 3.0, 2.125], 1, torch.float32),
+        "weights at the last levels": _exact(draw, 6, [-3.0, 3.0, -3.0, 3.0, 1.25, -0.75]),
+        "weights half-way between levels": _exact(draw, 6, [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5]),
     }
     return labelled_cases(("state", "x", "y", "steps", "rate"), labelled)
+
+
+def _exact(draw: Draw, columns: int, positions: list[float], steps=2, dtype=torch.float64) -> tuple:
+    """No sum is rounded, even in float32. positions: of the weights, in steps."""
+    weight = torch.stack([torch.tensor(positions)[draw.order(columns)] for _ in range(2)])
+    state = {
+        "0.weight": weight * torch.tensor([[0.5], [0.25]]),
+        "0.bias": draw.integers(-2, 3, 2) / 2,
+        "0.step": torch.tensor([[0.5], [0.25]]),
+    }
+    x, y = draw.integers(-3, 4, 8, columns), draw.integers(-9, 10, 8, 2)
+    state = {name: tensor.to(dtype) for name, tensor in state.items()}
+    return state, x.to(dtype), y.to(dtype), steps, 0.125
 
 
 def _codes_of_the_weights(inputs: dict, value: dict[str, Tensor]) -> bool:

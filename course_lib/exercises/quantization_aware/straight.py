@@ -4,6 +4,7 @@ Axes: O rows that have one step each, I numbers in a row.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -45,21 +46,10 @@ def _numbers(seed: int) -> list[Case]:
         step = 0.1 + draw.uniform(1)[0] if step is None else step
         return step * places(draw, lowest, highest, *shape, beyond=beyond), step, lowest, highest
 
-    def exactly(lowest: int, highest: int, *positions: float):
-        """At these positions in steps of a power of two: x / s is exact."""
-        return size * torch.tensor(positions), torch.tensor(size), lowest, highest
-
-    def around(lowest: int, highest: int, *borders: float):
-        """On both sides of each, nearer than a mask by rounded numbers tells."""
-        return exactly(lowest, highest, *(b + side * 2.0**-16 for b in borders for side in (-1, 1)))
-
-    def half_codes(lowest: int, highest: int):
-        return exactly(lowest, highest, *torch.arange(lowest - 2, highest + 2).add(0.5).tolist())
-
     rows, view, zeros = 0.05 + draw.uniform(5, 1), on(-4, 3, 6, 4), on(-2, 2, 7)
     uneven = 10.0 ** torch.arange(-20, 30, 10.0)[:, None]
     labelled = {
-        "by hand": exactly(-2, 1, -2.75, -1.25, -0.25, 0.25, 0.75, 1.25, 1.75, 9.0),
+        "by hand": _exactly(size, -2, 1, -2.75, -1.25, -0.25, 0.25, 0.75, 1.25, 1.75, 9.0),
         "four bits": on(-8, 7, 6, 9),
         "a step for each row": on(-4, 4, 5, 7, step=rows),
         "steps of very different size": on(-4, 3, 5, 6, step=uneven),
@@ -67,21 +57,41 @@ def _numbers(seed: int) -> list[Case]:
         "three axes": on(-7, 7, 2, 3, 4),
         "one number, no axis": on(-4, 3, beyond=0),
         "no numbers": (torch.zeros(0, 5), torch.tensor(size), -4, 3),
-        "ties, and the ends are even": half_codes(-8, 6),
-        "ties, and the ends are odd": half_codes(-7, 7),
-        "just within half a step beyond the ends": exactly(-8, 7, -8.375, 7.375, 7.0, -8.0),
-        "just beyond half a step": exactly(-8, 7, -8.625, 7.625, 6.625, -7.625),
-        "next to half a step beyond the ends": around(-8, 7, -8.5, 7.5, -7.5, 6.5),
+        **_between_codes(size),
         "codes from 0 on": on(0, 15, 4, 8),
         "no code above 0": on(-15, 0, 20),
         "eight bits": on(-128, 127, 60, beyond=20),
         "three levels": on(-1, 1, 4, 6, beyond=1),
         "zeros": (torch.zeros(7), *zeros[1:]),
-        "infinite, and no number": exactly(-4, 3, -torch.inf, 1.25, torch.inf, torch.nan, -1.75, 0),
+        "infinite, and no number": _exactly(
+            size, -4, 3, -torch.inf, 1.25, torch.inf, torch.nan, -1.75, 0
+        ),
         "x is a view": (view[0].T, *view[1:]),
         **_of_dtypes(draw),
     }  # fmt: skip
     return labelled_cases(NAMES, labelled)
+
+
+def _exactly(size: float, lowest: int, highest: int, *positions: float) -> tuple:
+    """At these positions in steps of a power of two: x / s is exact."""
+    return size * torch.tensor(positions), torch.tensor(size), lowest, highest
+
+
+def _between_codes(size: float) -> dict[str, tuple]:
+    exactly = partial(_exactly, size)
+
+    def half_codes(lowest: int, highest: int):
+        return exactly(lowest, highest, *torch.arange(lowest - 2, highest + 2).add(0.5).tolist())
+
+    # On both sides of each, nearer than a mask by rounded numbers tells.
+    around = [b + side * 2.0**-16 for b in (-8.5, 7.5, -7.5, 6.5) for side in (-1, 1)]
+    return {
+        "ties, and the ends are even": half_codes(-8, 6),
+        "ties, and the ends are odd": half_codes(-7, 7),
+        "just within half a step beyond the ends": exactly(-8, 7, -8.375, 7.375, 7.0, -8.0),
+        "just beyond half a step": exactly(-8, 7, -8.625, 7.625, 6.625, -7.625),
+        "next to half a step beyond the ends": exactly(-8, 7, *around),
+    }
 
 
 def _of_dtypes(draw: Draw) -> dict[str, tuple]:
