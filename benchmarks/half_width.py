@@ -1,7 +1,7 @@
 """A wide model of few bits against a narrow one of many, in equal bytes; and who loses by rounding.
 
     OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware half_width [seed]   6 CPU minutes
-    OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware longer [seed]       6 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware longer [seed]       7 CPU minutes
 
 TinyLM was trained on 8.2 million tokens. Here, models of its width, of 3/4 and of 1/2 of it are
 trained from scratch on the same 600 steps of 512 tokens, one twenty-seventh of that. None of them

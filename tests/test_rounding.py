@@ -145,6 +145,9 @@ def test_other_dtypes(of_weight, of_gram):
     plain = error(weight, nearest(weight, grid), grid, gram)
     assert (error(weight, codes, grid, gram) <= plain).all()
     assert error(weight, codes, grid, gram).sum() < 0.9 * plain.sum()
+    assert torch.equal(
+        codes, adaround(weight, gram.to(torch.promote_types(of_gram, torch.float)), grid, 200)
+    )
 
 
 def test_it_needs_no_gradients_and_leaves_none():

@@ -53,7 +53,8 @@ def greedy_bits(costs: Tensor, sizes: Tensor, budget: int) -> Tensor:
     """From the smallest file, again and again the step that saves most loss for a byte: (L,).
 
     A step gives one layer another choice that costs less; those that no longer fit are passed over.
-    A step that takes no bytes comes first. Args, Raises: as for `exact_bits`.
+    At the start a layer has the cheapest of its smallest choices, so every step takes bytes. Args,
+    Raises: as for `exact_bits`.
 
     >>> costs = torch.tensor([[9.0, 1.0, 0.0], [4.0, 2.0, 0.0]])
     >>> sizes = torch.tensor([[2, 3, 4], [2, 3, 4]])
@@ -69,8 +70,7 @@ def greedy_bits(costs: Tensor, sizes: Tensor, budget: int) -> Tensor:
         possible = (saved > 0) & (more <= budget - total_of(sizes, choice))
         if not possible.any():
             return choice
-        rate = torch.where(more > 0, saved / more.clamp(min=1), torch.inf)
-        best = int(rate.masked_fill(~possible, -torch.inf).argmax())
+        best = int((saved / more).where(possible, -torch.inf).argmax())
         choice[best // costs.shape[1]] = best % costs.shape[1]
 
 

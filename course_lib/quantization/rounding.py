@@ -103,7 +103,7 @@ def _descend(
         before: the same with weights rounded to nearest.
     """
     a_weight = before * len(before) / share.numel()  # what nearest costs a weight
-    factor = (1 / a_weight).clamp(max=1e30).where(a_weight > 0, 0)  # ρ; finite in float32, too
+    factor = (1 / a_weight).where(a_weight > 0, 0)  # ρ
     v = torch.logit((share - LOW) / (HIGH - LOW)).requires_grad_()
     optimizer = torch.optim.Adam([v], lr=RATE)
     with torch.enable_grad():
