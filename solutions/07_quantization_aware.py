@@ -612,11 +612,11 @@ for _, _, before, alone, helped in list(STORED_AWARE.values())[2:]:
     assert mean_of(helped) < mean_of(alone) - 0.015 < before - 0.05
 assert mean_of(three[4]) < 1.173 + 0.04 < mean_of(three[3]) and mean_of(two[3]) < 1.4
 assert spread < 0.02
-assert all(mean_of(values) > 1.173 for values in STORED_FLOAT.values())
+assert abs(mean_of(STORED_FLOAT[0.03]) - 1.173) < 0.002 and mean_of(STORED_FLOAT[0.3]) > 1.19
 
 # %% [markdown]
-# At 8 bits there is nothing to win: TinyLM has read its book often enough, and a hundred steps more on it make even the float model a
-# little worse. (Without that control one would have blamed the rounding.) At 4 bits 0.014 had been lost; training brings a part of it back, with
+# At 8 bits there is nothing to win: TinyLM has read its book often enough, and a hundred steps more on it leave even the float
+# model where it was; at the larger rates, which few bits need, they make it worse. (Without that control one would have blamed the rounding.) At 4 bits 0.014 had been lost; training brings a part of it back, with
 # the teacher more. From 3 bits on it pays, and the fewer the bits the more: two bits 1.77, trained 1.34, taught 1.29; three values 2.01, 1.42, 1.36. (Three seeds, which differ by up to 0.02; two for the last row.)
 #
 # From three bits down the teacher is worth a third to a half of a bit a weight, or a little more. The text says which *one* token came next. The float model says of all 2,048
