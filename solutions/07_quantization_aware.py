@@ -1037,8 +1037,8 @@ check(assign_bits)
 
 
 # %% [markdown]
-# Now spend the bytes of TinyLM. The library's `exact_bits` does what you did, for sizes that no table of bytes could hold: it asks a solver for
-# integer programs (`scipy.optimize.milp`). Move the slider.
+# Now spend the bytes of TinyLM. The library's `exact_bits` does what you did, for sizes that no table of bytes could hold: it keeps only the
+# sums that may still win. (A solver for integer programs, `scipy.optimize.milp`, finds the same.) Move the slider.
 
 # %% tags=["collapsed"]
 # Figure: who gets which bits, for a budget of your choice
