@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware                  42 CPU seconds
     OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware tinylm [seed …]  6 CPU minutes a seed
-    OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware half_width       6 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware half_width       5.5 CPU minutes
     OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware longer           7 CPU minutes
     OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware adaround         96 CPU seconds
     OMP_NUM_THREADS=1 python -m benchmarks.quantization_aware sensitivity      130 CPU seconds

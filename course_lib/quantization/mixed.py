@@ -53,8 +53,7 @@ def greedy_bits(costs: Tensor, sizes: Tensor, budget: int) -> Tensor:
     """From the smallest file, again and again the step that saves most loss for a byte: (L,).
 
     A step gives one layer another choice that costs less; those that no longer fit are passed over.
-    At the start a layer has the cheapest of its smallest choices, so every step takes bytes. Args,
-    Raises: as for `exact_bits`.
+    A step that takes no bytes comes first. Args, Raises: as for `exact_bits`.
 
     >>> costs = torch.tensor([[9.0, 1.0, 0.0], [4.0, 2.0, 0.0]])
     >>> sizes = torch.tensor([[2, 3, 4], [2, 3, 4]])
@@ -62,8 +61,7 @@ def greedy_bits(costs: Tensor, sizes: Tensor, budget: int) -> Tensor:
     [1, 1]
     """
     costs, sizes = checked_costs(costs, sizes), checked_sizes(sizes, budget)
-    smallest = sizes == sizes.amin(dim=1, keepdim=True)
-    choice = costs.masked_fill(~smallest, torch.inf).argmin(dim=1)
+    choice = sizes.argmin(dim=1)
     while True:
         now = choice[:, None]
         saved, more = costs.gather(1, now) - costs, sizes - sizes.gather(1, now)  # (L, K)
