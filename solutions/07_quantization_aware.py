@@ -1228,7 +1228,7 @@ def two_bits(
     ### END SOLUTION
 
 
-# %% check="two_bits" points=4
+# %% check="two_bits" points=4 tags=["nbval-ignore-output"]
 check(two_bits)
 
 # %% [markdown] question="what_did_it" points=2
