@@ -14,10 +14,11 @@ from course_lib.formats.model_file import every_linear, pack_model, unpack_model
 from course_lib.language_models.gptq import gptq
 from course_lib.language_models.recipes import gptq_model, nearest_model
 from course_lib.measure.size import size
-from course_lib.measure.yardstick import tiny_quality
+from course_lib.measure.yardstick import held_out_sample, spread_windows, tiny_quality
 from course_lib.models import pretrained
 from course_lib.models.llama import Llama
 from course_lib.models.parts import linear_weights
+from course_lib.models.training import next_token_loss
 from course_lib.models.walk import Stage, treat_blocks
 from course_lib.quantization.calibration import Range, minmax_range, mse_range
 from course_lib.quantization.linear import Format
@@ -89,6 +90,18 @@ def file_loss(inputs: dict, packed: dict[str, Tensor]) -> float:
     """Bits per byte on held-out text."""
     _, tokenizer = pretrained.tiny()
     return tiny_quality(unpack_model(packed, inputs["model"]), tokenizer).bits_per_byte
+
+
+def loss_beside(small: Llama, dense: Llama, seen: tuple[Tensor, Tensor]) -> float:
+    """How much loss `small` costs on a text that was given, in what it costs on held-out text.
+
+    About 1, or less: it was made of the former. Well above 1 if it was made of the latter.
+    seen: inputs and targets, (B, T) each.
+    """
+    held_out = spread_windows(pretrained.tiny()[1], held_out_sample(), 16, 256)
+    texts = (seen, (held_out[:, :-1], held_out[:, 1:]))
+    given, unseen = (float(next_token_loss(small, t) - next_token_loss(dense, t)) for t in texts)
+    return given / unseen
 
 
 def _what_was_reached(inputs: dict, packed: dict[str, Tensor]) -> str:

@@ -11,17 +11,14 @@ from torch import Tensor
 
 from course_lib.exercises.engine.seeded import Draw
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
-from course_lib.exercises.language_models.inventing import shuffled
+from course_lib.exercises.language_models.inventing import loss_beside, shuffled
 from course_lib.measure.yardstick import (
-    held_out_sample,
-    spread_windows,
     tiny_calibration,
     tiny_quality,
 )
 from course_lib.models import pretrained
 from course_lib.models.llama import Llama
 from course_lib.models.parts import DOWN, GATE_UP, OUTPUT, QKV, embed, linear_weights
-from course_lib.models.training import next_token_loss
 from course_lib.models.walk import Stage, treat_blocks
 
 # Bits per byte at this share: truncated SVD 2.60; the outputs' directions 1.614 with even shares,
@@ -160,15 +157,9 @@ def _loss(inputs: dict, value: dict[str, list[Tensor]]) -> float:
 
 
 def _beside(inputs: dict, value: dict[str, list[Tensor]]) -> float:
-    """How much loss the factors cost on the calibration text, in what they cost on held-out text.
-
-    About 1, or less: they are made for the former. Well above 1 if they were made for the latter.
-    """
-    held_out = spread_windows(pretrained.tiny()[1], held_out_sample(), WINDOWS // 2, 256)
-    small, dense = _replaced(inputs, value), inputs["model"]
-    texts = ((text[:, :-1], text[:, 1:]) for text in (inputs["tokens"], held_out))
-    given, unseen = (float(next_token_loss(small, t) - next_token_loss(dense, t)) for t in texts)
-    return given / unseen
+    """See `loss_beside`; the text that was given is the calibration text."""
+    seen = inputs["tokens"][:, :-1], inputs["tokens"][:, 1:]
+    return loss_beside(_replaced(inputs, value), inputs["model"], seen)
 
 
 def _what_was_reached(inputs: dict, value: dict[str, list[Tensor]]) -> str:

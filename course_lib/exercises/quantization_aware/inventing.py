@@ -15,12 +15,16 @@ from course_lib.distillation.losses import soft_target_loss
 from course_lib.distillation.training import distill
 from course_lib.exercises.engine.seeded import Draw
 from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
-from course_lib.exercises.language_models.inventing import file_bits, file_loss, shuffled
+from course_lib.exercises.language_models.inventing import (
+    file_bits,
+    file_loss,
+    loss_beside,
+    shuffled,
+)
 from course_lib.formats.aware import exported
 from course_lib.formats.linear import Scheme
 from course_lib.formats.model_file import every_linear, pack_model, unpack_model
 from course_lib.language_models.recipes import gptq_model, nearest_model
-from course_lib.measure.yardstick import held_out_sample, spread_windows
 from course_lib.models import pretrained
 from course_lib.models.llama import Llama
 from course_lib.models.parts import embed, linear_weights
@@ -137,16 +141,9 @@ def _is_a_file(inputs: dict, packed: dict[str, Tensor]) -> bool:
 
 
 def _beside(inputs: dict, packed: dict[str, Tensor]) -> float:
-    """How much loss the file costs on batches, in what it costs on held-out text.
-
-    About 1, or less: it was made of the former. Well above 1 if it was made of the latter.
-    """
-    held_out = spread_windows(pretrained.tiny()[1], held_out_sample(), 2 * SEEN, 256)
-    small, dense = unpack_model(packed, inputs["model"]), inputs["model"]
+    """See `loss_beside`; the text that was given is that of the first batches."""
     seen = tuple(torch.cat(parts) for parts in zip(*inputs["batches"][:SEEN], strict=True))
-    texts = (seen, (held_out[:, :-1], held_out[:, 1:]))
-    given, unseen = (float(next_token_loss(small, t) - next_token_loss(dense, t)) for t in texts)
-    return given / unseen
+    return loss_beside(unpack_model(packed, inputs["model"]), inputs["model"], seen)
 
 
 def _what_was_reached(inputs: dict, packed: dict[str, Tensor]) -> str:
