@@ -23,6 +23,16 @@ MAY_IMPORT = {
     "acceleration": {"device", "data", "models", "formats", *METHODS},
     "language_models": {"device", "data", "models", "formats", *METHODS},
     "deep_compression": {"device", "data", "models", "formats", *METHODS},
+    "pipeline": {
+        "device",
+        "data",
+        "models",
+        "formats",
+        "measure",
+        "language_models",
+        *METHODS,
+    },  # fmt: skip
+    "challenge": {"device", "data", "models", "formats", "measure", "pipeline", "plots"},
     "sources": {"device", "data", "models", "formats", *METHODS},
     "measure": {"device", "data", "models"},
     "plots": {"measure"},
@@ -35,11 +45,13 @@ MAY_IMPORT = {
         "acceleration",
         "language_models",
         "deep_compression",
+        "pipeline",
+        "challenge",
         *METHODS,
     },  # fmt: skip
     "classroom": {"exercises"},
     "doctor": {"device", "data", "models", "exercises"},
-    "cli": {"data", "doctor", "exercises", "classroom"},
+    "cli": {"data", "doctor", "exercises", "classroom", "challenge"},
 }
 
 
