@@ -1,0 +1,1 @@
+"""A whole model made small: what the chapters taught, one step behind the other."""
