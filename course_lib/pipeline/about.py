@@ -104,7 +104,7 @@ def parse_json(text: str) -> Any:
     [1, {'a': None}]
     >>> parse_json("[1e999]")
     Traceback (most recent call last):
-    ValueError: numbers in JSON must be finite and below 1e300; got inf
+    ValueError: JSON must have finite numbers below 1e300; got inf
     """
     if len(text) > LONGEST:
         raise ValueError(f"JSON must have at most {LONGEST} characters; got {len(text)}")
@@ -117,7 +117,7 @@ def parse_json(text: str) -> Any:
         for one in level:
             if type(one) in (int, float) and not abs(one) < 1e300:
                 raise ValueError(
-                    f"numbers in JSON must be finite and below 1e300; got {ascii(one)[:20]}"
+                    f"JSON must have finite numbers below 1e300; got {ascii(one)[:20]}"
                 )
         inner = [one.values() if type(one) is dict else one for one in level if _holds(one)]
         level = [one for held in inner for one in held]
