@@ -94,8 +94,11 @@ def about_from_json(text: str) -> About:
     return About(_config(found["config"]), ranks, recipe, same)
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, longest: int = LONGEST) -> Any:
     """What JSON of a stranger holds: short, flat, and with finite numbers alone.
+
+    Args:
+        longest: how many characters it may have.
 
     Raises:
         ValueError: no JSON, or not such.
@@ -106,8 +109,8 @@ def parse_json(text: str) -> Any:
     Traceback (most recent call last):
     ValueError: JSON must have finite numbers below 1e300; got inf
     """
-    if len(text) > LONGEST:
-        raise ValueError(f"JSON must have at most {LONGEST} characters; got {len(text)}")
+    if len(text) > longest:
+        raise ValueError(f"JSON must have at most {longest} characters; got {len(text)}")
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
