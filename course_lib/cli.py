@@ -197,10 +197,12 @@ def export(arguments: argparse.Namespace) -> int:
 def score(arguments: argparse.Namespace) -> int:
     """measure a compressed TinyLM in a process of its own, and add it to a scoreboard"""
     from course_lib.challenge.board import append_score, merge
-    from course_lib.challenge.picture import save_picture, stored_front
+    from course_lib.challenge.picture import check_ending, save_picture, stored_front
     from course_lib.challenge.score import report_of, score_file
 
     try:
+        if arguments.picture:
+            check_ending(arguments.picture)
         found = score_file(arguments.file, arguments.seed, arguments.name)
         print(report_of(found))
         append_score(arguments.board, found)

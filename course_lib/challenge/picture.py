@@ -100,9 +100,7 @@ def save_picture(path: Path, scores: Sequence[Score], front: Front | None = None
         ValueError: another ending; nothing to draw.
         OSError: the picture cannot be written.
     """
-    path = Path(path)
-    if path.suffix.lower() not in KINDS:
-        raise ValueError(f"a picture's name must end in .svg or .png; got {plain(path.name)}")
+    path = check_ending(Path(path))
     points = front.points if front else ()
     course = [(f"{p.chapter}: {p.method}", p.bytes, p.bits_per_byte) for p in points]
     ordered = sorted(scores, key=lambda score: (score.bits_per_byte, score.bytes, score.sha256))
@@ -115,6 +113,18 @@ def save_picture(path: Path, scores: Sequence[Score], front: Front | None = None
         figure.savefig(path, format=path.suffix[1:].lower(), metadata=_undated(path))
 
 
+def check_ending(path: Path) -> Path:
+    """The path, if it ends as a picture's.
+
+    >>> check_ending(Path("mine.gif"))
+    Traceback (most recent call last):
+    ValueError: a picture's name must end in .svg or .png; got mine.gif
+    """
+    if path.suffix.lower() not in KINDS:
+        raise ValueError(f"a picture's name must end in .svg or .png; got {plain(path.name)}")
+    return path
+
+
 def _label(name: str) -> str:
     """A name for the legend; one that begins with "_" would be left out there."""
     return "\u200b" * name.startswith("_") + plain(name, SHORT)
@@ -122,12 +132,13 @@ def _label(name: str) -> str:
 
 def _title(scores: Sequence[Score], front: Front | None) -> str:
     if front is None:
-        return f"{len(scores)} files"
+        return f"{len(scores)} file{'s' * (len(scores) != 1)}"
     below = sum(
         not any(p.bytes <= s.bytes and p.bits_per_byte <= s.bits_per_byte for p in front.points)
         for s in scores
     )
-    return f"{below} of {len(scores)} files lie below the front of the course"
+    files = f"file{'s' * (len(scores) != 1)}"
+    return f"{below} of {len(scores)} {files} below the front of the course"
 
 
 def _undated(path: Path) -> dict[str, None]:

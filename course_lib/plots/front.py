@@ -35,6 +35,8 @@ def draw_front(axes: Axes, course: Sequence[Point], files: Sequence[Point] = ())
         mark = MARKS[number % len(MARKS)]
         axes.plot(size / 1e6, loss, mark, color=RED, markeredgecolor=BLACK, ms=8, label=label)
     axes.set(xscale="log", xlabel="size of the file (MB)", ylabel="bits per byte, shown chapters")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     legend = axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     for text in legend.get_texts():
         text.set_parse_math(False)  # a name with dollar signs is a name
