@@ -194,6 +194,46 @@ def export(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def score(arguments: argparse.Namespace) -> int:
+    """measure a compressed TinyLM in a process of its own, and add it to a scoreboard"""
+    from course_lib.challenge.board import append_score, merge
+    from course_lib.challenge.picture import check_ending, save_picture, stored_front
+    from course_lib.challenge.score import report_of, score_file
+
+    try:
+        if arguments.picture:
+            check_ending(arguments.picture)
+        found = score_file(arguments.file, arguments.seed, arguments.name)
+        print(report_of(found))
+        append_score(arguments.board, found)
+        print(f"added to {arguments.board}")
+        if arguments.picture:
+            save_picture(arguments.picture, merge([arguments.board])[0], stored_front())
+            print(f"drawn in {arguments.picture}")
+    except (ValueError, OSError, RuntimeError) as error:
+        return _complain(error)
+    except KeyboardInterrupt:
+        return _complain("stopped; nothing was added")
+    return 0
+
+
+def scores(arguments: argparse.Namespace) -> int:
+    """show the scores of one or more scoreboards, each file once, and merge them"""
+    from course_lib.challenge.board import merge, table, write_board
+
+    try:
+        found, refused = merge(arguments.boards)
+        print(table(found))
+        if arguments.output:
+            write_board(arguments.output, found)
+            print(f"\n{len(found)} scores are in {arguments.output}")
+    except (ValueError, OSError) as error:
+        return _complain(error)
+    for why in refused:
+        print(f"left out: {why}", file=sys.stderr)
+    return int(bool(refused))
+
+
 def _complain(reason: object) -> int:
     if isinstance(reason, OSError) and reason.filename:
         reason = f"{reason.filename} cannot be read or written: {reason.strerror}"
@@ -218,6 +258,16 @@ def _grade_options(command: argparse.ArgumentParser) -> None:
     add("--gradescope", action="store_true", help="write Gradescope's results.json as well")
     add("--junit", action="store_true", help="write JUnit XML as well")
     add("--allow-weak-sandbox", action="store_true", dest="weak_too", help="see the README")
+
+
+def _score_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("file", type=Path, help="what save_compressed wrote")
+    add("--name", default="", help="on the scoreboard; else the file's")
+    add("--seed", type=int, default=0, help="of the second slice of text; your lecturer's, else 0")
+    board = Path("scoreboard.jsonl")
+    add("--board", type=Path, default=board, metavar="FILE", help=f"else {board}")
+    add("--picture", type=Path, metavar="FILE", help="draw the board's files, SVG or PNG")
 
 
 def _export_options(command: argparse.ArgumentParser) -> None:
@@ -253,6 +303,10 @@ def main(words: list[str] | None = None) -> int:
     _grade_options(add(grade))
     add(report).add_argument("folder", type=Path, help=GRADES)
     _export_options(add(export))
+    _score_options(add(score))
+    showing = add(scores)
+    showing.add_argument("boards", nargs="+", type=Path, metavar="board", help="a scoreboard")
+    showing.add_argument("--output", type=Path, metavar="FILE", help="write the merged one there")
     add(progress)
     add(reset).add_argument("notebook", help="a number, as in 00")
     releasing = add(release)

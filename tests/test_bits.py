@@ -127,7 +127,7 @@ def test_a_stream_that_claims_billions():
         decode_bits(stream)
     no_bits = torch.zeros(10**5, dtype=torch.uint8)
     no_bits[:8] = torch.tensor([0, 0, 0, 1, 2, 0, 17, 0])  # 2²⁴ codes, two symbols of a bit
-    with pytest.raises(ValueError, match="16777216 codes must have a bit each; got 0 bits"):
+    with pytest.raises(ValueError, match="16777216 codes must have 1 to 15 bits each; got 0 bits"):
         decode_bits(no_bits)
 
 

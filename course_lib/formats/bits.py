@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from course_lib.formats.huffman import canonical_codes, code_lengths, shares_of
+from course_lib.formats.huffman import LONGEST, canonical_codes, code_lengths, shares_of
 
 BLOCK = 1024  # codes; at most 15 · 1024 bits, which two bytes can say
 CHUNK = 32 * BLOCK  # codes at a time, so that what is in work stays in cache
@@ -114,13 +114,20 @@ def decode_bits(stream: Tensor) -> Tensor:
     return torch.from_numpy(codes).to(stream.device)
 
 
-def read_bits(stream: np.ndarray, at: int) -> tuple[np.ndarray, int]:
+def read_bits(stream: np.ndarray, at: int, most: int | None = None) -> tuple[np.ndarray, int]:
     """The codes (N,), int32, of the stream that begins at this byte, and the byte where it ends.
 
+    Args:
+        most: how many codes there may be: they take 32 times the memory of a stream of one bit
+            each, so who does not trust the stream says what is enough.
+
     Raises:
-        ValueError: the stream is cut off, or what it says of itself does not fit together.
+        ValueError: the stream is cut off, or what it says of itself does not fit together; more
+            codes than `most`.
     """
     N, K = _little(stream, at, 4), _little(stream, at + 4, 2)
+    if most is not None and most < N:
+        raise ValueError(f"a stream must hold at most {most} codes here; got {N}")
     at, B = at + HEAD, -(-N // BLOCK)
     halves = _bytes(stream, at, -(-K // 2))
     lengths = np.stack([halves & 15, halves >> 4], axis=1).flatten()[:K].astype(np.int64)
@@ -128,8 +135,10 @@ def read_bits(stream: np.ndarray, at: int) -> tuple[np.ndarray, int]:
     sizes = _bytes(stream, at, 2 * B).view("<u2").astype(np.int64)
     at += 2 * B
     ends = np.cumsum(sizes)
-    if sizes.sum() < N:
-        raise ValueError(f"{N} codes must have a bit each; got {sizes.sum()} bits: damaged")
+    if not N <= sizes.sum() <= LONGEST * N:
+        raise ValueError(
+            f"{N} codes must have 1 to {LONGEST} bits each; got {sizes.sum()} bits: damaged"
+        )
     bits = _bytes(stream, at, -(-int(sizes.sum()) // 8))
     if N == 0:
         return np.zeros(0, np.int32), at

@@ -163,7 +163,7 @@ def decode_codebook(parts: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
         raise ValueError(f"levels must have shape (R, k); got {tuple(levels.shape)}")
     scale = _scale(parts)
     R = len(levels) if scale is None else len(scale)
-    if shape.numel() % R:
+    if not R or shape.numel() % R or not shape.numel():
         raise ValueError(f"{R} rows must fill a weight of {shape.numel()} numbers evenly")
     bits = len(parts["codes"]) // -(-shape.numel() // 8)  # eight codes fill n bytes
     codes = unpack(parts["codes"], bits, shape.numel()).view(R, -1)  # (N,) -> (R, C)

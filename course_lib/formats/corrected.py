@@ -93,6 +93,9 @@ def decode_corrected(
     Args:
         decode_base: `forms.decode_plain`.
 
+    Raises:
+        ValueError: parts that no encoder here writes, as of a damaged file.
+
     >>> from course_lib.formats.forms import decode_plain
     >>> parts = {"values": torch.ones(1), "indices": torch.tensor([3])}
     >>> parts |= {"left": torch.ones(2, 1).half(), "right": torch.full((1, 2), 0.5).half()}
@@ -101,6 +104,14 @@ def decode_corrected(
             [0.5000, 1.5000]])
     """
     base = decode_base({n: part for n, part in parts.items() if n not in FACTORS}, shape)
+    left, right = (parts[name] for name in FACTORS)
+    if base.shape != shape or not base.is_floating_point():
+        raise ValueError(f"the base must be floats of {tuple(shape)}; got {tuple(base.shape)}")
+    if (left.shape, right.shape) != ((shape[0], len(right)), (len(right), *shape[1:])):
+        raise ValueError(
+            f"left and right must be (O, r) and (r, I) of {tuple(shape)}; got {tuple(left.shape)} "
+            f"and {tuple(right.shape)}"
+        )
     wide = torch.promote_types(base.dtype, torch.float32)
     correction = Factors(*(parts[name].to(wide) for name in FACTORS)).product
     return (base.to(wide) + correction).to(base.dtype)

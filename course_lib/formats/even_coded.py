@@ -158,8 +158,9 @@ def decode_even(parts: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
     stream = parts["even_coded"]
     data = opened(stream)
     step, lowest = data[:4].view("<f4"), data[4:8].view("<i4")
-    codes, end = read_bits(data, 8)
-    if end != len(data) or len(codes) != np.prod(shape, dtype=np.int64):
+    numbers = torch.Size(shape).numel()
+    codes, end = read_bits(data, 8, most=numbers)
+    if end != len(data) or len(codes) != numbers:
         raise ValueError(f"a stream must hold a tensor of {tuple(shape)}; got {len(codes)} codes")
     values = torch.from_numpy(codes + lowest) * float(step[0])
     return values.view(tuple(shape)).to(stream.device)  # (N,) -> the tensor's shape

@@ -181,11 +181,16 @@ def read_codes(parts: Mapping[str, Tensor], shape: torch.Size) -> Codes:
 
     Symmetric codes are int8, affine ones uint8; scales are float32.
 
+    Raises:
+        ValueError: parts that no encoder here writes, as of a damaged file.
+
     >>> weight = torch.tensor([[-1.5, 0.0, 1.0, 1.5]])
     >>> read_codes(encode_linear(weight, Scheme(Format(3, True), "channel")), weight.shape).codes
     tensor([[-3,  0,  2,  3]], dtype=torch.int8)
     """
     count, R = shape.numel(), len(parts["scale"])
+    if not R or not count or count % R:
+        raise ValueError(f"{R} rows must fill a weight of {count} numbers evenly")
     bits = len(parts["codes"]) // -(-count // 8)  # eight codes fill n bytes
     scale = parts["scale"].to(torch.float32)[:, None]  # (R,) -> (R, 1)
     codes = unpack(parts["codes"], bits, count).view(shape)

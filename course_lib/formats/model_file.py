@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.formats.forms import FORMS, AnyScheme
+from course_lib.formats.parts import check_parts
 from course_lib.models.finite import check_finite
 from course_lib.models.parts import first_names
 
@@ -115,6 +116,7 @@ def _decode(name: str, parts: dict[str, Tensor], shape: torch.Size) -> Tensor:
         forms = [form for form in FORMS if parts.keys() in form.parts]
         if not forms:
             raise ValueError(f"no form here has the parts {sorted(parts)}, which {name} has")
+        check_parts(name, parts)
         stored = forms[0].decode(parts, shape)
     if stored.shape != shape:
         raise ValueError(f"{name} must have shape {tuple(shape)}; got {tuple(stored.shape)}")

@@ -96,11 +96,14 @@ def decode_shared(parts: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
     data = opened(stream)
     k, span = (int(number) for number in data[:4].view("<u2"))
     codebook = torch.from_numpy(data[4 : 4 + 2 * k].view("<f2").astype(np.float32))
-    values, at = read_bits(data, 4 + 2 * k)
-    gaps, end = read_bits(data, at)
+    numbers = torch.Size(shape).numel()
+    values, at = read_bits(data, 4 + 2 * k, most=numbers)
+    gaps, end = read_bits(data, at, most=numbers)
     places = (gaps + (gaps < span)).cumsum()[gaps < span] - 1
     tensor = torch.zeros(shape)
     last = int(places[-1]) if len(places) else -1
+    if values.max(initial=-1) >= k:
+        raise ValueError(f"values must be places in a codebook of {k}; got {values.max()}")
     if end != len(data) or len(places) != len(values) or last >= tensor.numel():
         raise ValueError(
             f"a stream must hold a tensor of {tuple(shape)}; got {len(values)} values at "

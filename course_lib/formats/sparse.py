@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from course_lib.models.finite import is_fake
+
 LARGEST_GAP = 255
 HEADER = 72  # bytes, about, that a safetensors file spends on a tensor's name, shape and place
 
@@ -49,13 +51,32 @@ def encode_sparse(tensor: Tensor, scheme: Sparse = Sparse()) -> dict[str, Tensor
 def decode_sparse(parts: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
     """The tensor of this shape that `encode_sparse` stored, zeros filled in.
 
+    Raises:
+        ValueError: parts that no encoder here writes, as of a damaged file.
+
     >>> decode_sparse(encode_sparse(torch.eye(64)), (64, 64)).equal(torch.eye(64))
     True
     """
     (place,) = parts.keys() & DECODERS.keys()
-    tensor = parts["values"].new_zeros(shape)
-    tensor.view(-1)[DECODERS[place](parts[place])] = parts["values"]
+    tensor, stored = parts["values"].new_zeros(shape), parts[place]
+    N, n = tensor.numel(), parts["values"].numel()
+    if len(stored) != (-(-N // 8) if place == "bitmap" else n) or n > N:
+        raise ValueError(f"{len(stored)} {place} and {n} values do not fit a tensor of {N}")
+    positions = DECODERS[place](stored)
+    _check_positions(positions, n, N)
+    tensor.view(-1)[positions] = parts["values"].flatten()
     return tensor
+
+
+def _check_positions(positions: Tensor, n: int, N: int) -> None:
+    """Raise unless they are n that rise, from 0 to N − 1."""
+    if is_fake(positions):
+        return
+    ends = torch.cat([positions[:1], N - 1 - positions[-1:], positions.diff() - 1])
+    if len(positions) != n or (n and ends.min() < 0):
+        raise ValueError(
+            f"{n} values must have a place each, rising from 0 to {N - 1}; got {len(positions)}"
+        )
 
 
 def _bytes(parts: Mapping[str, Tensor]) -> int:

@@ -73,12 +73,19 @@ def encode_two_of_four(weight: Tensor, scheme: TwoOfFour = TwoOfFour()) -> dict[
 def decode_two_of_four(parts: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
     """The weight (O, I) that `encode_two_of_four`'s parts stand for; of codes, in float32.
 
+    Raises:
+        ValueError: parts that no encoder here writes, as of a damaged file.
+
     >>> weight = torch.tensor([[0.0, 3.0, 0.0, 4.0]])
     >>> decode_two_of_four(encode_two_of_four(weight), weight.shape)
     tensor([[0., 3., 0., 4.]])
     """
+    if len(shape) != 2 or shape[1] % 4:
+        raise ValueError(f"2 of 4 must make a weight (O, I), 4 dividing I; got {tuple(shape)}")
     O, I = shape  # noqa: E741
     values = parts["values"] if "values" in parts else decode_linear(parts, torch.Size((O, I // 2)))
+    if values.numel() != O * I // 2:
+        raise ValueError(f"values must be {O * I // 2}, 2 of 4; got {values.numel()}")
     places = unpack(parts["places"], bits=2, count=O * I // 2).long().view(-1, 2)
     fours = values.new_zeros(O * I // 4, 4)
     return fours.scatter(1, places, values.view(-1, 2)).view(shape)

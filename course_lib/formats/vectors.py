@@ -18,6 +18,8 @@ from torch import Tensor
 from course_lib.formats.packing import pack, unpack
 from course_lib.quantization.vectors import Stages, fit_stages, restored
 
+MOST_STAGES = 64  # in a file: a stage that adds a hundredth of a bit costs as much time as any
+
 
 @dataclass(frozen=True)
 class Vectors:
@@ -67,9 +69,12 @@ def decode_vectors(parts: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
     True
     """
     codebooks, packed = parts["codebooks"].float(), parts["stages"]
-    _, k, d = codebooks.shape
-    count, bits = torch.Size(shape).numel() // d, k.bit_length() - 1
-    if count * d != torch.Size(shape).numel() or k != 2**bits:
+    m, k, d = codebooks.shape
+    N, bits = torch.Size(shape).numel(), k.bit_length() - 1
+    if not 1 <= m == len(packed) <= MOST_STAGES:
+        raise ValueError(f"stages must be 1 to {MOST_STAGES}, with a codebook each; got {m}")
+    if not d or N % d or k != 2 ** max(bits, 0):
         raise ValueError(f"vectors of {d}, {k} a codebook, do not make a weight of {tuple(shape)}")
+    count = N // d
     codes = [unpack(column, bits, count).long() for column in packed]
     return restored(Stages([*codebooks], codes)).reshape(shape)

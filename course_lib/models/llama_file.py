@@ -74,9 +74,14 @@ class _NoInitialization(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+def empty_llama(config: LlamaConfig) -> Llama:
+    """A model that knows its shapes and has no numbers: it takes no memory."""
+    with torch.device("meta"), _NoInitialization():
+        return Llama(config)
+
+
 def llama_of(config: LlamaConfig, weights: dict[str, Tensor]) -> Llama:
     """A model that uses these very tensors: nothing is allocated or drawn at random before."""
-    with torch.device("meta"), _NoInitialization():
-        model = Llama(config)
+    model = empty_llama(config)
     model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(False)

@@ -1,6 +1,6 @@
 """A recipe as text, and its run, which can be cut at any time and goes on where it was.
 
-    [{"do": "Prune", "density": 0.5, "method": "wanda"}, {"do": "Heal", "steps": 100, …}]
+[{"do": "Prune", "density": 0.5, "method": "wanda"}, {"do": "Heal", "steps": 100, …}]
 """
 
 import hashlib

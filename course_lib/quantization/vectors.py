@@ -131,7 +131,7 @@ def fit_stages(vectors: Tensor, sizes: Sequence[int], seed: int = 0) -> Stages:
 def restored(stages: Stages) -> Tensor:
     """The vectors (N, d) that come back: the sum of all stages' vectors."""
     pairs = zip(stages.codebooks, stages.codes, strict=True)
-    return torch.stack([codebook[codes] for codebook, codes in pairs]).sum(0)
+    return sum(codebook[codes] for codebook, codes in pairs)
 
 
 def _check(vectors: Tensor, codebook: Tensor) -> None:
