@@ -3,13 +3,11 @@
     OMP_NUM_THREADS=1 python -m benchmarks.front FOLDER     makes course_lib/challenge/front.json
 
 Each result is a file that was written, read again and measured from there, on
-`yardstick.held_out_sample`. A folder keeps the states of recipes, so that a run that was cut goes on
-where it was. Where nothing is said of the embedding, it has 8 bits and a scale for each token, and
-what is not a matrix has float16. Seed 0 throughout; of how much the seed matters, `benchmarks.orders`
-and chapter 12 tell.
+`yardstick.held_out_sample`. A folder keeps the states of recipes, so that a run that was cut goes
+on where it was. Where nothing is said of the embedding, it has 8 bits and a scale for each token,
+and what is not a matrix has float16. Seed 0 throughout: how much the seed matters, `orders` tells.
 """
 
-import copy
 import json
 import sys
 import tempfile
@@ -19,26 +17,23 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from benchmarks.structured import processor
-from course_lib.challenge.front import FRONT
+from course_lib.challenge.picture import FRONT
 from course_lib.data.batches import random_windows
 from course_lib.distillation.language import new_student
 from course_lib.distillation.losses import soft_target_loss
 from course_lib.distillation.training import distill
-from course_lib.formats.codebook import Codebook, FixedLevels
+from course_lib.formats.codebook import NF4, Codebook
 from course_lib.formats.corrected import Corrected
 from course_lib.formats.even_coded import EvenCoded, step_for
 from course_lib.formats.floats import MX, NVFP4, FewBits
 from course_lib.formats.forms import AnyScheme
-from course_lib.formats.linear import Codes, Format, Scheme, nearest_codes
+from course_lib.formats.linear import Codes, Scheme, nearest_codes
 from course_lib.formats.model_file import pack_tensors
-from course_lib.formats.sparse import Sparse
 from course_lib.formats.two_of_four import TwoOfFour
 from course_lib.formats.vectors import Vectors
 from course_lib.language_models.recipes import sparsegpt_model
-from course_lib.language_models.rotation import random_hadamard, rotated
 from course_lib.low_rank.residual import give_back
 from course_lib.measure.yardstick import tiny_quality
 from course_lib.models.llama import Llama
@@ -62,7 +57,7 @@ from course_lib.pipeline.steps import (
 )
 from course_lib.quantization.calibration import mse_range
 from course_lib.quantization.floats import E4M3
-from course_lib.quantization.normal_float import NF4
+from course_lib.quantization.linear import Format
 from course_lib.quantization.rounding import adaround
 
 EMBEDDING = "embedding.weight"
@@ -185,20 +180,6 @@ def two_of_four(values: Scheme | None) -> Callable[[Given], Made]:
     return make
 
 
-def turned(bits: int) -> Callable[[Given], Made]:
-    """The residual stream rotated, then GPTQ."""
-
-    def make(given: Given) -> Made:
-        dice = torch.Generator().manual_seed(0)
-        model = rotated(given.dense, random_hadamard(given.dense.config.width, dice))
-        again = Given(model, given.tokenizer, given.text, given.calibration)
-        state = run([Quantize(bits, 64, "gptq")], again)
-        names = [f"blocks.{name}" for name in linear_weights(state.model.blocks)]
-        return state.model, {n.removeprefix("blocks."): dict(state.stored) for n in names}
-
-    return make
-
-
 def student(given: Given) -> Made:
     """A small model of its own, taught by TinyLM for 400 steps."""
     model = new_student(0)
@@ -214,7 +195,7 @@ def student(given: Given) -> Made:
 OTHERS: dict[tuple[str, str], Callable[[Given], Made]] = {
     ("06", "k-means, 16 levels a matrix"): each_layer(Codebook(4)),
     ("06", "k-means, 8 levels a matrix"): each_layer(Codebook(3)),
-    ("06", "NF4, groups of 64"): each_layer(FixedLevels(NF4.levels, 64)),
+    ("06", "NF4, scales in 8 bits"): each_layer(NF4),
     ("06", "FP8, a scale for each row"): each_layer(FewBits(E4M3)),
     ("06", "MXFP4"): each_layer(MX()),
     ("06", "NVFP4"): each_layer(NVFP4()),
@@ -242,13 +223,12 @@ def file_of_recipe(recipe: tuple[Step, ...], given: Given, folder: Path, path: P
 def file_of_schemes(make: Callable[[Given], Made], given: Given, path: Path) -> None:
     """The file of a model and its blocks' schemes: the rest as the module's text says."""
     model, own = make(given)
-    tensors = copy.deepcopy(model).half().state_dict()
-    full = model.state_dict()
     schemes: dict[str, AnyScheme] = {f"blocks.{name}": scheme for name, scheme in own.items()}
-    for name, scheme in schemes.items():
-        if not isinstance(scheme, TwoOfFour | Sparse) or getattr(scheme, "values", None):
-            tensors[name] = full[name]
-    tensors[EMBEDDING], schemes[EMBEDDING] = full[EMBEDDING], EIGHT
+    schemes[EMBEDDING] = EIGHT
+    tensors = dict(model.state_dict())
+    for name, tensor in tensors.items():
+        if schemes.get(name, TwoOfFour()) == TwoOfFour():  # what stays is stored as it is
+            tensors[name] = tensor.half()
     save_compressed(path, pack_tensors(tensors, schemes), model.config)
 
 
