@@ -1,4 +1,4 @@
-"""Steps that make a layer's weights smaller or rougher: inputs of exercises, nothing to use.
+"""What may be done to a layer's weights, step by step: inputs of exercises, nothing to use.
 
 Those whose names end in an underscore overwrite what they are given, and return it.
 
@@ -62,14 +62,14 @@ def halved(weight: Tensor) -> Tensor:
     return weight / 2
 
 
-def first_column_dropped_(weight: Tensor) -> Tensor:
-    """In place: the first column becomes 0.
+def first_column_turned_(weight: Tensor) -> Tensor:
+    """In place: the first column changes its sign.
 
     >>> import torch
-    >>> first_column_dropped_(torch.ones(1, 2))
-    tensor([[0., 1.]])
+    >>> first_column_turned_(torch.ones(1, 2))
+    tensor([[-1.,  1.]])
     """
-    weight[:, 0] = 0
+    weight[:, 0] *= -1
     return weight
 
 

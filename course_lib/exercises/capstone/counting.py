@@ -95,9 +95,9 @@ def _transformer(draw: Draw) -> Shapes:
     shapes: Shapes = {"embedding": (tokens, width)}
     for i in range(3):
         shapes[f"block.{i}.norm"] = (width,)
-        shapes[f"block.{i}.query"] = (width, width)
-        shapes[f"block.{i}.up"] = (hidden, width)
-        shapes[f"block.{i}.down"] = (width, hidden)
+        shapes[f"block.{i}.query.weight"] = (width, width)
+        shapes[f"block.{i}.up.weight"] = (hidden, width)
+        shapes[f"block.{i}.down.weight"] = (width, hidden)
     return shapes | {"norm": (width,), "head": (tokens, width)}
 
 

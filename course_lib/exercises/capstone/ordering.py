@@ -51,22 +51,27 @@ def _layers(seed: int) -> list[Case]:
     two = {"prune": ways.half_dropped, "round": ways.rounded}
     three = {"round": ways.rounded, "prune": ways.half_dropped, "clip": ways.clipped}
     written = {"round": ways.rounded_, "prune": ways.half_dropped_}
-    mixed = {"prune": ways.half_dropped, "round": ways.rounded_, "drop": ways.first_column_dropped_}
+    mixed = {"prune": ways.half_dropped, "round": ways.rounded_, "turn": ways.first_column_turned_}
     undone = {"halve": ways.halved, "double": ways.doubled, "round": ways.rounded}
-    apart = {"double": ways.doubled, "drop": ways.first_column_dropped_}
+    apart = {"double": ways.doubled, "turn": ways.first_column_turned_}
+    twice = {"double": ways.doubled, "again": ways.doubled} | {"turn": ways.first_column_turned_}
     zero, weight = _layer(draw, 4, 6), _layer(draw, 5, 8)
+    first = draw.normal(20, 6) * torch.tensor([9.0, 1, 1, 1, 1, 1])
     labelled = {
         "prune and round": (*_layer(draw, 6, 12), two),
         "the same, written the other way round": (*weight, dict(reversed(two.items()))),
         "prune, round and clip": (*_layer(draw, 6, 12), three),
         "steps that overwrite their input": (*_layer(draw, 5, 10), written),
         "some steps overwrite their input": (*_layer(draw, 6, 9), mixed),
-        "four steps": (*_layer(draw, 5, 9), three | {"drop": ways.first_column_dropped_}),
+        "four steps": (*_layer(draw, 5, 9), three | {"turn": ways.first_column_turned_}),
         "one step": (*_layer(draw, 4, 7), {"round": ways.rounded}),
         "one step that overwrites its input": (*_layer(draw, 4, 7), {"prune": ways.half_dropped_}),
         "a step that another one undoes": (*_layer(draw, 4, 8), undone),
         "steps that do not mind the order": (*_layer(draw, 5, 6), apart),
         "one step under two names": (*_layer(draw, 4, 8), {"a": ways.rounded, "b": ways.rounded}),
+        "blamed is what costs more than alone, not many times as much": (
+            (1 + draw.uniform(5, 6)) * draw.normal(5, 6).sign(), first, twice,
+        ),
         "one output": (*_layer(draw, 1, 12), three),
         "one token": (weight[0], weight[1][:1], three),
         "as many tokens as inputs": (weight[0], weight[1][:8], two),
@@ -76,7 +81,7 @@ def _layers(seed: int) -> list[Case]:
         "very large": (weight[0], 1e9 * weight[1], written),
         "float16": (_layer(draw, 5, 10)[0].half(), 100 * _layer(draw, 5, 10)[1].half(), three),
         "float64": (*(part.double() / 3 for part in _layer(draw, 5, 10)), mixed),
-    }
+    }  # fmt: skip
     return labelled_cases(("weight", "x", "steps"), labelled)
 
 
