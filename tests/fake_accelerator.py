@@ -39,6 +39,8 @@ ASK_FOR_NUMBERS = {
     "verify_drafts", "fast_decode",
     # the answer is a list of Python's numbers
     "ranks_for_budget", "assign_bits",
+    # a file is written, an order chosen
+    "meet_budget", "order_that_loses",
 }  # fmt: skip
 
 

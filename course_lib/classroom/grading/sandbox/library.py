@@ -13,7 +13,7 @@ from course_lib.classroom.submissions.parsing import parse
 
 COURSE = Path(__file__).resolve().parents[3]
 CHILD = ("course_lib.exercises.engine.run", "course_lib.classroom.grading.sandbox.warm")
-INPUTS = tuple(f"course_lib.models.{name}" for name in ("awkward", "digits_mlp", "llama"))
+INPUTS = tuple(f"course_lib.models.{name}" for name in ("awkward", "digits_mlp", "llama", "steps"))
 FILES = {
     "course_lib.data.text": "data/texts",
     "course_lib.models.pretrained": "models/checkpoints",

@@ -1,0 +1,18 @@
+"""Exercises of 12_capstone, in the order of the lesson."""
+
+from course_lib.exercises.capstone.counting import RECIPE_BYTES
+from course_lib.exercises.capstone.fitting import MEET_BUDGET
+from course_lib.exercises.capstone.front import PARETO_FRONT
+from course_lib.exercises.capstone.ordering import ORDER_THAT_LOSES
+from course_lib.exercises.capstone.rare_words import FLIPS_BY_FREQUENCY
+from course_lib.exercises.capstone.reading import CHARACTER_ERROR_RATE
+
+CHAPTER = "12_capstone"
+EXERCISES = (
+    RECIPE_BYTES,
+    MEET_BUDGET,
+    ORDER_THAT_LOSES,
+    PARETO_FRONT,
+    FLIPS_BY_FREQUENCY,
+    CHARACTER_ERROR_RATE,
+)
