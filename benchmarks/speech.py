@@ -6,7 +6,8 @@
 
 Audio: 36 s of speech at known places, three seeds, each with noise at 30, 10 and 0 dB.
 Agreement and distance are with the float32 network; wrong is against the labels. Every file is
-written and stat-ed; what is measured is what it gives back. float16 holds what has no scheme.
+written and stat-ed; what is measured is what it gives back. float16 holds what has no scheme. Where
+a row does not say otherwise the network is `lean`.
 """
 
 import sys

@@ -54,10 +54,8 @@ def test_every_method_gives_a_file_that_loads():
     half = sizes["float16, lean"]
     for share in (75, 50, 25):
         assert sizes[f"low rank, {share} % of the numbers"] < (share / 100 + 0.02) * half
-    assert (
-        sizes["50 % in each layer, 16 levels, Huffman"] < sizes["codebook, 16 levels"] < half / 3.8
-    )
-    assert model.fourier.basis.shape == (258, 256)
+    assert sizes["codebook, 16 levels"] < half / 3.8
+    assert sizes["50 % in each layer, 16 levels, Huffman"] < 0.7 * sizes["codebook, 16 levels"]
 
 
 def test_a_group_is_the_divisor_nearest_to_32():

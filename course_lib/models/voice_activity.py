@@ -12,7 +12,7 @@ matrices are plain `nn.Linear`, so whatever treats a model's linear layers treat
 
 The weights arrive in the package silero-vad (see `data.lock`), in float32.
 
-Source: Silero Team, 2024, "Silero VAD: pre-trained enterprise-grade Voice Activity Detector".
+Source: Silero, 2024, "Silero VAD: Pre-trained Enterprise-Grade Voice Activity Detector".
 
 Axes: B recordings, N samples, C chunks, H the cell's width (128), F frequencies (129).
 """
