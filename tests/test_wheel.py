@@ -77,8 +77,9 @@ def test_the_wheel_holds_lessons_locks_and_licences_and_no_leftovers(wheel):
         assert wanted <= names
     assert {*LOCKS, "notebooks/GLOSSARY.md", "solutions/GLOSSARY.md"} <= names
     assert not [name for name in ZipFile(wheel).namelist() if ".mine-" in name]
-    texts = {"course_lib/data/texts/wikipedia.json.bz2", "course_lib/data/texts/wikipedia.md"}
-    assert texts <= set(ZipFile(wheel).namelist())
+    files = {"texts/wikipedia.json.bz2", "texts/wikipedia.md"}
+    files |= {"sounds/speech.safetensors", "sounds/speech.md"}
+    assert {f"course_lib/data/{file}" for file in files} <= set(ZipFile(wheel).namelist())
 
 
 def test_start_gives_the_notebooks_that_a_checkout_makes(learner, wheel):

@@ -6,10 +6,14 @@
 Both are plain `nn.Linear`, so whatever treats a model's linear layers treats them, too: files
 (`formats.model_file`), rounding, a second layer beside them.
 
-Axes: O outputs, I inputs, r rank.
+A convolution's weight (O, I, k) is a matrix (O, I · k): A becomes a convolution with r outputs, and
+B one with a kernel of 1.
+
+Axes: O outputs, I inputs, r rank, k kernel.
 """
 
 import copy
+from collections import OrderedDict
 from collections.abc import Mapping
 
 from torch import Tensor, nn
@@ -73,13 +77,14 @@ def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
 
 
 def with_factors(model: nn.Module, factors: Mapping[str, Factors]) -> nn.Module:
-    """A copy of the model whose named linear layers are two small ones; the others stay.
+    """A copy of the model whose named layers are two small ones each; the others stay.
 
     Args:
-        factors: name of a layer's weight, as `parts.linear_weights` gives it -> its factors.
+        factors: name of a layer's weight, as `parts.prunable_weights` gives it -> its factors.
 
     Raises:
-        ValueError: a name belongs to no nn.Linear; factors do not fit its shape.
+        ValueError: a name belongs to no nn.Linear and no convolution with groups=1 and zeros for
+            padding; factors do not fit its shape.
 
     >>> import torch
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -97,8 +102,8 @@ def replace_layer(model: nn.Module, name: str, factors: Factors) -> None:
     """In place: two small layers for one; its bias stays, and whether and where it learns.
 
     Args:
-        name: of an nn.Linear in the model, "blocks.0.mlp.up" say.
-        factors: that fit it.
+        name: of an nn.Linear in the model, "blocks.0.mlp.up" say, or of a convolution.
+        factors: that fit its weight; a convolution's (O, I, k, …) is the matrix (O, I · k …).
 
     Raises:
         ValueError: as for `with_factors`.
@@ -110,13 +115,35 @@ def replace_layer(model: nn.Module, name: str, factors: Factors) -> None:
     'FactoredLinear'
     """
     layer = dict(model.named_modules()).get(name)
-    if type(layer) is not nn.Linear:
-        raise ValueError(f"name must be that of an nn.Linear; {name!r} is {type(layer).__name__}")
-    shapes = [tuple(part.shape) for part in factors]
-    if (shapes[0][0], shapes[1][-1]) != tuple(layer.weight.shape):
+    if type(layer) is not nn.Linear and not _is_plain_convolution(layer):
         raise ValueError(
-            f"the factors of {name} must fit {tuple(layer.weight.shape)}; got {shapes}"
+            "name must be that of an nn.Linear, or of an nn.Conv1d or nn.Conv2d with groups=1 "
+            f"and zeros for padding; {name!r} is {type(layer).__name__}"
         )
-    small = FactoredLinear(factors, None if layer.bias is None else layer.bias.detach().clone())
+    shapes = [tuple(part.shape) for part in factors]
+    matrix = layer.weight.flatten(1)  # (O, I, k, …) -> (O, I · k …)
+    if (shapes[0][0], shapes[1][-1]) != tuple(matrix.shape):
+        raise ValueError(f"the factors of {name} must fit {tuple(matrix.shape)}; got {shapes}")
+    bias = None if layer.bias is None else layer.bias.detach().clone()
+    linear = type(layer) is nn.Linear
+    small = FactoredLinear(factors, bias) if linear else _factored(layer, factors, bias)
     small.requires_grad_(layer.weight.requires_grad).train(layer.training)
     model.set_submodule(name, small)
+
+
+def _is_plain_convolution(layer: nn.Module | None) -> bool:
+    kinds = (nn.Conv1d, nn.Conv2d)
+    return type(layer) in kinds and layer.groups == 1 and layer.padding_mode == "zeros"
+
+
+def _factored(layer: nn.Conv1d | nn.Conv2d, factors: Factors, bias: Tensor | None) -> nn.Sequential:
+    """The convolution as one with r outputs, in its place, and one with a kernel of 1."""
+    kind, (outputs, rank) = type(layer), factors.left.shape
+    place = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    right = kind(layer.in_channels, rank, *place, bias=False, device="meta")
+    left = kind(rank, outputs, 1, bias=bias is not None, device="meta")
+    right.weight = nn.Parameter(factors.right.reshape(rank, *layer.weight.shape[1:]))
+    left.weight = nn.Parameter(factors.left.reshape(outputs, rank, *[1] * len(layer.kernel_size)))
+    if bias is not None:
+        left.bias = nn.Parameter(bias)
+    return nn.Sequential(OrderedDict(right=right, left=left))
