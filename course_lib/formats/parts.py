@@ -12,31 +12,30 @@ from torch import Tensor
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 BYTES = (torch.uint8,)
 
-# Part -> its dtypes, and how many axes it may have; None for any number.
-KINDS: dict[str, tuple[tuple[torch.dtype, ...], tuple[int, ...] | None]] = {
-    "codes": (BYTES, (1,)),
-    "scale": (FLOATS, (1,)),
-    "zero_point": (BYTES, (1,)),
-    "values": (FLOATS, None),
-    "bitmap": (BYTES, (1,)),
-    "gaps": (BYTES, (1,)),
-    "indices": ((torch.int32, torch.int64), (1,)),
-    "places": (BYTES, (1,)),
-    "levels": (FLOATS, (2,)),
-    "scale_codes": ((torch.uint8, torch.int8), (1,)),
-    "scale_step": (FLOATS, (1,)),
-    "scale_mean": (FLOATS, (0,)),
-    "float": (BYTES, (1,)),
-    "exponents": (BYTES, (1,)),
-    "block_scales": (BYTES, (1,)),
-    "tensor_scale": (FLOATS, (0,)),
-    "even_coded": (BYTES, (1,)),
-    "shared": (BYTES, (1,)),
-    "codebooks": (FLOATS, (3,)),
-    "stages": (BYTES, (2,)),
-    "trits": (BYTES, (1,)),
-    "left": (FLOATS, (2,)),
-    "right": (FLOATS, (2,)),
+# Part -> its dtypes, and how many axes it has. What is not here, `values`, may be of any kind.
+KINDS: dict[str, tuple[tuple[torch.dtype, ...], int]] = {
+    "codes": (BYTES, 1),
+    "scale": (FLOATS, 1),
+    "zero_point": (BYTES, 1),
+    "bitmap": (BYTES, 1),
+    "gaps": (BYTES, 1),
+    "indices": ((torch.int32, torch.int64), 1),
+    "places": (BYTES, 1),
+    "levels": (FLOATS, 2),
+    "scale_codes": ((torch.uint8, torch.int8), 1),
+    "scale_step": (FLOATS, 1),
+    "scale_mean": (FLOATS, 0),
+    "float": (BYTES, 1),
+    "exponents": (BYTES, 1),
+    "block_scales": (BYTES, 1),
+    "tensor_scale": (FLOATS, 0),
+    "even_coded": (BYTES, 1),
+    "shared": (BYTES, 1),
+    "codebooks": (FLOATS, 3),
+    "stages": (BYTES, 2),
+    "trits": (BYTES, 1),
+    "left": (FLOATS, 2),
+    "right": (FLOATS, 2),
 }
 
 
@@ -57,10 +56,10 @@ def check_parts(name: str, parts: Mapping[str, Tensor]) -> None:
         if part not in KINDS:
             continue
         dtypes, axes = KINDS[part]
-        if stored.dtype in dtypes and (axes is None or stored.dim() in axes):
+        if stored.dtype in dtypes and stored.dim() == axes:
             continue
         kind = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-        if axes is not None:
-            kind += f" with {axes[0]} ax{'i' if axes[0] == 1 else 'e'}s"
         seen = f"{str(stored.dtype).removeprefix('torch.')} of shape {tuple(stored.shape)}"
-        raise ValueError(f"{name}:{part} must be {kind}; got {seen}")
+        raise ValueError(
+            f"{name}:{part} must be {kind} with {axes} ax{'i' if axes == 1 else 'e'}s; got {seen}"
+        )

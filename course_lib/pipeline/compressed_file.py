@@ -165,11 +165,10 @@ def _skeleton(about: About) -> Llama:
 
 def _decoded(packed: Mapping[str, Tensor], model: Llama) -> dict[str, Tensor]:
     """The model's weights, float32 and finite."""
-    for name, stored in packed.items():
-        if ":" not in name and stored.dtype not in FLOATS:
-            raise ValueError(f"{ascii(name)[:80]} must be floats; got {stored.dtype}")
     weights = unpack_tensors(packed, model.state_dict())
     for name, weight in weights.items():
+        if weight.dtype not in FLOATS:
+            raise ValueError(f"{name} must be floats; got {weight.dtype}")
         weights[name] = weight.to(torch.float32)
         check_finite(weights[name], name)
     return weights
