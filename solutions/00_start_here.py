@@ -3,10 +3,10 @@
 #
 # **How small can a language model be made before it stops being one?**
 #
-# The course has fourteen chapters, 00 to 13. Thirteen are here: this one, 01 redundancy, 02 the L0
-# objective, 03 pruning, 04 structured pruning, 05 linear quantization, 06 codebooks, 07
-# quantization-aware training, 08 distillation, 09 low rank, 10 acceleration, 11 language models and 13
-# reading sources. Chapter 12 is still being written. The table near the end says what each of them asks.
+# The course has fourteen chapters: this one, 01 redundancy, 02 the L0 objective, 03 pruning, 04
+# structured pruning, 05 linear quantization, 06 codebooks, 07 quantization-aware training, 08
+# distillation, 09 low rank, 10 acceleration, 11 language models, 12 the capstone and 13 reading sources.
+# The table near the end says what each of them asks.
 #
 # In this chapter you meet the two models that the course takes apart. You let them write. You count
 # what they are made of, weigh it, and see what every byte costs. Then you throw most of the bytes
@@ -471,10 +471,8 @@ predict(
 # | 09 low rank | Is a big matrix a product of two small ones? |
 # | 10 acceleration | Why is my compressed model not faster? |
 # | 11 language models | Which of all this works on a real language model, without training? |
-# | 12 capstone | How do you put it together? |
+# | 12 capstone | How do you put it together, and does it work on anything but text? |
 # | 13 reading sources | How do you read a source that is sometimes wrong? |
-#
-# Chapter 12 is still being written. Go on with 01 to 11, and 13.
 #
 # The chapters follow five articles, named S0 to S4, that were found on the web. They are good
 # company and not always right. Where one is wrong, the course says so, and shows it.
