@@ -1,12 +1,12 @@
 """A network that turns sentences into vectors, shrunk by the library's functions: what finds less?
 
-    OMP_NUM_THREADS=1 python -m benchmarks.sentences bits         4 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.sentences bits         2 CPU minutes
     OMP_NUM_THREADS=1 python -m benchmarks.sentences others
     OMP_NUM_THREADS=1 python -m benchmarks.sentences kinds
 
 all-MiniLM-L6-v2. Quality is retrieval: the first half of a Wikipedia paragraph looks for its second
-half among those of 200 paragraphs; the share that finds it first, in percent, with its standard
-error, and how far the 200² similarities correlate with float32's. The ways are used on the 36
+half among those of 100 paragraphs; the share that finds it first, in percent, with its standard
+error, and how far the 100² similarities correlate with float32's. The ways are used on the 36
 matrices of the encoder; the embedding, half of all numbers, has 8 bits and a scale for each token
 in every file but the first.
 """
@@ -26,7 +26,7 @@ from course_lib.models.minilm import embed_sentences, minilm
 from course_lib.models.parts import linear_weights
 from course_lib.quantization.linear import Format
 
-PARAGRAPHS = 200
+PARAGRAPHS = 100
 EMBEDDING = "tokens.weight"
 EIGHT = {EMBEDDING: Scheme(Format(8), "channel")}
 

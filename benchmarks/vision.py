@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.vision bits           2 CPU minutes
     OMP_NUM_THREADS=1 python -m benchmarks.vision others
     OMP_NUM_THREADS=1 python -m benchmarks.vision kinds
+    OMP_NUM_THREADS=1 python -m benchmarks.vision layers
     OMP_NUM_THREADS=1 python -m benchmarks.vision characters
 
 PP-OCRv6's small recognizer runs by onnxruntime with the file's weights written into its graph.
@@ -92,6 +93,29 @@ def kinds_table() -> None:
             show(f"{kind}, 4 bits, {granularity}", file, rates)
 
 
+def layers_table() -> None:
+    """One pointwise layer at a time at 4 bits, a scale for each output; errors on a few lines.
+
+    Then all of the network at 4 bits but the layers that hurt most, which have 8.
+    """
+    reader, some = line_reader(), rendered_lines(16, 100, AMOUNT)
+    tensors, names = float_tensors(reader.graph), list(weight_kinds(reader.graph))
+    eight, four = (dict.fromkeys(names, Scheme(Format(bits), "channel")) for bits in (8, 4))
+    harm = {}
+    for name in groups_of_layers(reader)["pointwise"]:
+        file = stored(tensors, {name: four[name]})
+        session = open_graph(with_tensors(reader.graph, file.tensors))
+        read = read_lines(session, some.images, reader.characters)
+        harm[name] = 100 * character_error_rate(read, some.texts)
+        print(f"    {name:16} {tuple(tensors[name].shape)!s:18} {harm[name]:6.2f}", flush=True)
+    worst, texts = sorted(harm, key=harm.get, reverse=True), lines()
+    for count in (4, 8, 16):
+        schemes = {**four, **{name: eight[name] for name in worst[:count]}}
+        file = stored(tensors, schemes)
+        rates = error_rates(reader, file.tensors, texts, reader.characters)
+        show(f"4 bits, the {count} worst 8", file, rates)
+
+
 def characters_table() -> None:
     """Characters that English needs, and no others: alone, then with few bits."""
     reader = line_reader()
@@ -118,6 +142,7 @@ TABLES = {
     "bits": lambda: ways_table(BITS),
     "others": lambda: ways_table(OTHERS),
     "kinds": kinds_table,
+    "layers": layers_table,
     "characters": characters_table,
 }
 
