@@ -121,18 +121,22 @@ def characters_table() -> None:
     reader = line_reader()
     tensors, names, texts = float_tensors(reader.graph), list(weight_kinds(reader.graph)), lines()
     trimmed, characters = trim_characters(tensors, reader.characters, ASCII)
-    depthwise = groups_of_layers(reader)["depthwise"]
-    eight, four = (dict.fromkeys(names, Scheme(Format(bits), "channel")) for bits in (8, 4))
+    eight, six, four = (dict.fromkeys(names, Scheme(Format(bits), "channel")) for bits in (8, 6, 4))
+    of_kind = groups_of_layers(reader)
     print(f"  {len(reader.characters)} characters, {len(characters)} kept")
     sides = {
         "all, float16": (tensors, reader.characters, {}),
         "ASCII, float16": (trimmed, characters, {}),
         "ASCII, 8 bits, channel": (trimmed, characters, eight),
         "ASCII, 4 bits, channel": (trimmed, characters, four),
-        "the same, depthwise 8 bits": (
-            trimmed, characters, {**four, **{name: eight[name] for name in depthwise}},
-        ),
-    }  # fmt: skip
+    }
+    for kind, bits, more in (
+        ("depthwise", 8, eight),
+        ("pointwise", 8, eight),
+        ("pointwise", 6, six),
+    ):
+        schemes = {**four, **{name: more[name] for name in of_kind[kind]}}
+        sides[f"ASCII, 4 bits, {kind} {bits}"] = (trimmed, characters, schemes)
     for name, (those, listed, schemes) in sides.items():
         file = stored(those, schemes)
         show(name, file, error_rates(reader, file.tensors, texts, listed))

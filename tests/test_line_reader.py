@@ -71,7 +71,7 @@ def test_it_reads_clean_lines_and_stumbles_over_spoiled_ones(reader):
 
 @needs_reader
 def test_without_the_characters_that_english_never_needs_it_reads_the_same(reader):
-    images = rendered_lines(6, spoiled=0.6).images
+    images = rendered_lines(4, spoiled=0.6).images
     tensors, kept = trim_characters(float_tensors(reader.graph), reader.characters, ASCII)
     assert len(kept) == 96
     small = open_graph(with_tensors(reader.graph, tensors))

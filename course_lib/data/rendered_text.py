@@ -12,6 +12,7 @@ Axes: N lines, W pixels of a line.
 """
 
 import re
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -74,15 +75,16 @@ def _font() -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, LETTER, layout_engine=ImageFont.Layout.BASIC)
 
 
-def _words() -> list[str]:
+@cache
+def _words() -> tuple[str, ...]:
     words = " ".join(wikipedia_articles().values()).split()
-    return [word for word in words if WORD.fullmatch(word)]
+    return tuple(word for word in words if WORD.fullmatch(word))
 
 
-def _line(words: list[str], start: int, font: ImageFont.FreeTypeFont) -> str:
+def _line(words: tuple[str, ...], start: int, font: ImageFont.FreeTypeFont) -> str:
     """As many words from `start` on as fit between the margins."""
     line = words[start]
-    for word in words[start + 1 :]:
+    for word in words[start + 1 : start + WIDTH]:
         longer = f"{line} {word}"
         if font.getlength(longer) > WIDTH - 2 * MARGIN:
             break
