@@ -1,8 +1,8 @@
 """A network that turns sentences into vectors, shrunk by the library's functions: what finds less?
 
-    OMP_NUM_THREADS=1 python -m benchmarks.sentences bits         2 CPU minutes
-    OMP_NUM_THREADS=1 python -m benchmarks.sentences others
-    OMP_NUM_THREADS=1 python -m benchmarks.sentences kinds
+    OMP_NUM_THREADS=1 python -m benchmarks.sentences bits           120 CPU seconds
+    OMP_NUM_THREADS=1 python -m benchmarks.sentences others         100 CPU seconds
+    OMP_NUM_THREADS=1 python -m benchmarks.sentences kinds          80 CPU seconds
 
 all-MiniLM-L6-v2. Quality is retrieval: the first half of a Wikipedia paragraph looks for its second
 half among those of 100 paragraphs; the share that finds it first, in percent, with its standard

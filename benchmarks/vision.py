@@ -1,10 +1,10 @@
 """A network that reads lines of text, shrunk by the library's functions: which bytes cost letters?
 
-    OMP_NUM_THREADS=1 python -m benchmarks.vision bits           2 CPU minutes
-    OMP_NUM_THREADS=1 python -m benchmarks.vision others
-    OMP_NUM_THREADS=1 python -m benchmarks.vision kinds
-    OMP_NUM_THREADS=1 python -m benchmarks.vision layers
-    OMP_NUM_THREADS=1 python -m benchmarks.vision characters
+    OMP_NUM_THREADS=1 python -m benchmarks.vision bits            130 CPU seconds
+    OMP_NUM_THREADS=1 python -m benchmarks.vision others          110 CPU seconds
+    OMP_NUM_THREADS=1 python -m benchmarks.vision kinds           95 CPU seconds
+    OMP_NUM_THREADS=1 python -m benchmarks.vision layers          80 CPU seconds
+    OMP_NUM_THREADS=1 python -m benchmarks.vision characters      60 CPU seconds
 
 PP-OCRv6's small recognizer runs by onnxruntime with the file's weights written into its graph.
 Quality is the character error rate in percent, mean and standard deviation over 3 seeds of rendered
