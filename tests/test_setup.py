@@ -80,7 +80,7 @@ def test_conda_gets_the_same_versions():
 def test_what_carries_models_and_texts_is_pinned_with_a_hash():
     text = (ROOT / "data.lock").read_text("utf-8").replace("\\\n", "")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    assert len(lines) == 4
+    assert len(lines) == 6
     assert all(re.fullmatch(r"\S+==\S+(\s+--hash=sha256:[0-9a-f]{64})+", line) for line in lines)
 
 
