@@ -32,11 +32,13 @@ from course_lib.quantization.calibration import mse_range
 from course_lib.quantization.even_steps import EvenSteps
 from course_lib.quantization.linear import Format
 
-BYTES, LOSS = 790_000, 1.215  # asked for: a fifth of the file in float16, and 3.6 % more loss
+BYTES, LOSS = 790_000, 1.22  # asked for: a fifth of the file in float16, and 4 % more loss
+FLOOR = 1.19  # whoever is better saw the held-out text
 STEPS, WINDOWS, LENGTH = 60, 4, 128
 BITS, RATE = 2.8, 0.2  # of a weight of the blocks, after Huffman's code; of TinyLM's learning rate
 SEEN = 8  # batches that are looked at
-MOST = 1.45  # times: see `loss_beside`
+MOST = 1.8  # times: see `loss_beside`. Files of the batches: 1.0 to 1.6; with held-out text in one batch
+# of eight 2.0, of three 2.5
 EMBEDDING = "embedding.weight"
 
 Batches = list[tuple[Tensor, Tensor]]
@@ -51,8 +53,9 @@ def small_file(model: Llama, batches: Batches) -> dict[str, Tensor]:
     pairs (inputs, targets), (4, 128) each, of a text that TinyLM was trained on: take as many steps
     as you like, but there is no other text.
 
-    Asked for: at most 1.215 bits per byte on held-out text, within four minutes. (Dense: 1.173;
-    embedding at 4 bits, blocks at 3 by GPTQ, not trained: 863,000 bytes and 1.213.)
+    Asked for: at most 1.22 bits per byte on held-out text, within four minutes. (Dense: 1.173;
+    embedding at 4 bits, blocks at 3 by GPTQ, not trained: 863,000 bytes and 1.21. Less than 1.19
+    would take the held-out text.)
     """
     codes = nearest_codes(model.embedding.weight, Scheme(Format(4), "channel", mse_range))
     step = step_for(list(linear_weights(model.blocks).values()), BITS)
@@ -169,8 +172,9 @@ SMALL_FILE = Exercise(
             lambda inputs, packed: _bytes(inputs, packed) <= BYTES,
         ),
         Property(
-            f"the model that the file gives back needs at most {LOSS} bits per byte",
-            lambda inputs, packed: file_loss(inputs, packed) <= LOSS,
+            f"the model that the file gives back needs at most {LOSS} bits per byte, and not less "
+            f"than {FLOOR}: that takes the held-out text",
+            lambda inputs, packed: FLOOR <= file_loss(inputs, packed) <= LOSS,
         ),
         Property(
             "made of the batches, not of the held-out text: what the file costs in loss is not far "
