@@ -67,17 +67,7 @@ def _models(seed: int) -> list[Case]:
             {"a.up": (a, b), "b.up": (a, b), "b.down": (b, a)}, {},
             {"b.": (3, 8), "up": (5, 16), "": (8, 8)},
         ),
-        "a tied matrix": ({"embedding": (b, a), "head": (b, a)}, both, {"": (4, 32)}),
-        "a tied matrix in floats": ({"embedding": (b, a), "head": (b, a)}, both, {}),
-        "tied, and the recipe names the other": (
-            {"embedding": (b, a), "head": (b, a)}, both, {"head": (2, 8), "embedding": (4, 8)},
-        ),
-        "tied, and the recipe names the other alone": (
-            {"embedding": (b, a), "head": (b, a)}, both, {"head": (2, 8)},
-        ),
-        "tied, the other name first": (
-            {"head": (a, b), "up": (b, a), "embedding": (a, b)}, both, {"embedding": (3, 8)},
-        ),
+        **_tied(a, b),
         "equal shapes that are not tied": ({"up": (a, b), "gate": (a, b)}, {}, {"": (3, 8)}),
         "three names for one": (
             {"a": (a, b), "b": (a, b), "c": (a, b), "d": (a,)}, {"b": "a", "c": "a"}, {"": (6, 8)},
@@ -87,6 +77,23 @@ def _models(seed: int) -> list[Case]:
         "nothing at all": ({}, {}, {"": (4, 8)}),
     }  # fmt: skip
     return labelled_cases(("shapes", "tied", "recipe"), labelled)
+
+
+def _tied(a: int, b: int) -> dict[str, tuple]:
+    shapes, both = {"embedding": (b, a), "head": (b, a)}, {"head": "embedding"}
+    return {
+        "a tied matrix": (shapes, both, {"": (4, 32)}),
+        "a tied matrix in floats": (shapes, both, {}),
+        "tied, and the recipe names the other": (
+            shapes, both, {"head": (2, 8), "embedding": (4, 8)},
+        ),
+        "tied, and the recipe names the other alone": (
+            shapes, both, {"head": (2, 8)},
+        ),
+        "tied, the other name first": (
+            {"head": (a, b), "up": (b, a), "embedding": (a, b)}, both, {"embedding": (3, 8)},
+        ),
+    }  # fmt: skip
 
 
 def _transformer(draw: Draw) -> Shapes:

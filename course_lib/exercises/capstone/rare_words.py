@@ -43,18 +43,7 @@ def _two_models(seed: int) -> list[Case]:
     draw = Draw(seed)
     many, some = _tokens(draw, 200, 40), _tokens(draw, 24, 10)
     a = draw.number(3, 9)
-    tied, flat = _tokens(draw, 12, 6), _tokens(draw, 9, 5)
-    dense_tie = tied[1].scatter(1, torch.tensor([[1, 4]]).expand(12, 2), 9.0)
-    tie = dense_tie.scatter(1, torch.full((12, 1), 1 + 3 * draw.number(0, 2)), 8.0)
-    tie = torch.where(draw.uniform(12, 1) < 0.5, tie, dense_tie)
-    silent = some[0].scatter(1, some[2][:1, None], -torch.inf)
-    never = [part.clone() for part in some[:2]]
-    unused = (int(some[2][0]) + 1) % 10
-    for part in never:
-        part[some[2] != unused, unused] = -torch.inf
-    big = _tokens(draw, 30, 8)
-    half = tuple((15 * part).half() for part in big[:2])
-    near = big[1].double() + 100
+    flat = _tokens(draw, 9, 5)
     labelled = {
         "three buckets": (*some, [5, 50]),
         "many tokens": (*many, [2, 10, 100, 1000]),
@@ -67,19 +56,41 @@ def _two_models(seed: int) -> list[Case]:
         "all counts are above the edges": (*some[:3], 50 + draw.order(10), [1, 20]),
         "words that never stood in the text": (*some[:3], some[3] * (draw.order(10) % 2), [1, 20]),
         "equal models": (some[1].clone(), some[1], *some[2:], [5, 50]),
-        "equal logits": (tie, dense_tie, *tied[2:], [10]),
         "all logits equal": (flat[0], torch.zeros(9, 5), *flat[2:], [8]),
         "one token": (*(part[:1] for part in some[:3]), some[3], [5, 50]),
         "no tokens": (*(part[:0] for part in some[:3]), some[3], [5, 50]),
         "one word": (draw.normal(6, 1), draw.normal(6, 1), some[2][:6] * 0, some[3][:1], [a]),
+        **_with_ties_and_infinities(draw, some),
+        **_in_dtypes(draw),
+    }
+    return labelled_cases(("logits", "dense_logits", "targets", "counts", "edges"), labelled)
+
+
+def _with_ties_and_infinities(draw: Draw, some: tuple) -> dict[str, tuple]:
+    tied = _tokens(draw, 12, 6)
+    dense = tied[1].scatter(1, torch.tensor([[1, 4]]).expand(12, 2), 9.0)
+    broken = dense.scatter(1, torch.full((12, 1), 1 + 3 * draw.number(0, 2)), 8.0)
+    silent = some[0].scatter(1, some[2][:1, None], -torch.inf)
+    never = [part.clone() for part in some[:2]]
+    unused = (int(some[2][0]) + 1) % 10
+    for part in never:
+        part[some[2] != unused, unused] = -torch.inf
+    return {
+        "equal logits": (broken.where(draw.uniform(12, 1) < 0.5, dense), dense, *tied[2:], [10]),
         "a target that the smaller model never says": (silent, *some[1:], [5, 50]),
         "a word that neither says": (*never, *some[2:], [5, 50]),
         "very sure": (*(40 * part for part in some[:2]), *some[2:], [5, 50]),
-        "float16": (*half, *big[2:], [20]),
+    }
+
+
+def _in_dtypes(draw: Draw) -> dict[str, tuple]:
+    big = _tokens(draw, 30, 8)
+    near = big[1].double() + 100
+    return {
+        "float16": (*((15 * part).half() for part in big[:2]), *big[2:], [20]),
         "bfloat16": (*(part.bfloat16() for part in big[:2]), *big[2:], [20]),
         "float64, nearly equal": (near + 1e-6 * draw.normal(30, 8), near, *big[2:], [20]),
     }
-    return labelled_cases(("logits", "dense_logits", "targets", "counts", "edges"), labelled)
 
 
 def _tokens(draw: Draw, tokens: int, words: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
