@@ -12,6 +12,7 @@ from torch import Tensor
 from course_lib.measure.divergence import Estimate, estimate
 
 SPACE, LINE = "Ġ", "Ċ"  # how a byte-level tokenizer writes a blank and the end of a line
+EDGES = (100, 1000, 10_000)
 KINDS = ("a name or the start of a verse", "the start of a word", "within a word", "a mark")
 
 
@@ -39,9 +40,17 @@ def kinds_of(tokenizer: Tokenizer, tokens: Tensor) -> list[str]:
     return [kind[i] for i in tokens.tolist()]
 
 
-def frequencies_of(
-    tokens: Tensor, text: Tensor, edges: Sequence[int] = (100, 1000, 10_000)
-) -> list[str]:
+def frequency_names(edges: Sequence[int] = EDGES) -> list[str]:
+    """The classes of `frequencies_of`, the rarest first.
+
+    >>> frequency_names((5, 50))
+    ['less than 5 times', '5 to 49 times', '50 times or more']
+    """
+    ends = [f"{a:,} to {b - 1:,} times" for a, b in zip(edges, edges[1:], strict=False)]
+    return [f"less than {edges[0]:,} times", *ends, f"{edges[-1]:,} times or more"]
+
+
+def frequencies_of(tokens: Tensor, text: Tensor, edges: Sequence[int] = EDGES) -> list[str]:
     """For each of the tokens (N,), how often a text has it: the name of its class.
 
     Args:
@@ -52,19 +61,24 @@ def frequencies_of(
     ['5 to 49 times', 'less than 5 times']
     """
     counts = torch.bincount(text, minlength=int(tokens.max()) + 1)[tokens]
-    ends = [f"{a:,} to {b - 1:,} times" for a, b in zip(edges, edges[1:], strict=False)]
-    names = [f"less than {edges[0]:,} times", *ends, f"{edges[-1]:,} times or more"]
+    names = frequency_names(edges)
     places = torch.bucketize(counts, torch.tensor(edges, device=counts.device), right=True)
     return [names[place] for place in places.tolist()]
 
 
-def by_class(values: Tensor, classes: Sequence[str]) -> Mapping[str, tuple[Estimate, int]]:
+def by_class(
+    values: Tensor, classes: Sequence[str], names: Sequence[str]
+) -> Mapping[str, tuple[Estimate, int]]:
     """The mean of the values (N,) in each class, its error, and how many there are.
 
-    Raises:
-        ValueError: there are not as many classes as values.
+    Args:
+        classes: of each value.
+        names: of the classes, in the order that is wanted; one without values is left out.
 
-    >>> found = by_class(torch.tensor([1.0, 3.0, 5.0]), ["a", "a", "b"])
+    Raises:
+        ValueError: there are not as many classes as values, or one is not named.
+
+    >>> found = by_class(torch.tensor([1.0, 3.0, 5.0]), ["a", "a", "b"], ["b", "a", "c"])
     >>> found["a"]
     (Estimate(mean=2.0, error=1.0), 2)
     """
@@ -72,8 +86,10 @@ def by_class(values: Tensor, classes: Sequence[str]) -> Mapping[str, tuple[Estim
         raise ValueError(
             f"values and classes must be as many; got {len(values)} and {len(classes)}"
         )
+    if unknown := set(classes) - set(names):
+        raise ValueError(f"names must have every class; it lacks {sorted(unknown)}")
     found = {}
-    for name in sorted(set(classes)):
+    for name in (name for name in names if name in classes):
         mine = values[torch.tensor([c == name for c in classes], device=values.device)]
         found[name] = estimate(mine), len(mine)
     return found

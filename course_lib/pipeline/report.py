@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from course_lib.measure.divergence import Estimate, estimate, token_divergences
-from course_lib.measure.kinds import by_class, frequencies_of, kinds_of
+from course_lib.measure.kinds import KINDS, by_class, frequencies_of, frequency_names, kinds_of
 from course_lib.measure.latency import latency
 from course_lib.measure.size import size
 from course_lib.measure.yardstick import held_out_sample, tiny_quality
@@ -104,8 +104,8 @@ def report(path: Path, given: Given, seed: int = 0, repeats: int = 5) -> Report:
         tiny_quality(dense, given.tokenizer).bits_per_byte,
         estimate(kl),
         estimate(flips),
-        by_class(flips, kinds_of(given.tokenizer, tokens[1:])),
-        by_class(flips, frequencies_of(tokens[1:], given.text)),
+        by_class(flips, kinds_of(given.tokenizer, tokens[1:]), KINDS),
+        by_class(flips, frequencies_of(tokens[1:], given.text), frequency_names()),
         decode.ratio,
         prefill.ratio,
         seed,

@@ -37,8 +37,8 @@ FLOOR = 1.19  # whoever is better saw the held-out text
 STEPS, WINDOWS, LENGTH = 60, 4, 128
 BITS, RATE = 2.8, 0.2  # of a weight of the blocks, after Huffman's code; of TinyLM's learning rate
 SEEN = 8  # batches that are looked at
-MOST = 1.8  # times: see `loss_beside`. Files of the batches: 1.0 to 1.6; with held-out text in one batch
-# of eight 2.0, of three 2.5
+MOST = 1.8  # times: see `loss_beside`. Files of the batches: 1.0 to 1.6; with held-out text in one
+# batch of eight 2.0, of three 2.5
 EMBEDDING = "embedding.weight"
 
 Batches = list[tuple[Tensor, Tensor]]
