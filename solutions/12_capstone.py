@@ -102,6 +102,9 @@ def pareto_front(sizes: list[float], losses: list[float]) -> list[bool]:
 # %% check="pareto_front" points=2
 check(pareto_front)
 
+# %% [markdown]
+# **Guess before you run:** the whole file, at no more than 3 % more bits per byte. How small?
+
 # %%
 front = load_front()  # made by `python -m benchmarks.front`, stored with its date
 points = front.points
@@ -166,6 +169,21 @@ def draw_chapter(chapter: str) -> Picture:
 
 
 explore(draw_chapter, chapter=(CHAPTERS, "12"))
+
+# %% tags=["collapsed"]
+# The guess
+within = sorted(
+    (p.bytes / dense_bytes, p.chapter, p.method)
+    for p in points
+    if p.bits_per_byte <= 1.03 * dense_bits
+)
+single = next(entry for entry in within if entry[1] != "12")
+predict(
+    "The whole file at no more than 3 % more bits per byte: which share of float16?",
+    ["a half", "a quarter", "a fifth", "less than a fifth"],
+    f"{within[0][0]:.1%} ({within[0][2]}); of a single chapter's method {single[0]:.1%} ({single[2]})",
+)
+@@FRONT_ASSERTS@@
 
 # %% [markdown]
 # @@FRONT@@
@@ -241,7 +259,7 @@ def recipe_bytes(
 # %% check="recipe_bytes" points=3
 check(recipe_bytes)
 
-# %%
+# %% tags=["nbval-ignore-output"]
 file = folder / "mine.safetensors"
 steps = to_dicts(recipe)
 written = save_compressed(file, packed(state), state.model.config, ranks_of(state.model), steps)
@@ -361,7 +379,7 @@ check(order_that_loses)
 #
 # **Guess before you run:** after rounding to two bits without pruning, how many of the blocks' weights are zero already?
 
-# %%
+# %% tags=["nbval-ignore-output"]
 E4 = Quantize(4, part="embedding")
 P, Q = Prune(0.5), Round(2.0, coded=True)
 
@@ -385,23 +403,22 @@ untrained = {
 for label, (count, loss, zeros) in untrained.items():
     print(f"{label:18} {count:8,} bytes  {loss:.2f} bits per byte  zeros {zeros:.0%}")
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed", "nbval-ignore-output"]
 # A guess
 predict(
     "Rounded to even levels at two bits, nothing pruned: how many weights are zero?",
     ["none", "one in ten", "almost half"],
     f"{untrained['quantize alone'][2]:.0%}",
 )
-assert 0.38 < untrained["quantize alone"][2] < 0.5
+assert 0.38 < untrained["quantize alone"][2] < 0.48
 assert abs(untrained["prune, quantize"][1] - untrained["quantize, prune"][1]) < 0.02
-assert all(untrained[o][1] > untrained["quantize alone"][1] + 0.05 for o in ("prune, quantize", "quantize, prune"))
-assert untrained["prune, quantize"][0] > 0.96 * untrained["quantize alone"][0]
+assert all(untrained[o][1] > 1.07 * untrained["quantize alone"][1] for o in ("prune, quantize", "quantize, prune"))
+assert untrained["prune, quantize"][0] > 0.97 * untrained["quantize alone"][0]
 
 # %% [markdown]
-# Two surprises. **Coarse rounding prunes**: the level zero is as wide as any other, and most weights are small. And the two orders end at the same
-place, to two digits: whichever comes first, the small weights become zero and the others go to the same levels. But pruning *besides* saves 2 % of the bytes and costs a
-tenth of a bit per byte. Why? A weight that rounding would have put on the first level is now at zero: the zero level has become wider than the others. Huffman's code
-already makes the frequent zeros cheap, and takes the bits where they hurt least.
+# Two surprises. **Coarse rounding prunes**: four weights of ten are at level zero, since it is as wide as any other and most weights are small. And the two orders end at the same
+# place, to two digits: whichever comes first, the small weights become zero and the others go to the same levels. But pruning *besides* saves two per cent of the bytes and costs a
+# tenth of a bit per byte. Why? It widens the level zero: weights that belonged on the first level beside it are moved two thirds of a step and more. Huffman's code has made the frequent zeros cheap already.
 #
 # Then with training: all orders, 100 steps each, three seeds. (Stored: this takes a quarter of an hour.) **Guess again, before you look:** which is best,
 # and by how much?
@@ -419,6 +436,10 @@ STORED_ORDERS = {  # bytes of the whole file, bits per byte for three seeds
     "prune, quantize, distil": (611514, 1.2934, 1.2935, 1.293),
     "quantize, prune, distil": (607635, 1.3066, 1.2968, 1.2948),
     "prune, distil, quantize, distil": (613040, 1.3141, 1.3224, 1.3159),
+    "quantize, distil, prune, distil": (607856, 1.3206, 1.3345, 1.3225),
+    "quantize": (624113, 1.4219, 1.4219, 1.4219),
+    "quantize, distil": (623622, 1.2671, 1.2582, 1.2558),
+    "coarser: quantize, distil": (605690, 1.283, 1.2824, 1.2787),
 }
 
 
@@ -449,13 +470,26 @@ axes.axvline(dense_bits, color=BLACK, linewidth=1)
 predict(
     "Half of the weights pruned, two bits, 100 steps: which order?",
     ["prune, quantize, distil", "prune, distil, quantize", "distil, prune, quantize", "no pruning"],
-    @@ORDERS_MEASURED@@,
-    Picture(figure, "@@ORDERS_ALT@@"),
+    f"{mean_of(STORED_ORDERS[names[-1]][1:]):.2f}: {names[-1]}; without pruning {mean_of(STORED_ORDERS[extra[0]][1:]):.2f}",
+    Picture(figure, "Dots: bits per byte of eight orders, three seeds each. With the training first 1.50; with the training between pruning and rounding 1.36; in two halves 1.32; with all of the training last 1.30. Without pruning 1.26."),
 )
-@@ORDERS_ASSERTS@@
+means = {name: mean_of(losses) for name, (_, *losses) in STORED_ORDERS.items()}
+spread = max(max(losses) - min(losses) for _, *losses in STORED_ORDERS.values())
+assert spread < 0.045
+assert means["distil, prune, quantize"] > means["prune, quantize"] - 0.04
+assert means["prune, quantize, distil"] < means["prune, distil, quantize"] - 0.05
+assert abs(means["prune, quantize, distil"] - means["quantize, prune, distil"]) < 0.01
+assert means["coarser: quantize, distil"] < means["prune, quantize, distil"] - 0.008
+assert STORED_ORDERS["coarser: quantize, distil"][0] < STORED_ORDERS["quantize, prune, distil"][0]
 
 # %% [markdown]
-# @@ORDERS_PROSE@@
+# One thing decides: **training comes last**, when all the damage is done. Trained before anything is broken, a hundred steps win 0.03; between the two 0.17; behind both 0.23. In two halves, 50 steps after each
+# break, it wins less than in one piece at the end: what the first half mends, the second break undoes in part. Pruning or rounding first? No difference that the seeds would leave standing.
+#
+# And the last rows: **without pruning it is better**, at the same bytes, too (levels a little farther apart: 1.28 at 606 kB; with pruning 1.29 and more at 608 and 612). Deep Compression (chapter 06) prunes 90 % and
+# then shares values, and its bytes come from the pruning. There the network was too large for its task; TinyLM is not. The question "in which order?" had a better one behind it: "do I need this step?"
+#
+# (One rate, 0.2, and one strength of pruning. With Wanda, at other densities, with ten times the steps, the third digit will be another. Try it: a recipe is five lines.)
 #
 # ## 4. What is a pruned model's past worth?
 #
@@ -468,20 +502,31 @@ predict(
 # Stored: a smaller TinyLM, with its past and without, 200 steps
 # OMP_NUM_THREADS=1 python -m benchmarks.orders past FOLDER, 2026-11-27, AMD EPYC, one thread, PyTorch 2.13.0
 STORED_PASTS = {  # bytes of the file in float16, bits per byte for three seeds
-    "x": (1, 1.0, 1.0, 1.0),
+    "pruned": (2442672, 1.4296, 1.4296, 1.4296),
+    "pruned, text": (2442672, 1.3123, 1.3171, 1.3022),
+    "pruned, teacher": (2442672, 1.2812, 1.2825, 1.2775),
+    "pruned, teacher, full rate": (2442672, 1.3237, 1.305, 1.3278),
+    "from scratch, text": (2442672, 1.9318, 1.9276, 1.9302),
+    "from scratch, teacher": (2442672, 1.7678, 1.7895, 1.7764),
 }
 for label, (count, *losses) in STORED_PASTS.items():
     print(f"{label:28} {count / 1e6:.2f} MB  {mean_of(losses):.3f}")
-@@PASTS_ASSERTS@@
+pasts = {name: mean_of(losses) for name, (_, *losses) in STORED_PASTS.items()}
+assert pasts["pruned, teacher"] < pasts["pruned, text"] - 0.02 < pasts["pruned"] - 0.1
+assert min(pasts["from scratch, text"], pasts["from scratch, teacher"]) > pasts["pruned"] + 0.2
+assert pasts["pruned, teacher, full rate"] > pasts["pruned, teacher"] + 0.02
 
 # %% [markdown]
-# @@PASTS_PROSE@@
+# After 200 steps the model with random weights is far behind what the pruned one was *before its first step*. It inherits weights, not only a shape: TinyLM had seen 8 million tokens, and 200 steps are 100,000.
+# The teacher helps the pruned one (by 0.03, as in chapter 04) and the fresh one. And the full learning rate does harm: it throws away what was inherited.
+#
+# Be careful what you conclude. With equal *steps* the past wins. With enough of them a model from scratch catches up, and nobody here could wait for that: Minitron's claim, forty times fewer tokens than from scratch, is a claim about large models and many tokens, and this is one small one.
 #
 # ## 5. What got worse
 #
-# One number hides who pays for it. A file at 3 % more bits per byte chooses another next token at one place in ten, say; are these places spread
-# evenly? Hooker et al. (2019, 2020) found that compression forgets the rare before the common. The words of the Bible are a fine test: "and" comes
-# 40,000 times, "Nebuchadnezzar" sixty.
+# One number hides who pays for it. A **flip** (chapter 11) is a token at which the small model's first choice is another than the dense one's, right or wrong. Are
+# flips spread evenly? Hooker et al. (2019) found in pictures that compression forgets the rare before the common. The words of the Bible are a fine test: some
+# come tens of thousands of times, others twenty.
 #
 # ## Exercise 5: who pays
 
@@ -520,18 +565,35 @@ check(flips_by_frequency)
 
 # %% [markdown]
 # A **model card** (Mitchell et al., 2019) is a page that goes with a file: what it is for, how it was made, how good it is, and for whom it is worse.
-# Here is one of the file of section 2, written by a function from what was measured. Times are shares of the dense model's, and differ
-# from run to run, so they are not shown here; call `model_card` with your own name to see all of it.
+# Here is that of the file of section 2, written by a function from what was measured. (The lines of times are left out here, since they
+# change from run to run; the file gives back an ordinary float model, so it is as fast as before.)
+#
+# **Guess before you run:** four to five per cent more bits per byte. At how many places is another token the first choice?
 
-# %%
+# %% tags=["nbval-ignore-output"]
 found = report(file, given, repeats=3)
 card = model_card("TinyLM in a fifth", found)
 shown = [line for line in card.splitlines() if "time for" not in line and "python" not in line]
 display(Markdown("\n".join(shown)))
-@@CARD_ASSERTS@@
+
+# %% tags=["collapsed", "nbval-ignore-output"]
+# The guess
+predict(
+    "Four to five per cent more bits per byte: at how many places is the first choice another one?",
+    ["one in a hundred", "one in twenty", "almost one in four"],
+    f"{found.flips.mean:.0%}",
+)
+rare, *_, common = found.by_frequency.values()
+middle = found.by_frequency["100 to 999 times"]
+assert 0.03 < found.loss < 0.06 and 0.2 < found.flips.mean < 0.27
+assert middle[0].mean > 1.4 * common[0].mean
+by_kind = {name: flips.mean for name, (flips, _) in found.by_kind.items()}
+assert by_kind["the start of a word"] > by_kind["a mark"] + 0.04
 
 # %% [markdown]
-# @@CARD_PROSE@@
+# Almost one in four. Four or five per cent in the mean, and at a quarter of all places this is another model: where the dense one hesitates between two words, a little noise decides. Bits per byte
+# forgive that, since both words had nearly the same probability; a reader who compares two texts does not. And it is not spread evenly: where training saw the token 10,000 times, 16 % flip; where it saw it
+# a few hundred times, 28 %. (Of the rarest, below a hundred, there are 49 in this text: 31 % ± 7 %. That is not enough to say anything.) The start of a word, where a meaning is chosen, flips more than a comma.
 #
 # ## 6. Not only text
 #
@@ -732,8 +794,7 @@ print(f"\n{label}: {count / STORED_READING['float16'][0]:.0%} of the bytes, {wro
 # Read it row by row.
 #
 # 1. *Eight bits are free, whoever shares a scale*: **no law.** It ruins what hears, and costs what reads one letter in fifty.
-# 2. *Four bits with a scale a row are nearly free*: **no law.** MiniLM shrugs, the voice network, too; the reader dies between six bits and four. It is the largest network
-#    but one, and the most fragile. It is also the one that does most for its size, 57 convolutions on top of each other with nothing to spare, and nobody told it that
+# 2. *Four bits with a scale a row are nearly free*: **no law.** MiniLM shrugs, the voice network, too; the reader dies between six bits and four: 57 convolutions and 13 products on top of each other, and nobody told them that
 #    rounding would come. (Which kind of layer? Not the depthwise ones with their tiny filters, once each has a scale of its own; the 39 pointwise ones together. No single one.)
 # 3. *Half of the weights can go*: **no law**; for the reader even a fifth doubles the error on spoiled lines. But wherever something is left, "each layer its half" beats "the smallest of all".
 # 4. *Low rank is the worst use of bytes*: it holds in all three, as in both language models. Nothing else did.
@@ -783,8 +844,9 @@ def small_file(
     pairs (inputs, targets), (4, 128) each, of a text that TinyLM was trained on: take as many steps
     as you like, but there is no other text.
 
-    Asked for: at most 1.215 bits per byte on held-out text, within four minutes. (Dense: 1.173;
-    embedding at 4 bits, blocks at 3 by GPTQ, not trained: 863,000 bytes and 1.213.)
+    Asked for: at most 1.22 bits per byte on held-out text, within four minutes. (Dense: 1.173;
+    embedding at 4 bits, blocks at 3 by GPTQ, not trained: 863,000 bytes and 1.21. Less than 1.19
+    would take the held-out text.)
     """
     ### BEGIN SOLUTION
     codes = nearest_codes(model.embedding.weight, Scheme(Format(4), "channel", mse_range))
@@ -804,7 +866,7 @@ def small_file(
     ### END SOLUTION
 
 
-# %% check="small_file" points=5
+# %% check="small_file" points=5 tags=["nbval-ignore-output"]
 check(small_file)
 
 # %%
@@ -831,7 +893,7 @@ hint("small_file")
 # **Your file has 3 % more bits per byte. The product manager wants to write "no perceptible loss" on the card.** What do you answer, with which numbers, and which measurement would convince you that he may?
 #
 # <!-- BEGIN SOLUTION -->
-# The mean hides who pays: about a tenth of the first choices are others than before, and at rare words more than at frequent ones. Bits per byte of 3 % are not a share of texts that anybody perceives.
+# The mean hides who pays: about one in five of the first choices is another one than before, and at rare words more than at frequent ones. Bits per byte of 3 % are not a share of texts that anybody perceives.
 # "No perceptible loss" is a claim about people: it needs a blind comparison of what both models write, on the texts of the product, the rare included, with the spread over raters and seeds of the training.
 #
 # *One point* for flips, or for rare against frequent. *One point* for a measurement with people or on the product's own task, with a spread.
@@ -854,4 +916,10 @@ print(f"Silero: {1 - numbers[1] / numbers[0]:.0%} of the numbers redundant, exac
 print("PP-OCRv6 in English, 8 bits: 29 % of the bytes, no letter lost")
 
 # %% [markdown]
-# @@END@@
+# How do you put it together? In TinyLM's case: rounding to even levels that Huffman's code writes, trained through by the dense model, the embedding apart; nothing else. Pruning besides made it
+# worse, in every order; and the order that counts is only this: train last. A step that is good alone may be worth nothing beside another one that has had its gain already.
+#
+# Does it work on anything but text? The library did, unchanged. Of four rules from two language models one stood. What carried over is not the settings but the *reasons*: who shares a scale with whom, how many
+# errors add up, what is stored that nobody needs. The largest gains came from looking: a formula stored as numbers, taps that meet padding, characters that nobody reads.
+#
+# Three habits. Put a new result on the picture before you praise it: is it on the front, or behind? Leave every step of your recipe out once. And say on the card what got worse, and for whom.

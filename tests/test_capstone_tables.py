@@ -74,6 +74,7 @@ def test_orders_without_training(name, given):
 def test_the_orders_and_the_pasts_are_those_of_the_command():
     assert stored("STORED_ORDERS").keys() == orders.ORDERS.keys()
     assert stored("STORED_PASTS").keys() == orders.PASTS.keys()
+    assert stored("STORED_BEST").keys() == orders.BEST.keys()
 
 
 def test_a_pruned_model_before_it_is_healed(given):

@@ -34,6 +34,7 @@ EMBEDDING = Quantize(4, part="embedding")
 RECIPES = {
     "nothing": (),
     "every removal": (DropLayers(1), CutUnits(0.5), LowRank(0.9), Heal(2)),
+    "the embedding first": (EMBEDDING, DropLayers(1), CutUnits(0.5), LowRank(0.9), Heal(2)),
     "sparse": (Prune(0.5), Heal(2)),
     "sparse, repaired": (Prune(0.5, "sparsegpt"), Heal(1, teacher=False)),
     "learned steps": (EMBEDDING, Prune(0.5), Round(3), Heal(2)),
@@ -191,7 +192,7 @@ def test_restart_keeps_the_shape_alone(given):
         (Quantize(4), Round(3)),
         (Quantize(4), Quantize(3)),
         (Round(3), Round(3)),
-        (EMBEDDING, LowRank(0.5)),
+        (EMBEDDING, Restart()),
         (LowRank(0.8), Quantize(4, 16, "gptq")),
         (Round(2.5),),
     ],

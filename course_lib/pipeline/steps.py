@@ -95,7 +95,7 @@ class DropLayers:
         _check_plain(state, self)
         order = influence_order(state.model, given.calibration)
         off = layers_off(order[: self.count], len(order))
-        return State(without_layers(state.model, off), trained=state.trained)
+        return State(without_layers(state.model, off), state.stored, trained=state.trained)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class CutUnits:
         text = given.calibration
         scores = mlp_scores(state.model, text[:, :-1], text[:, 1:])["output error"]
         masks = highest_units(scores, [self.keep] * len(scores))
-        return State(shrink_mlps(state.model, masks, text), trained=state.trained)
+        return State(shrink_mlps(state.model, masks, text), state.stored, trained=state.trained)
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class LowRank:
         shares = {name: spectrum / spectrum.norm() for name, spectrum in spectra.items()}
         ranks = ranks_by_energy(shares, shapes, budget)
         model = factor_decoder(state.model, ranks, given.calibration)
-        return State(model, trained=state.trained)
+        return State(model, state.stored, trained=state.trained)
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class Quantize:
         if self.method == "nearest":
             codes = {name: nearest_codes(weight, scheme) for name, weight in weights.items()}
         else:
-            _check_plain(state, self, embedding_may_be_stored=True)
+            _check_plain(state, self)
             make = recipes.gptq_model if self.method == "gptq" else recipes.awq_model
             model, codes = make(state.model, given.calibration, scheme)
         return _with_codes(state, model, codes)
@@ -245,6 +245,8 @@ class Restart:
 
     def __call__(self, state: State, given: Given, seed: int) -> State:
         _check_plain(state, self)
+        if state.stored:
+            raise ValueError("Restart must come before anything is stored; the embedding is")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = Llama(state.model.config)
@@ -281,13 +283,11 @@ def _with_codes(state: State, model: Llama, codes: dict[str, Codes]) -> State:
     return State(model, {**state.stored, **parts}, zeros, state.trained)
 
 
-def _check_plain(state: State, step: object, embedding_may_be_stored: bool = False) -> None:
+def _check_plain(state: State, step: object) -> None:
     """Raise unless the blocks are dense, unrounded and open."""
-    allowed = {"embedding.weight"} if embedding_may_be_stored else set()
-    if aware_layers(state.model) or ranks_of(state.model) or state.stored_names - allowed:
-        raise ValueError(
-            f"{type(step).__name__} must come before the steps that round, factor or store"
-        )
+    _check_open(state, step)
+    if aware_layers(state.model) or ranks_of(state.model):
+        raise ValueError(f"{type(step).__name__} must come before the steps that round or factor")
 
 
 def _check_open(state: State, step: object) -> None:
