@@ -642,7 +642,7 @@ assert by_kind["the start of a word"] > by_kind["a mark"] + 0.04
 # | | what it does | numbers | how good it is |
 # |---|---|---|---|
 # | **Silero's** network | hears, 31 times a second, whether somebody speaks | 0.31 million: a Fourier transform, four convolutions, an LSTM cell | wrong decisions on sentences whose place is known, under noise |
-# | **PP-OCRv6**, small | reads a line of text from a picture | 5.3 million: 57 convolutions, attention, a head for 18,710 characters | wrong letters on lines that we draw ourselves |
+# | **PP-OCRv6**, small | reads a line of text from a picture | 5.3 million: 57 convolutions, attention, a head for 18,710 characters | character error rate on lines that we draw ourselves |
 # | **MiniLM** (Wang et al., 2020) | turns a sentence into a point | 22.6 million: an encoder, six blocks | which half of a paragraph belongs to which |
 #
 # Nothing in the library changes for them: a convolution's weight $(O, I, k)$ is a matrix $(O, I \cdot k)$, an LSTM cell is two matrices, and the network that
@@ -719,7 +719,7 @@ assert apart < 1e-5 and numbers == [309_633, 222_593]
 #
 # ### Reading and comparing
 #
-# How many letters of a line are wrong? The reader may have left one out, and then every letter behind it stands at another place. So one counts **edits**: the
+# How many letters of a line are wrong? That is the character error rate. The reader may have left one out, and then every letter behind it stands at another place. So one counts **edits**: the
 # fewest letters to put in, take out or change (Levenshtein, 1966), found by a table of prefixes,
 #
 # $$e_{ij} = \min\big(e_{i-1,j} + 1,\;\; e_{i,j-1} + 1,\;\; e_{i-1,j-1} + [a_i \ne b_j]\big).$$

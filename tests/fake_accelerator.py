@@ -40,7 +40,7 @@ ASK_FOR_NUMBERS = {
     # the answer is a list of Python's numbers
     "ranks_for_budget", "assign_bits",
     # a file is written, an order chosen
-    "meet_budget", "order_that_loses",
+    "meet_budget", "order_that_loses", "small_file",
 }  # fmt: skip
 
 
