@@ -8,9 +8,9 @@
 # which order? And how much of what you know is a law, and how much is a habit of one little language model?
 #
 # The articles that this course follows end with such hopes: methods "combined with other optimizations" (S3 §5), computer vision and speech
-# (S2 §6.2, §6.3), "cross-model" and "multimodal" pruning (S2 §8), steadier text (S4 §6). They measure none of it. You will.
+# (S2 §6.2, §6.3), "cross-model" pruning (S2 §8), steadier text (S4 §6). They measure none of it. Most of it can be measured.
 #
-# * **Afterwards you can** write a recipe as data and run it so that a cut costs nothing; say which of a hundred results are worth having;
+# * **Afterwards you can** write a recipe as data and run it so that a cut costs one step at most; say which of a hundred results are worth having;
 #   count a file's bytes before it is written; find the step that did the damage; write a model card that says what got worse;
 #   and carry a method over to a network that hears, reads or compares.
 # * **You need** chapters 05 to 09 and 11 in outline: every step here is a function of one of them.
@@ -19,7 +19,7 @@
 #
 # ## 1. One picture
 #
-# Here is TinyLM's whole file, embedding and header and all, under some method of every chapter: each was written, read back, and measured
+# Here is TinyLM's whole file, embedding and header and all, under methods of every chapter that makes files: each was written, read back, and measured
 # from there. Left is small, low is good. With such a picture in front of you most results can go: if another file is
 # smaller *and* better, nobody needs this one. What stays is the **Pareto front**.
 #
@@ -42,6 +42,7 @@ from IPython.display import Markdown, display
 from course_lib.challenge.board import append_score, merge, table
 from course_lib.challenge.picture import load_front
 from course_lib.challenge.score import score_file
+from course_lib.data.batches import consecutive_windows
 from course_lib.data.rendered_text import rendered_lines
 from course_lib.data.speech import labelled_audio
 from course_lib.distillation.losses import soft_target_loss
@@ -53,9 +54,10 @@ from course_lib.formats.linear import Scheme, nearest_codes
 from course_lib.formats.model_file import pack_model, pack_tensors, unpack_model
 from course_lib.formats.sparse import Sparse
 from course_lib.measure.decisions import wrong_share
+from course_lib.measure.kinds import frequency_names
 from course_lib.measure.pareto import pareto_front as library_front
 from course_lib.measure.size import size
-from course_lib.measure.yardstick import tiny_quality
+from course_lib.measure.yardstick import held_out_sample, tiny_quality
 from course_lib.models.llama import Llama
 from course_lib.models.parts import linear_weights, prunable_weights
 from course_lib.models.training import make_optimizers, rate_factor
@@ -110,6 +112,29 @@ front = load_front()  # made by `python -m benchmarks.front`, stored with its da
 points = front.points
 on_front = yours("pareto_front")([p.bytes for p in points], [p.bits_per_byte for p in points])
 assert on_front == library_front([p.bytes for p in points], [p.bits_per_byte for p in points])
+
+# %% tags=["collapsed"]
+# Stored: how far apart seeds are; and the guess
+# OMP_NUM_THREADS=1 python -m benchmarks.orders best FOLDER, 2026-11-27, AMD EPYC, one thread, PyTorch 2.13.0
+STORED_BEST = {  # embedding 4 bits, blocks even and coded, 200 steps: bytes, bits per byte for seeds 0, 1, 2
+    "blocks 2.8 bits": (769_423, 1.2028, 1.1990, 1.1965),
+    "blocks 2.4 bits": (696_963, 1.2072, 1.2123, 1.2190),
+}
+means_best = {name: sum(row[1:]) / 3 / dense_bits - 1 for name, row in STORED_BEST.items()}
+within = sorted(
+    (p.bytes / dense_bytes, p.method)
+    for p in points
+    if p.bits_per_byte <= 1.03 * dense_bits and p.chapter != "12"
+)
+predict(
+    "The whole file at no more than 3 % more bits per byte: which share of float16?",
+    ["a half", "a third", "a quarter", "a fifth or less"],
+    f"{STORED_BEST['blocks 2.8 bits'][0] / dense_bytes:.1%}; of the best method of a single chapter {within[0][0]:.1%}",
+)
+assert means_best["blocks 2.8 bits"] < 0.03
+assert STORED_BEST["blocks 2.8 bits"][0] < 0.8 * within[0][0] * dense_bytes
+
+# %%
 print(f"{len(points)} files, measured {front.measured}; on the front:")
 for point, best in sorted(zip(points, on_front, strict=True), key=lambda pair: -pair[0].bytes):
     if best:
@@ -117,6 +142,11 @@ for point, best in sorted(zip(points, on_front, strict=True), key=lambda pair: -
         print(
             f"  {point.bytes:9,} bytes {share:5.1%}  {point.bits_per_byte:.3f} ({loss:+5.1%})  {point.chapter}  {point.method}"
         )
+for label, (count, *losses) in STORED_BEST.items():
+    print(
+        f"{label}, three seeds: {count / dense_bytes:.1%}, {means_best[label]:+.1%} "
+        f"({min(losses):.3f} to {max(losses):.3f})"
+    )
 
 # %% tags=["collapsed"]
 # The picture of the course: loss against bytes, chapter by chapter
@@ -165,51 +195,19 @@ def draw_chapter(chapter: str) -> Picture:
 
 explore(draw_chapter, chapter=(CHAPTERS, "12"))
 
-# %% tags=["collapsed"]
-# The guess
-within = sorted(
-    (p.bytes / dense_bytes, p.chapter, p.method)
-    for p in points
-    if p.bits_per_byte <= 1.03 * dense_bits
-)
-single = next(entry for entry in within if entry[1] != "12")
-predict(
-    "The whole file at no more than 3 % more bits per byte: which share of float16?",
-    ["a half", "a quarter", "a fifth", "less than a fifth"],
-    f"{within[0][0]:.1%} ({within[0][2]}); of a single chapter's method {single[0]:.1%} ({single[2]})",
-)
-
-# Stored: how far apart seeds are
-# OMP_NUM_THREADS=1 python -m benchmarks.orders best FOLDER, 2026-11-27, AMD EPYC, one thread, PyTorch 2.13.0
-STORED_BEST = {  # embedding 4 bits, blocks even and coded, 200 steps: bytes, bits per byte for seeds 0, 1, 2
-    "blocks 2.8 bits": (769_423, 1.2028, 1.1990, 1.1965),
-    "blocks 2.4 bits": (696_963, 1.2072, 1.2123, 1.2190),
-}
-for label, (count, *losses) in STORED_BEST.items():
-    loss = sum(losses) / 3 / dense_bits - 1
-    print(
-        f"{label}: {count / dense_bytes:.1%} of the bytes, {loss:+.1%} bits per byte "
-        f"({min(losses):.3f} to {max(losses):.3f})"
-    )
-means_best = {name: sum(row[1:]) / 3 / dense_bits - 1 for name, row in STORED_BEST.items()}
-assert (
-    means_best["blocks 2.8 bits"] < 0.03 and STORED_BEST["blocks 2.8 bits"][0] < 0.24 * dense_bytes
-)
-assert within[0][1] == "12" and single[0] > 1.25 * STORED_BEST["blocks 2.8 bits"][0] / dense_bytes
-
 # %% [markdown]
 # A fifth. The recipe of section 2 with 200 steps, **19.5 % of the bytes at 2.2 % more bits per byte, the mean of three seeds**; the best method of a single chapter that keeps within 3 % needs 26 %. (Where a
-# chapter's method says nothing of the embedding, it has 8 bits here, which are 10 % of the float16 file: most of the difference is only that. One more tenth of a bit for each weight of the blocks, 2.4 instead of
-# 2.8, and the seeds lie between 2.9 and 3.9 %.)
+# chapter's method says nothing of the embedding, it has 8 bits here, which are 10 % of the float16 file: most of the difference is only that. With four tenths of a bit fewer for each weight of the blocks, 2.4 instead of
+# 2.8, it is 17.7 % of the bytes; the seeds then lie between 2.9 and 3.9 %.)
 #
 # Move the slider. What do you see?
 #
-# * **Removing** (chapters 03, 04, 09) alone lies above the front everywhere: in float16 what stays is too dear.
-# * **Codes** (05, 06, 11) lie along it, and the better ones differ by little: from GPTQ's 3 bits to plain ones it is 0.03.
+# * **Removing** (chapters 03, 04, 08, and 09's first two) alone lies above the front everywhere: in float16 what stays is too dear.
+# * **Codes** (05, 06, 11) lie on it or close to it down to three bits; at two they leave it.
 # * **Training through the rounding** (07) is on it, down to 3 bits.
-# * Below a quarter of the bytes nothing is left but **combinations**.
+# * Below a quarter of the bytes nothing is left but **combinations**. (Two of them have units or weights removed. They are on the front because nothing without was tried at just those bytes; section 3 will try.)
 #
-# The picture is of one model of two million numbers, and each point is one seed. Differences below 0.01 are not to be taken seriously.
+# The picture is of one model of two million numbers, and each point is one seed: seeds of the trained ones lie 0.006 to 0.012 apart, and other texts would move all of them together.
 #
 # ## 2. A recipe is data
 #
@@ -234,12 +232,12 @@ second_time = time.process_time() - start
 for step in to_dicts(recipe):
     print(step)
 assert all(part.equal(packed(again)[name]) for name, part in packed(state).items())
-assert second_time < first_time / 3
-print("run again: read from the folder, in less than a third of the time, bit for bit the same")
+assert second_time < first_time
+print("run again: read from the folder, bit for bit the same")
 
 # %% [markdown]
-# After each step the state is written to a folder, under a name that is a hash of the model, the seed and all steps so far. Kill the
-# kernel in the middle of `Heal`: the next run starts there, not at the beginning. Two recipes that begin alike share their beginning; this is
+# After each step the state is written to a folder, under a name that is a hash of the model, the seed and all steps so far. (Here it is a temporary folder; give your own runs one that
+# stays.) Kill a run in the middle of `Heal`: the next one starts at the beginning of that step, not of the recipe. Two recipes that begin alike share their beginning; this is
 # what makes a table of fifty recipes affordable.
 #
 # Before you run a recipe you should know its bytes. Nobody trains for an hour to find a file four per cent too large.
@@ -295,14 +293,15 @@ for label, asked in (
     ("8 bits, rows", {"embedding": (8, 192), "blocks": (8, 512)}),
     ("4 bits, groups of 64", {"embedding": (4, 64), "blocks": (4, 64)}),
     ("3 bits, groups of 64", {"embedding": (3, 64), "blocks": (3, 64)}),
+    ("3 bits, rows", {"embedding": (3, 192), "blocks": (3, 512)}),
+    ("2 bits, rows", {"embedding": (2, 192), "blocks": (2, 512)}),
 ):
     count = yours("recipe_bytes")(shapes, {}, asked)
     print(f"{label:22} {count:9,} bytes {count / dense_bytes:6.1%}")
 
 # %% [markdown]
-# At three bits and a scale for each 64 weights, the formula says 21 %: there is no way below that with codes of equal length, but fewer bits. The file
-# above has less, at 2.8 bits for a weight of the blocks. Huffman's code (chapter 06) has no number of bits that one could set: it depends on the
-# numbers. A *sparse* file has none either: the bytes depend on where the zeros are. There, one asks the file.
+# With codes of equal length the bytes come in steps: 27 %, 21 %, 19 %, and with two bits 13 %, which costs far more (section 1). Huffman's code (chapter 06) has all sizes between: one asks for 2.8 bits, and a
+# step between levels is searched that takes as many. But its bytes depend on the numbers, and after training they are others. A *sparse* file's bytes depend on where the zeros are. There, one asks the file.
 #
 # ## Exercise 3: a budget, to the byte (extra)
 
@@ -423,8 +422,6 @@ untrained = {
     "prune, quantize": measured(E4, P, Q),
     "quantize, prune": measured(E4, Q, P),
 }
-for label, (count, loss, zeros) in untrained.items():
-    print(f"{label:18} {count:8,} bytes  {loss:.2f} bits per byte  zeros {zeros:.0%}")
 
 # %% tags=["collapsed", "nbval-ignore-output"]
 # A guess
@@ -436,15 +433,17 @@ predict(
 assert 0.38 < untrained["quantize alone"][2] < 0.48
 assert abs(untrained["prune, quantize"][1] - untrained["quantize, prune"][1]) < 0.02
 assert all(
-    untrained[o][1] > 1.07 * untrained["quantize alone"][1]
+    untrained[o][1] > 1.04 * untrained["quantize alone"][1]
     for o in ("prune, quantize", "quantize, prune")
 )
 assert untrained["prune, quantize"][0] > 0.97 * untrained["quantize alone"][0]
+for label, (count, loss, zeros) in untrained.items():
+    print(f"{label:18} {count:8,} bytes  {loss:.2f} bits per byte  zeros {zeros:.0%}")
 
 # %% [markdown]
 # Two surprises. **Coarse rounding prunes**: four weights of ten are at level zero, since it is as wide as any other and most weights are small. And the two orders end at the same
-# place, to two digits: whichever comes first, the small weights become zero and the others go to the same levels. But pruning *besides* saves two per cent of the bytes and costs a
-# tenth of a bit per byte. Why? It widens the level zero: seven weights more of a hundred, which would have gone to the first level beside it, are lost, and all of them in the same direction, towards zero. Huffman's code has made the frequent zeros cheap already.
+# place, to two digits: whichever comes first, the small weights become zero and the others go to nearly the same levels (after pruning the step is chosen anew). But pruning *besides* saves two per cent of the bytes and costs a
+# tenth of a bit per byte. Why? It widens the level zero: seven weights more of a hundred, which would have gone to the first level beside it, are lost, and probably it matters that all of them move in the same direction, towards zero. Huffman's code has made the frequent zeros cheap already.
 #
 # Then with training: all orders, 100 steps each, three seeds. (Stored: this takes a quarter of an hour.) **Guess again, before you look:** which is best,
 # and by how much?
@@ -492,7 +491,6 @@ for row, name in enumerate([*names, *extra]):
     )
 axes.set_yticks(range(len(names) + len(extra)), [*names, *extra])
 axes.set(xlabel="bits per byte, held-out; three seeds", xlim=(1.2, 1.6))
-axes.axvline(dense_bits, color=BLACK, linewidth=1)
 predict(
     "Half of the weights pruned, two bits, 100 steps: which order?",
     ["prune, quantize, distil", "prune, distil, quantize", "distil, prune, quantize", "no pruning"],
@@ -513,17 +511,18 @@ assert STORED_ORDERS["coarser: quantize, distil"][0] < STORED_ORDERS["quantize, 
 
 # %% [markdown]
 # One thing decides: **training comes last**, when all the damage is done. Trained before anything is broken, a hundred steps win 0.03; between the two 0.17; behind both 0.23. In two halves, 50 steps after each
-# break, it wins less than in one piece at the end: what the first half mends, the second break undoes in part. Pruning or rounding first? No difference that the seeds would leave standing.
+# break, it wins less than in one piece at the end (each half has its own warm-up, too). Pruning or rounding first? Pruning, by 0.006, in all six pairs; its files are half a per cent larger. That is next to nothing.
 #
 # And the last rows: **without pruning it is better**, at the same bytes, too (levels a little farther apart: 1.28 at 606 kB; with pruning 1.29 and more at 608 and 612). Deep Compression (chapter 06) prunes 90 % and
-# then shares values, and its bytes come from the pruning. There the network was too large for its task; TinyLM is not. The question "in which order?" had a better one behind it: "do I need this step?"
+# then shares values, and most of its factor comes from the pruning. That network was far too large for its task. The question "in which order?" had a better one behind it: "do I need this step?"
 #
-# (One rate, 0.2, and one strength of pruning. With Wanda, at other densities, with ten times the steps, the third digit will be another. Try it: a recipe is five lines.)
+# (One rate, 0.2, and one strength of pruning. With Wanda, at other densities, with ten times the steps, all of it may be otherwise. Try it: a recipe is five lines. The embedding has 4 bits in every row.)
 #
 # ## 4. What is a pruned model's past worth?
 #
-# Minitron (Muralidharan et al., 2024) cuts a trained model down and lets the large one teach what is left: far fewer tokens than training the small one
-# from scratch. Frankle and Carbin (2019) had found the opposite worth asking: is it the *weights* that are inherited, or only the *shape*?
+# Minitron (Muralidharan et al., 2024) cuts a trained model down and lets the large one teach what is left: up to forty times fewer tokens than training the small one
+# from scratch. Liu et al. (2019) had found the opposite in vision: the pruned *shape* with random weights, trained for long enough, does as well. And Frankle and Carbin (2019): a sparse one
+# does so from its *own* first weights, not from new ones. What is inherited, weights or shape?
 # Drop a layer of four and two fifths of the MLPs' units, and give the rest 200 steps. Beside it the same shape with random weights, for as many
 # steps of the same text.
 
@@ -547,14 +546,14 @@ assert pasts["pruned, teacher, full rate"] > pasts["pruned, teacher"] + 0.02
 
 # %% [markdown]
 # After 200 steps the model with random weights is far behind what the pruned one was *before its first step*. It inherits weights, not only a shape: TinyLM had seen 8 million tokens, and 200 steps are 100,000.
-# The teacher helps the pruned one (by 0.03, as in chapter 04) and the fresh one. And the full learning rate does harm: it throws away what was inherited.
+# The teacher helps the pruned one (by 0.03; in chapter 04 it was 0.02) and the fresh one (by 0.15). The full learning rate does less good to what was inherited than a fifth of it.
 #
-# Be careful what you conclude. With equal *steps* the past wins. With enough of them a model from scratch catches up, and nobody here could wait for that: Minitron's claim, forty times fewer tokens than from scratch, is a claim about large models and many tokens, and this is one small one.
+# Be careful what you conclude. With equal *steps* the past wins. With enough of them the model from scratch may catch up, as Liu et al. found; nobody here could wait for that. Minitron's claim is one about large models and many tokens, and this is one small one.
 #
 # ## 5. What got worse
 #
 # One number hides who pays for it. A **flip** (chapter 11) is a token at which the small model's first choice is another than the dense one's, right or wrong. Are
-# flips spread evenly? Hooker et al. (2019) found in pictures that compression forgets the rare before the common. The words of the Bible are a fine test: some
+# flips spread evenly? Hooker et al. (2019) found that of a thousand kinds of pictures a few pay most of it. The words of the Bible are a fine test: some
 # come tens of thousands of times, others twenty.
 #
 # ## Exercise 5: who pays
@@ -598,39 +597,61 @@ check(flips_by_frequency)
 
 # %% [markdown]
 # A **model card** (Mitchell et al., 2019) is a page that goes with a file: what it is for, how it was made, how good it is, and for whom it is worse.
-# Here is that of the file of section 2, written by a function from what was measured. (The lines of times are left out here, since they
-# change from run to run; the file gives back an ordinary float model, so it is as fast as before.)
+# Here is that of the file of section 2, written by a function from what was measured. (The two lines of times are left out here, since they
+# change from run to run; the file gives back an ordinary float model.)
 #
 # **Guess before you run:** four to five per cent more bits per byte. At how many places is another token the first choice?
 
-# %% tags=["nbval-ignore-output"]
-found = report(file, given, repeats=3)
-card = model_card("TinyLM in a fifth", found)
-shown = [line for line in card.splitlines() if "time for" not in line and "python" not in line]
-display(Markdown("\n".join(shown)))
-
 # %% tags=["collapsed", "nbval-ignore-output"]
-# The guess
+# Measure the file, and the guess
+found = report(file, given, repeats=3)
 predict(
     "Four to five per cent more bits per byte: at how many places is the first choice another one?",
     ["one in a hundred", "one in twenty", "almost one in four"],
     f"{found.flips.mean:.0%}",
 )
-rare, *_, common = found.by_frequency.values()
-middle = found.by_frequency["100 to 999 times"]
+
+# %% tags=["nbval-ignore-output"]
+card = model_card("TinyLM in a fifth", found)
+display(Markdown("\n".join(line for line in card.splitlines() if "time for" not in line)))
+
+# %% tags=["nbval-ignore-output"]
+tokens = torch.tensor(given.tokenizer.encode(held_out_sample()).ids)
+inputs, targets = (part.flatten() for part in consecutive_windows(tokens, 256))
+windows = inputs.view(-1, 256)  # (N,) -> (B, T)
+with torch.no_grad():
+    small_logits, dense_logits = (
+        model(windows).flatten(0, 1) for model in (back.model, given.dense)
+    )
+counts = torch.bincount(given.text, minlength=2048)
+edges = [100, 1000, 10_000]
+rises = yours("flips_by_frequency")(small_logits, dense_logits, targets, counts, edges)
+margins = dense_logits.softmax(1).topk(2).values.diff(dim=1).neg().squeeze(1)
+flipped = small_logits.argmax(1) != dense_logits.argmax(1)
+print("training saw the token          flips   rise of its loss, nats")
+for label, (flips, rise) in zip(frequency_names(), rises.tolist(), strict=True):
+    print(f"  {label:28}{flips:7.0%}{rise:12.3f}")
+print("the dense model's first choice led by")
+lead = {
+    label: flipped[(margins >= low) & (margins < high)].float().mean().item()
+    for label, low, high in (("less than 0.1", 0, 0.1), ("0.1 to 0.5", 0.1, 0.5), ("more", 0.5, 2))
+}
+for label, flips in lead.items():
+    print(f"  {label:28}{flips:7.0%}")
 assert 0.03 < found.loss < 0.06 and 0.2 < found.flips.mean < 0.27
-assert middle[0].mean > 1.4 * common[0].mean
-by_kind = {name: flips.mean for name, (flips, _) in found.by_kind.items()}
-assert by_kind["the start of a word"] > by_kind["a mark"] + 0.04
+assert rises[1, 0] > 1.3 * rises[3, 0] and rises[1, 1] > 2 * rises[3, 1]
+assert lead["less than 0.1"] > 0.35 > 0.1 > lead["more"]
 
 # %% [markdown]
-# Almost one in four. Four or five per cent in the mean, and at a quarter of all places this is another model: where the dense one hesitates between two words, a little noise decides. Bits per byte
-# forgive that, since both words had nearly the same probability; a reader who compares two texts does not. And it is not spread evenly: where training saw the token 10,000 times, 16 % flip; where it saw it
-# a few hundred times, 28 %. (Of the rarest, below a hundred, there are 49 in this text: 31 % ± 7 %. That is not enough to say anything.) The start of a word, where a meaning is chosen, flips more than a comma.
+# Almost one in four. Four or five per cent in the mean, and at nearly a quarter of all places the first choice is another one. Where? Mostly where the dense model hesitated: where its first choice led by less than a tenth, 52 % flip; where it led
+# by more than a half, 2 %. Bits per byte forgive that, since both words had nearly the same probability; a reader who compares two texts does not.
+#
+# And it is not spread evenly. Where training saw the token 10,000 times, 16 % flip; where it saw it a few hundred times, 28 %, and the loss rises by 0.18 nats instead of 0.05. (That is partly the same thing: of frequent tokens the dense model
+# is sure. Of the rarest, below a hundred, there are 49 in this text: not enough to say anything.)
 #
 # ## 6. Not only text
 #
-# Three networks that other people trained, each with another sense:
+# Three networks that other people trained:
 #
 # | | what it does | numbers | how good it is |
 # |---|---|---|---|
@@ -638,10 +659,10 @@ assert by_kind["the start of a word"] > by_kind["a mark"] + 0.04
 # | **PP-OCRv6**, small | reads a line of text from a picture | 5.3 million: 57 convolutions, attention, a head for 18,710 characters | character error rate on lines that we draw ourselves |
 # | **MiniLM** (Wang et al., 2020) | turns a sentence into a point | 22.6 million: an encoder, six blocks | which half of a paragraph belongs to which |
 #
-# Nothing in the library changes for them: a convolution's weight $(O, I, k)$ is a matrix $(O, I \cdot k)$, an LSTM cell is two matrices, and the network that
+# No method was changed for them: a convolution's weight $(O, I, k)$ is a matrix $(O, I \cdot k)$, an LSTM cell is two matrices, and the network that
 # reads runs in onnxruntime, with our numbers written into its graph.
 #
-# Here is what two language models taught you. **Commit yourself before you read on:** which of these four are laws?
+# Here is what TinyLM taught you. (SmolLM2 has objected already, to the second and the third: chapters 05 and 11.) **Commit yourself before you read on:** which of these four are laws?
 #
 # 1. Eight bits are free, whoever shares a scale.
 # 2. Four bits with a scale for each row are nearly free.
@@ -670,7 +691,7 @@ def in_bits(model: torch.nn.Module, bits: int, granularity: str) -> tuple[int, l
 
 silent = wrong_share(torch.zeros(len(sounds[0.0].labels)), sounds[0.0].labels)
 print(f"never 'speech'                             wrong {silent:.1%}")
-print("float32          1,239,756 bytes           wrong {:5.1%} {:6.1%}".format(*wrongs(hears)))
+print("float32                                    wrong {:5.1%} {:6.1%}".format(*wrongs(hears)))
 speech = {}
 for bits in (8, 4):
     for granularity in ("tensor", "channel"):
@@ -683,18 +704,24 @@ farthest = {
     for name, w in prunable_weights(hears).items()
 }
 name = max(farthest, key=farthest.get)
-print(f"the largest weight of {name} is {farthest[name]:.0f} times its layer's root mean square")
+weight = hears.get_parameter(name)
+few = nearest_codes(weight, Scheme(Format(8, symmetric=True), "tensor"))
+print(
+    f"the largest weight of {name} is {farthest[name]:.0f} times its layer's root mean square; "
+    f"8 bits make {(few.codes == 0).float().mean():.0%} of the layer zero"
+)
 assert speech[8, "tensor"][1][1] > 0.4 and speech[8, "channel"][1][1] < 0.09
-assert speech[4, "tensor"][1] == [silent, silent] and speech[4, "channel"][1][1] < 0.09
+assert speech[4, "tensor"][1][1] > 0.6 and speech[4, "channel"][1][1] < 0.09
+assert (few.codes == 0).float().mean() > 0.93
 assert 0.6 < silent < 0.64 and farthest[name] > 100
 
 # %% [markdown]
-# The first law fell at once. With one scale for a layer **eight** bits ruin this network: a convolution holds a weight that is 130 times as large as the
-# others' root mean square, one step of the 255 is wider than nearly all of them, and 95 % become zero. With a scale for each row, four bits do.
+# The first law fell at once. With one scale for a layer **eight** bits ruin this network: a convolution holds a weight that is 130 times its
+# layer's root mean square (two thirds of the layer's energy is in this one number), one step of the 254 is wider than nearly all others, and 95 % become zero. With a scale for each row, four bits do.
 # (What chapter 05 found in SmolLM2 at four bits is the same disease; here it breaks out at eight.)
 #
 # **What no quantizer finds.** Look at the network instead of its numbers. The Fourier transform is a *formula*, stored as 66,048 numbers. The last convolution has three
-# taps, and sees one place: two taps only ever meet padding. The LSTM cell adds two biases. Leave all this out:
+# taps, and sees one place: two taps only ever meet padding. One tap of the convolution before it does, too. The LSTM cell adds two biases. Leave all this out:
 
 # %%
 slim = lean(hears)
@@ -704,11 +731,11 @@ apart = max(
     for noise, sound in sounds.items()
 )
 print(f"{numbers[0]:,} numbers -> {numbers[1]:,}: {1 - numbers[1] / numbers[0]:.0%} fewer")
-print("largest change of a probability below 0.00001:", apart < 1e-5)
-assert apart < 1e-5 and numbers == [309_633, 222_593]
+print("largest change of a probability below 0.0001:", apart < 1e-4)
+assert apart < 1e-4 and numbers == [309_633, 222_593]
 
 # %% [markdown]
-# 28 % of the numbers were redundant, *exactly*. A magnitude score would have kept them: they are as large as others.
+# 28 % of the numbers were redundant, up to float32's rounding. No score of their size would have told.
 #
 # ### Reading and comparing
 #
@@ -823,27 +850,37 @@ for label in STORED_SENTENCES:
 label = "English characters only, 8 bits, channel"
 count, _, wrong = STORED_READING[label]
 print(f"\n{label}: {count / STORED_READING['float16'][0]:.0%} of the bytes, {wrong:.1f} % wrong")
+print(
+    "of all layers the smallest half: hears {1:.1f} % wrong".format(
+        *STORED_HEARING["half pruned, over all"]
+    )
+)
+assert STORED_READING["8 bits, channel"][1:] < (0.1, 2.4) < STORED_READING["8 bits, tensor"][1:]
+assert STORED_READING["4 bits, channel"][1] > 90 > 10 > STORED_READING["5 bits, channel"][1]
+assert STORED_READING["20 % pruned, each layer"][2] > 1.7 * STORED_READING["float16"][2]
+assert STORED_SENTENCES["4 bits, channel"][2] > 0.9 > 0.6 > STORED_SENTENCES["4 bits, tensor"][2]
+assert STORED_HEARING["half pruned, each layer"][1] > 1.8 * STORED_HEARING["float16"][1]
+assert count < 0.3 * STORED_READING["float16"][0]
 
 # %% [markdown]
-# Read it row by row.
+# (The columns are not to be compared with each other: what hears is rounded on symmetric grids, the others on affine ones; MiniLM's embedding has eight bits from the second row on. Within a column
+# the rows are. What hears stands here without what it does not need, over three seeds.) Read it row by row.
 #
 # 1. *Eight bits are free, whoever shares a scale*: **no law.** It ruins what hears, and costs what reads one letter in fifty.
-# 2. *Four bits with a scale a row are nearly free*: **no law.** MiniLM shrugs, the voice network, too; the reader dies between six bits and four: 57 convolutions and 13 products on top of each other, and nobody told them that
-#    rounding would come. (Which kind of layer? Not the depthwise ones with their tiny filters, once each has a scale of its own; the 39 pointwise ones together. No single one.)
-# 3. *Half of the weights can go, if each layer loses its half*: **no law**; for the reader even a fifth nearly doubles the error on spoiled lines. What hears gets 11 % wrong with "each layer its half", and 62 % with
-#    "the smallest of all"; MiniLM does not care (its similarities agree to 0.73 and to 0.77).
-# 4. *Low rank is the worst use of bytes*: it holds in all three, as in both language models. Nothing else did.
+# 2. *Four bits with a scale a row are nearly free*: **no law.** MiniLM shrugs, the voice network, too; the reader dies between six bits and four. Why, we have not measured. It is the deepest of the three,
+#    57 convolutions and 13 products, and errors of many layers add up; that is a suspicion. (A test: round the first ten layers only, the first twenty, …)
+# 3. *Half of the weights can go, if each layer loses its half*: **no law**; for the reader even a fifth nearly doubles the error on spoiled lines. What hears makes twice as many mistakes, and hears nothing at all if the smallest of
+#    *all* layers go.
+# 4. *Low rank, in place of a matrix, is the worst use of bytes*: nothing here speaks against it. At three quarters of the numbers it is at the bottom in all three.
 #
-# Two more that hold everywhere: a scale for each row beats one for all, by more the more different the rows are; and a noisy test sees
-# damage that a clean one does not. Reading clean lines, five bits look fine.
+# A scale for each row beats one for all, in all three. And test under difficulties: on clean lines five bits lose one letter in a hundred, on spoiled ones one in six.
 #
-# And the largest saving of the reader is no compression method at all: of its 18,710 characters English needs 96, and with them
-# goes 43 % of the file, for no error at all. Chapter 09 did the same with vocabularies. **Before you quantize, ask what the model is for.**
+# Another large saving of the reader is no compression method: of its 18,710 characters English needs 96, and with the others goes 43 % of the file, for no error more. That is nearly what eight bits save, and
+# *both together* leave 29 %. Chapter 09 did the same with vocabularies. **Before you quantize, ask what the model is for.** (Curly quotes and accents went, too. Ask, then cut.)
 #
-# So much for "cross-model" methods (S2 §8): the *functions* carry over, the *settings* do not. S2 §6.3 promises for speech lower cost and thereby "higher speed and accuracy"; what you found is
-# that it depends on the network. (At 0 decibels four bits do make fewer mistakes, 5.3 % against 6.1, while they agree with the float network at 93 of 100 places. Do not call that a gain before you
-# have heard more than three recordings of one voice.) And S4 §6 says that text becomes steadier and easier to control when redundancy is removed: nothing that we measured supports it;
-# the flips of section 5 say that a compressed model says *something else* now and then.
+# So much for "cross-model" methods (S2 §8): the *functions* carry over, the *settings* do not. S2 §6.3 promises that *pruning* raises the "accuracy" of speech recognition; half of the weights pruned doubled the mistakes. (At 0
+# decibels four bits made fewer, 5.35 % against 6.07, and agreed with the float network at 93 of 100 places. Do not call that a gain before you have heard more than five sentences of one voice.) S4 §6 says that text becomes
+# steadier and easier to control when redundancy is removed. We have not tested it: nobody says how it would be measured. Could you?
 #
 # ## 7. Your own
 #
@@ -920,7 +957,7 @@ hint("small_file")
 #
 # <!-- BEGIN SOLUTION -->
 # What carries over is why things fail: a scale that many numbers share is set by the largest of them, so look at largest over root mean square for each layer and for each row;
-# errors of many layers add up, so a deep narrow network has less room; a test must be hard enough to show damage. So: first what is not needed at all (unused classes, formulas, dead taps), since it costs nothing;
+# a test must be hard enough to show damage. So: first what is not needed at all (unused classes, formulas, dead taps), since it costs nothing;
 # then 8 bits with a scale a row, on a noisy test; one kind of layer at a time at fewer bits, to find the fragile one; then training through the rounding, if there are data.
 #
 # *One point* for a reason that carries over (not only a method). *One point* for an order with its reason, the hard test or the unneeded parts included.
@@ -930,7 +967,7 @@ hint("small_file")
 # **Your file has 3 % more bits per byte. The product manager wants to write "no perceptible loss" on the card.** What do you answer, with which numbers, and which measurement would convince you that he may?
 #
 # <!-- BEGIN SOLUTION -->
-# The mean hides who pays: about one in four or five of the first choices is another one than before, and at rare words more than at frequent ones. Bits per byte of 3 % are not a share of texts that anybody perceives.
+# The mean hides who pays: of the file at 4.5 % almost one in four first choices is another one than before, at rare words more than at frequent ones, so at 3 % it will be many, too. Bits per byte of 3 % are not a share of texts that anybody perceives.
 # "No perceptible loss" is a claim about people: it needs a blind comparison of what both models write, on the texts of the product, the rare included, with the spread over raters and seeds of the training.
 #
 # *One point* for flips, or for rare against frequent. *One point* for a measurement with people or on the product's own task, with a spread.
@@ -942,21 +979,21 @@ hint("small_file")
 # %% tags=["collapsed", "nbval-ignore-output"]
 # The chapter in numbers
 print(f"{len(points)} files, {sum(on_front)} of them on the front")
-best = min((p for p in points if p.bits_per_byte <= 1.03 * dense_bits), key=lambda p: p.bytes)
+label = "blocks 2.8 bits"
 print(
-    f"smallest within 3 %: {best.bytes / dense_bytes:.1%} of float16, {best.bits_per_byte:.3f}: {best.method}"
+    f"the whole file: {STORED_BEST[label][0] / dense_bytes:.1%} of float16, {means_best[label]:+.1%} bits per byte, three seeds"
 )
 for label in ("quantize, distil", "prune, quantize, distil", "distil, prune, quantize"):
     count, *losses = STORED_ORDERS[label]
     print(f"{label:28} {count / 1e3:.0f} kB  {mean_of(losses):.3f}")
-print(f"Silero: {1 - numbers[1] / numbers[0]:.0%} of the numbers redundant, exactly")
-print("PP-OCRv6 in English, 8 bits: 29 % of the bytes, no letter lost")
+print(f"Silero: {1 - numbers[1] / numbers[0]:.0%} of the numbers redundant")
+print("PP-OCRv6 in English, 8 bits: 29 % of the bytes, no more letters wrong than before")
 
 # %% [markdown]
 # How do you put it together? In TinyLM's case: rounding to even levels that Huffman's code writes, trained through by the dense model, the embedding apart; nothing else. Pruning besides made it
 # worse, in every order; and the order that counts is only this: train last. A step that is good alone may be worth nothing beside another one that has had its gain already.
 #
-# Does it work on anything but text? The library did, unchanged. Of four rules from two language models one stood. What carried over is not the settings but the *reasons*: who shares a scale with whom, how many
-# errors add up, what is stored that nobody needs. The largest gains came from looking: a formula stored as numbers, taps that meet padding, characters that nobody reads.
+# Does it work on anything but text? The functions did, unchanged. Of four rules from TinyLM one stood. What carried over is not the settings but the *reasons*: who shares a scale with whom, and
+# what is stored that nobody needs. Some of the gains came from looking, and they add to all others: a formula stored as numbers, taps that meet padding, characters that nobody reads.
 #
 # Three habits. Put a new result on the picture before you praise it: is it on the front, or behind? Leave every step of your recipe out once. And say on the card what got worse, and for whom.

@@ -8,7 +8,7 @@ import torch
 from stored_tables import stored_table
 
 from benchmarks import front as fronts
-from benchmarks import orders, other_models, sentences, vision
+from benchmarks import orders, other_models, sentences, speech, vision
 from course_lib.challenge.picture import load_front
 from course_lib.data.paragraphs import paragraph_halves
 from course_lib.measure.retrieval import agreement
@@ -17,6 +17,7 @@ from course_lib.measure.yardstick import tiny_quality
 from course_lib.models.line_reader import has_line_reader, line_reader
 from course_lib.models.minilm import has_minilm
 from course_lib.models.onnx_weights import float_tensors, weight_kinds
+from course_lib.models.voice_activity import has_voice_activity, lean, voice_activity
 from course_lib.pipeline.run import run
 from course_lib.pipeline.state import packed
 from course_lib.pipeline.steps import tiny_given
@@ -108,3 +109,15 @@ def test_the_network_that_compares():
     found = agreement(find.similarities(file.tensors), find.reference)
     assert found == pytest.approx(stored("STORED_SENTENCES")[name][2], abs=0.005)
     assert torch.tensor([len(half) for half in paragraph_halves(100)]).tolist() == [100, 100]
+
+
+@pytest.mark.skipif(not has_voice_activity(), reason="the package is missing")
+def test_the_network_that_hears():
+    small = lean(voice_activity())
+    for name, granularity in (("8 bits, tensor", "tensor"), ("4 bits, channel", "channel")):
+        packed_model = speech.packed_as(small, speech.linear(int(name[0]), granularity))
+        count, wrong, like = stored("STORED_HEARING")[name]
+        row = speech.measured(packed_model)
+        assert row.bytes == count
+        assert 100 * row.wrong[-1] == pytest.approx(wrong, abs=1)
+        assert 100 * row.agreement[-1] == pytest.approx(like, abs=1)
