@@ -115,4 +115,4 @@ def test_outside_such_a_folder_one_is_told_how_to_make_it(installed):
 def test_data_is_there_and_not_fetched_again(installed):
     done = installed("data")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("already satisfied") == 3
+    assert done.stdout.count("already satisfied") == 6
