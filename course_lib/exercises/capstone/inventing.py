@@ -1,29 +1,28 @@
-"""Exercise of 12_capstone: all of TinyLM in one small file.
-
-Axes: B windows, T tokens of a window.
-"""
+"""Exercise of 12_capstone: all of TinyLM in one small file."""
 
 import copy
-import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib.data.text import bible_chapters, split
 from course_lib.distillation.losses import soft_target_loss
 from course_lib.distillation.training import distill
-from course_lib.exercises.engine.seeded import Draw
-from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Property
-from course_lib.exercises.language_models.inventing import file_loss, loss_beside, shuffled
+from course_lib.exercises.engine.spec import Exercise, Misconception, Property
+from course_lib.exercises.language_models.inventing import file_loss
+from course_lib.exercises.quantization_aware.inventing import (
+    Batches,
+    beside,
+    tiny_and_batches,
+)
 from course_lib.formats.aware import exported
 from course_lib.formats.even_coded import EvenCoded, step_for
 from course_lib.formats.linear import Codes, Scheme, nearest_codes
 from course_lib.formats.model_file import pack_model, unpack_model
 from course_lib.language_models.recipes import gptq_model
 from course_lib.measure.size import size
-from course_lib.models import pretrained
 from course_lib.models.llama import Llama
 from course_lib.models.parts import linear_weights
 from course_lib.models.training import make_optimizers, rate_factor
@@ -35,15 +34,12 @@ from course_lib.quantization.linear import Format
 
 BYTES, LOSS = 790_000, 1.22  # asked for: a fifth of the file in float16, and 4 % more loss
 FLOOR = 1.19  # whoever is better saw the held-out text
-STEPS, WINDOWS, LENGTH = 60, 4, 128
+STEPS = 60
 BITS, RATE = 2.8, 0.2  # of a weight of the blocks, after Huffman's code; of TinyLM's learning rate
 LIKE = 0.5
-SEEN = 8  # batches that are looked at
-MOST = 1.8  # times: see `loss_beside`. Files of the batches: 1.0 to 1.6; with held-out text in one
+MOST = 1.8  # times: see `beside`. Files of the batches: 1.0 to 1.6; with held-out text in one
 # batch of eight 2.0, of three 2.5
 EMBEDDING = "embedding.weight"
-
-Batches = list[tuple[Tensor, Tensor]]
 
 
 def rounded_student(model: Llama) -> tuple[Llama, Codes]:
@@ -92,21 +88,6 @@ def small_file(model: Llama, batches: Batches) -> dict[str, Tensor]:
     return as_file(student, embedding)
 
 
-def _tiny_and_batches(seed: int) -> list[Case]:
-    """One text for all seeds, in another order."""
-    draw, (model, tokenizer) = Draw(seed), pretrained.tiny()
-    chapters = split(bible_chapters("kjv"))[0].split("\n\n")
-    ids = tokenizer.encode("\n\n".join(chapters[::24])).ids
-    shape = STEPS * WINDOWS, LENGTH + 1
-    windows = torch.tensor(ids[: math.prod(shape)]).view(shape)  # (N,) -> (steps · B, T + 1)
-    batches = windows[draw.order(len(windows))].split(WINDOWS)
-    inputs = {
-        "model": shuffled(model, draw),
-        "batches": [(batch[:, :-1], batch[:, 1:]) for batch in batches],
-    }
-    return [Case("TinyLM, its channels and hidden units in another order", inputs)]
-
-
 def _is_a_file(inputs: dict, packed: dict[str, Tensor]) -> bool:
     return (
         type(packed) is dict
@@ -124,12 +105,6 @@ def _likeness(inputs: dict, packed: dict[str, Tensor]) -> float:
     """The cosine between the file's embedding and the model's; of another order it is about 0."""
     back = unpack_model(packed, inputs["model"]).embedding.weight
     return float(F.cosine_similarity(back.flatten(), inputs["model"].embedding.weight.flatten(), 0))
-
-
-def _beside(inputs: dict, packed: dict[str, Tensor]) -> float:
-    """See `loss_beside`; the text that was given is that of the first batches."""
-    seen = tuple(torch.cat(parts) for parts in zip(*inputs["batches"][:SEEN], strict=True))
-    return loss_beside(unpack_model(packed, inputs["model"]), inputs["model"], seen)
 
 
 def _what_was_reached(inputs: dict, packed: dict[str, Tensor]) -> str:
@@ -174,7 +149,7 @@ def _zeros_in_codes(model: Llama, batches: Batches) -> dict[str, Tensor]:
 
 SMALL_FILE = Exercise(
     reference=small_file,
-    cases=_tiny_and_batches,
+    cases=partial(tiny_and_batches, steps=STEPS, every=24),
     compare=False,
     reached=_what_was_reached,
     seconds=240.0,
@@ -208,7 +183,7 @@ SMALL_FILE = Exercise(
         Property(
             "made of the batches, not of the held-out text: what the file costs in loss is not far "
             "less on the latter",
-            lambda inputs, packed: _beside(inputs, packed) <= MOST,
+            lambda inputs, packed: beside(inputs, packed) <= MOST,
         ),
     ),
     misconceptions=(

@@ -42,7 +42,7 @@ FLOOR = 1.22  # whoever is better took many more steps (with twice as many: 1.25
 STEPS, WINDOWS, LENGTH = 40, 4, 128
 RATE = 2.5e-3
 SEEN = 8  # batches that are looked at
-MOST = 1.45  # times: see `_beside`. Files of the batches: at most 1.21; with held-out text in one
+MOST = 1.45  # times: see `beside`. Files of the batches: at most 1.21; with held-out text in one
 # batch of eight 1.61, of three 2.12
 
 Batches = list[tuple[Tensor, Tensor]]
@@ -112,12 +112,15 @@ def two_bits(model: Llama, batches: Batches) -> dict[str, Tensor]:
     return pack_model(*exported(student))
 
 
-def _tiny_and_batches(seed: int) -> list[Case]:
-    """One text for all seeds, in another order: that moves the loss that is reached by 0.01."""
+def tiny_and_batches(seed: int, steps: int, every: int) -> list[Case]:
+    """TinyLM, and a batch for each step, of every so manyth chapter that it was trained on.
+
+    One text for all seeds, in another order: that moves the loss that is reached by 0.01.
+    """
     draw, (model, tokenizer) = Draw(seed), pretrained.tiny()
     chapters = split(bible_chapters("kjv"))[0].split("\n\n")
-    ids = tokenizer.encode("\n\n".join(chapters[::48])).ids
-    shape = STEPS * WINDOWS, LENGTH + 1
+    ids = tokenizer.encode("\n\n".join(chapters[::every])).ids
+    shape = steps * WINDOWS, LENGTH + 1
     windows = torch.tensor(ids[: math.prod(shape)]).view(shape)  # (N,) -> (steps · B, T + 1)
     batches = windows[draw.order(len(windows))].split(WINDOWS)
     inputs = {
@@ -140,7 +143,7 @@ def _is_a_file(inputs: dict, packed: dict[str, Tensor]) -> bool:
     )
 
 
-def _beside(inputs: dict, packed: dict[str, Tensor]) -> float:
+def beside(inputs: dict, packed: dict[str, Tensor]) -> float:
     """See `loss_beside`; the text that was given is that of the first batches."""
     seen = tuple(torch.cat(parts) for parts in zip(*inputs["batches"][:SEEN], strict=True))
     return loss_beside(unpack_model(packed, inputs["model"]), inputs["model"], seen)
@@ -178,7 +181,7 @@ def _in_floats(model, batches):
 
 TWO_BITS = Exercise(
     reference=two_bits,
-    cases=_tiny_and_batches,
+    cases=partial(tiny_and_batches, steps=STEPS, every=48),
     compare=False,
     reached=_what_was_reached,
     seconds=120.0,
@@ -213,7 +216,7 @@ TWO_BITS = Exercise(
         Property(
             "made of the batches, not of the held-out text: what the file costs in loss is not far "
             "less on the latter",
-            lambda inputs, packed: _beside(inputs, packed) <= MOST,
+            lambda inputs, packed: beside(inputs, packed) <= MOST,
         ),
     ),
     misconceptions=(
