@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import cache
 
-from course_lib.exercises.engine.judge import Verdict, judge
+from course_lib.exercises.engine.judge import PASSED, Verdict, judge
 from course_lib.exercises.engine.pace import best_attempt, run_beside
 from course_lib.exercises.engine.run import Outcome, run
 
@@ -38,3 +38,23 @@ def verdict_on(exercise, function, seed: int = 0, patience: int = 1) -> Verdict:
         return judge(exercise, cases, outcomes, run=once, share=share), share
 
     return best_attempt(exercise, attempt)
+
+
+def is_rejected(exercise, function, seed: int = 0) -> bool:
+    """Whether `check` would not pass a function: case by case, up to the first that is wrong.
+
+    Each case is judged by itself, so the cases after a wrong one cannot save an answer. Where the
+    pace is judged, all cases are run.
+    """
+    if exercise.pace:
+        return verdict_on(exercise, function, seed).status != PASSED
+    silent = replace(exercise, misconceptions=())
+    for number, case in enumerate(cases_of(exercise, seed)):
+
+        def once(known, *_, number=number):
+            return _outcomes_of(exercise, known, seed)[number : number + 1]
+
+        outcomes = run(function, [case], exercise.seconds)
+        if judge(silent, [case], outcomes, run=once).status != PASSED:
+            return True
+    return False
