@@ -90,8 +90,11 @@ def _call(function: Callable, case: Case, seconds: float, device: str) -> Outcom
 
 
 def _seed(device: str) -> None:
-    """Seed what a call may draw from. Where no accelerator was used, `torch.manual_seed` writes down
-    the stack for each that may be there, which takes longer than most answers."""
+    """Seed what a call may draw from.
+
+    `torch.manual_seed` writes down the stack for each accelerator that was not used yet, and that
+    takes longer than most answers.
+    """
     if torch.device(device).type == "cpu":
         torch.default_generator.manual_seed(0)
     else:
