@@ -18,7 +18,9 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import jupytext
@@ -79,8 +81,15 @@ def read_lesson(path: Path) -> Lesson:
     Raises:
         LessonError: markers, exercises or checks are malformed; all problems, with their lines.
     """
-    text = path.read_text("utf-8").split("\n")
-    notebook = jupytext.reads("\n".join(text), fmt="py:percent")
+    lesson = _read(path, path.read_text("utf-8"), tuple(read_pages(path.parent).items()))
+    return replace(lesson, notebook=deepcopy(lesson.notebook))
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, source: str, pages: tuple[tuple[str, str], ...]) -> Lesson:
+    """Of equal texts the same lesson, which nobody may change: its links take seconds to find."""
+    text = source.split("\n")
+    notebook = jupytext.reads(source, fmt="py:percent")
     starts = [n for n, line in enumerate(text, 1) if line.startswith("# %%")]
     if len(starts) != len(notebook.cells):
         raise LessonError(f"{_short(path)}:1: text before the first `# %%`, or `# %%` in a string")
@@ -92,7 +101,7 @@ def read_lesson(path: Path) -> Lesson:
     notebook.metadata = NotebookNode(PYTHON)
     for cell in notebook.cells:
         cell.metadata = _metadata(cell.metadata)
-    link_pages(notebook.cells, read_pages(path.parent))
+    link_pages(notebook.cells, dict(pages))
     set_ids(notebook.cells)
     return Lesson(path, notebook, tuple(starts))
 
