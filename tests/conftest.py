@@ -15,6 +15,10 @@ settings.register_profile("course", deadline=None)  # a busy machine is no reaso
 settings.load_profile("course")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--screenshots", action="store_true", help="keep pictures in artifacts/")
+
+
 @pytest.fixture(scope="session")
 def tiny():
     """TinyLM and its tokenizer."""

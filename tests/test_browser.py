@@ -1,6 +1,6 @@
 """Every notebook as a learner sees it: JupyterLab in a real browser.
 
-Screenshots are kept in artifacts/, which git ignores. Look at them.
+`make test ARGS=--screenshots` keeps pictures in artifacts/, which git ignores. Look at them.
 """
 
 import shutil
@@ -15,13 +15,16 @@ from course_lib.classroom.lesson import grade_id
 
 LESSONS = [path.stem for path in lesson_sources()]
 SECONDS = 400  # for Run All, beside other tests
+TALL = 1800  # pixels: fewer screens to scroll through
 
 pytestmark = IN_A_BROWSER
 
 
 @pytest.mark.parametrize("name", LESSONS)
-def test_run_all_reaches_the_last_cell_and_only_exercises_are_red(lab_folder, lab_address, name):
-    with browser_page() as page:
+def test_run_all_reaches_the_last_cell_and_only_exercises_are_red(
+    lab_folder, lab_address, name, pytestconfig
+):
+    with browser_page(height=TALL) as page:
         lab = Lab(page, lab_address)
         lab.open(f"{name}.ipynb")
         lab.run_all(SECONDS)
@@ -29,7 +32,8 @@ def test_run_all_reaches_the_last_cell_and_only_exercises_are_red(lab_folder, la
         run = [
             c for c in nbformat.read(lab_folder / f"{name}.ipynb", 4).cells if c.cell_type == "code"
         ]
-        screenshots(lab, name)
+        if pytestconfig.getoption("screenshots"):
+            screenshots(lab, name)
         sliders, guesses = Counter(), Counter()
         for _ in lab.screens():
             sliders.update(move_sliders(lab, sliders))
@@ -46,7 +50,7 @@ def test_run_all_reaches_the_last_cell_and_only_exercises_are_red(lab_folder, la
 def screenshots(lab: Lab, name: str) -> None:
     """The whole notebook, as wide as a laptop's screen, and as half of it with no file list."""
     for width in (1280, 800):
-        lab.page.set_viewport_size({"width": width, "height": 1800})
+        lab.page.set_viewport_size({"width": width, "height": TALL})
         if width < 1000:
             lab.page.keyboard.press("Control+b")
         shots = SCREENSHOTS / f"{name}-{width}"
