@@ -14,9 +14,9 @@ def character_error_rate(read: list[str], written: list[str]) -> float:
 
     read[i] is what a model saw where written[i] stands. Its edits are the fewest insertions,
     deletions and changes of one letter that turn the one into the other. A letter is what `len`
-    counts as one; capitals are other letters, and a space is one, too. Texts may be empty, on
-    either side; the rate may be above 1. If no letter was written at all, or the lists are not of
-    equal length, raise a ValueError.
+    counts as one, be it a space, a full stop or the end of a line; capitals are other letters.
+    Texts may be empty, on either side; the rate may be above 1. If no letter was written at all, or
+    the lists are not of equal length, raise a ValueError.
     """
     if not any(written):
         raise ValueError("written must have at least one letter")
@@ -62,9 +62,17 @@ def _texts(seed: int) -> list[Case]:
             [long, _text(draw, 30)],
         ),
         "letters beyond ASCII": (["Muller heißt " + short], ["Müller heisst " + short]),
+        "an accent with a place of its own": (["Mu\u0308ller " + short], ["M\u00fcller " + short]),
+        "digits and marks": ([short + ": 19, or 7?"], [short + "; 10 or 7."]),
+        "more spaces than one": (["  a" + short + "   b "], [" a" + short + " b"]),
+        "ends of lines and tabs": (["a\tb" + short + "\n"], ["a b" + short]),
+        "one text twice": (2 * [_changed(draw, short, 3)] + [long], [short, short, long]),
+        "the first letters stand at the end": ([long[12:] + long[:12]], [long]),
         "no letter written": ([short], [""]),
         "no texts": ([], []),
         "a text too many": ([short, long, short], [short, long]),
+        "a text too few": ([short], [short, long]),
+        "not one text read": ([], [short]),
     }
     return labelled_cases(("read", "written"), labelled)
 
@@ -131,7 +139,7 @@ def _capped(read, written):
 CHARACTER_ERROR_RATE = Exercise(
     reference=character_error_rate,
     cases=_texts,
-    relative_tolerance=1e-12,
+    relative_tolerance=1e-9,
     absolute_tolerance=1e-12,
     hints=(
         "Ask a smaller question first: how many edits turn the first i letters of the one text "
