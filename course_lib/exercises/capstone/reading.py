@@ -51,8 +51,6 @@ def _texts(seed: int) -> list[Case]:
         "more letters than were written": ([2 * long], [short]),
         "a short text wrong, a long one right": ([_changed(draw, short, 5), long], [short, long]),
         "a long text wrong, a short one right": ([short, _changed(draw, long, 9)], [short, long]),
-        "capitals are other letters": ([short.upper()], [short]),
-        "spaces lost": ([long.replace(" ", "")], [long]),
         "one letter, right": ([short[0]], [short[0]]),
         "one letter, wrong": (["z"], [short[0]]),
         "no letter in common": (["z" * draw.number(5, 9)], [short]),
@@ -61,11 +59,7 @@ def _texts(seed: int) -> list[Case]:
             [_text(draw, 30), long],
             [long, _text(draw, 30)],
         ),
-        "letters beyond ASCII": (["Muller heißt " + short], ["Müller heisst " + short]),
-        "an accent with a place of its own": (["Mu\u0308ller " + short], ["M\u00fcller " + short]),
-        "digits and marks": ([short + ": 19, or 7?"], [short + "; 10 or 7."]),
-        "more spaces than one": (["  a" + short + "   b "], [" a" + short + " b"]),
-        "ends of lines and tabs": (["a\tb" + short + "\n"], ["a b" + short]),
+        **_letters(long, short),
         "one text twice": (2 * [_changed(draw, short, 3)] + [long], [short, short, long]),
         "the first letters stand at the end": ([long[12:] + long[:12]], [long]),
         "no letter written": ([short], [""]),
@@ -75,6 +69,18 @@ def _texts(seed: int) -> list[Case]:
         "not one text read": ([], [short]),
     }
     return labelled_cases(("read", "written"), labelled)
+
+
+def _letters(long: str, short: str) -> dict[str, tuple]:
+    return {
+        "capitals are other letters": ([short.upper()], [short]),
+        "spaces lost": ([long.replace(" ", "")], [long]),
+        "letters beyond ASCII": (["Muller heißt " + short], ["Müller heisst " + short]),
+        "an accent with a place of its own": (["Mu\u0308ller " + short], ["M\u00fcller " + short]),
+        "digits and marks": ([short + ": 19, or 7?"], [short + "; 10 or 7."]),
+        "more spaces than one": (["  a" + short + "   b "], [" a" + short + " b"]),
+        "ends of lines and tabs": (["a\tb" + short + "\n"], ["a b" + short]),
+    }
 
 
 def _text(draw: Draw, length: int) -> str:
