@@ -86,9 +86,9 @@ def pareto_front(sizes: list[float], losses: list[float]) -> list[bool]:
 
     Of both numbers less is better. One result dominates another if neither its size nor its loss is
     larger, and at least one of the two is smaller. So results that are equal in both do not
-    dominate each other. +∞ is a number like any other: two of them are equal. No results, no
-    answers: []. If a number is NaN, or one list is longer than the other, raise a ValueError. The
-    lists stay as they are.
+    dominate each other. +∞ and −∞ are numbers like any other: +∞ equals +∞. No results, no answers:
+    []. If a number is NaN, or one list is longer than the other, raise a ValueError. The lists stay
+    as they are.
     """
     ### BEGIN SOLUTION
     points = list(zip(sizes, losses, strict=True))
@@ -314,9 +314,9 @@ def meet_budget(tensors: dict[str, torch.Tensor], budget: int) -> dict[str, torc
     together, of equal ones any. All others become 0. Vectors stay whole. Returned is what
     `pack_tensors` of `formats.model_file` makes of all in float16, each matrix as `Sparse()`; its
     bytes are those of the file that `size` of `measure.size` writes. At most 32 bytes of the budget
-    may be left over, more only if no number was pruned. If the file is too large even with all
-    matrices 0, raise a ValueError. There are a matrix and a vector at least, float32; each |w| is
-    0 or from 0.001 to 100. `tensors` stays as it is.
+    may be left over, and if all numbers fit, none is pruned. If the file is too large even with all
+    matrices 0, raise a ValueError. There are a matrix and a vector at least, float32; each |w| is 0
+    or from 0.001 to 100. `tensors` stays as it is. For 2,000 numbers you have five seconds.
     """
     ### BEGIN SOLUTION
     schemes = {name: Sparse() for name, tensor in tensors.items() if tensor.dim() > 1}
@@ -366,9 +366,10 @@ def order_that_loses(
 ) -> tuple[torch.Tensor, tuple[str, ...], str]:
     """(losses, worst, blamed): all orders of S ≥ 1 steps, the one that loses most, and by which.
 
-    A step takes weights (O, I) and gives weights (O, I); it may overwrite those that it takes, so
-    give it none that are still needed: `weight` stays as it is. The loss of weights w is the mean
-    square of x wᵀ − x weightᵀ in float64, whatever the dtypes; x is (N, I).
+    A step takes weights (O, I) in the dtype of `weight` and gives such weights. It may overwrite
+    those that it takes, so give it none that are still needed: `weight` stays as it is. The loss of
+    weights w is the mean square of x wᵀ − x weightᵀ, reckoned in float64 whatever the dtypes; x is
+    (N, I).
     losses (S!, S), float64: its row p is the p-th order of `itertools.permutations(steps)`, each
     order from `weight` on; column j is the loss after j + 1 of its steps. worst: the names, in its
     order, of the order with the largest loss at its end. A step's increase is the loss after it
@@ -583,8 +584,8 @@ def flips_by_frequency(
     and below edges[b], the last all others: the edges rise, and B is their number + 1. A token is a
     flip if its word of the largest logit, of equal ones the first, is another under `logits` than
     under dense_logits. Its rise is its cross entropy under `logits` less that under dense_logits,
-    in nats, in float64 from the start: +∞ where only `logits` has −∞ for the target. A bucket
-    without tokens has NaN twice.
+    in nats, in float64 from the start: +∞ where only `logits` has −∞ for the target, −∞ where only
+    dense_logits has. A bucket without tokens has NaN twice.
     """
     ### BEGIN SOLUTION
     above = torch.tensor(edges, device=counts.device)
@@ -762,9 +763,9 @@ def character_error_rate(read: list[str], written: list[str]) -> float:
 
     read[i] is what a model saw where written[i] stands. Its edits are the fewest insertions,
     deletions and changes of one letter that turn the one into the other. A letter is what `len`
-    counts as one; capitals are other letters, and a space is one, too. Texts may be empty, on
-    either side; the rate may be above 1. If no letter was written at all, or the lists are not of
-    equal length, raise a ValueError.
+    counts as one, be it a space, a full stop or the end of a line; capitals are other letters.
+    Texts may be empty, on either side; the rate may be above 1. If no letter was written at all, or
+    the lists are not of equal length, raise a ValueError.
     """
     ### BEGIN SOLUTION
     if not any(written):

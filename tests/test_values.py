@@ -95,9 +95,18 @@ def test_a_plain_value_no_longer_changes_with_the_original():
     assert bare(copied)[0].tolist() == [0, 0]
 
 
+def test_a_property_sees_an_array_of_numpy_as_one():
+    seen = bare(plain({"one": np.zeros(2), "other": torch.zeros(2)}))
+    assert {name: type(array) for name, array in seen.items()} == {
+        "one": np.ndarray,
+        "other": torch.Tensor,
+    }
+
+
 def test_short_fits_on_a_line():
     assert short(plain(torch.arange(100))) == "[0, 1, 2, 3, 4, 5, 6, 7, …]"
     assert len(short("x" * 500)) == 80
+    assert short({"": 1, "up": 2}) == "{'': 1, up: 2}"
     assert short(Array(torch.tensor(0.25), "tensor", "cpu")) == "0.25"
 
 

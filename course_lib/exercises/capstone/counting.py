@@ -63,20 +63,34 @@ def _models(seed: int) -> list[Case]:
         ),
         "a convolution": ({"conv": (a, 3, 3, 5)}, {}, {"conv": (4, 32)}),
         "a convolution in groups that fit": ({"conv": (a, 4, 2, 2)}, {}, {"conv": (3, 8)}),
-        "the first text that fits": (
-            {"a.up": (a, b), "b.up": (a, b), "b.down": (b, a)}, {},
-            {"b.": (3, 8), "up": (5, 16), "": (8, 8)},
-        ),
+        **_named(a, b),
         **_tied(a, b),
         "equal shapes that are not tied": ({"up": (a, b), "gate": (a, b)}, {}, {"": (3, 8)}),
         "three names for one": (
             {"a": (a, b), "b": (a, b), "c": (a, b), "d": (a,)}, {"b": "a", "c": "a"}, {"": (6, 8)},
         ),
+        "tied vectors": ({"up": (a, b), "norm": (b,), "other": (b,)}, {"other": "norm"}, {}),
         "a decoder at mixed bits": (tiny, both, spread),
         "a decoder, another recipe": (tiny, both, {"embedding": (8, 16), "block.1": (2, 8)}),
         "nothing at all": ({}, {}, {"": (4, 8)}),
     }  # fmt: skip
     return labelled_cases(("shapes", "tied", "recipe"), labelled)
+
+
+def _named(a: int, b: int) -> dict[str, tuple]:
+    return {
+        "the first text that fits": (
+            {"a.up": (a, b), "b.up": (a, b), "b.down": (b, a)}, {},
+            {"b.": (3, 8), "up": (5, 16), "": (8, 8)},
+        ),
+        "the first text that fits, though a later one is longer": (
+            {"a.up": (a, b), "b.up": (a, b)}, {}, {"up": (3, 8), "b.up": (8, 16)},
+        ),
+        "a text fits where it stands in the name, letter by letter": (
+            dict.fromkeys(("block.1.up", "block.10.up", "block-1.up", "Block.1.up"), (a, b)), {},
+            {"block.1": (2, 8)},
+        ),
+    }  # fmt: skip
 
 
 def _tied(a: int, b: int) -> dict[str, tuple]:

@@ -25,9 +25,9 @@ def meet_budget(tensors: dict[str, Tensor], budget: int) -> dict[str, Tensor]:
     together, of equal ones any. All others become 0. Vectors stay whole. Returned is what
     `pack_tensors` of `formats.model_file` makes of all in float16, each matrix as `Sparse()`; its
     bytes are those of the file that `size` of `measure.size` writes. At most 32 bytes of the budget
-    may be left over, more only if no number was pruned. If the file is too large even with all
-    matrices 0, raise a ValueError. There are a matrix and a vector at least, float32; each |w| is
-    0 or from 0.001 to 100. `tensors` stays as it is.
+    may be left over, and if all numbers fit, none is pruned. If the file is too large even with all
+    matrices 0, raise a ValueError. There are a matrix and a vector at least, float32; each |w| is 0
+    or from 0.001 to 100. `tensors` stays as it is. For 2,000 numbers you have five seconds.
     """
     schemes = {name: Sparse() for name, tensor in tensors.items() if tensor.dim() > 1}
     sizes = torch.cat([tensors[name].abs().flatten() for name in schemes])
@@ -55,6 +55,8 @@ def _files(seed: int) -> list[Case]:
     far = tensors | {"a": 20 * tensors["a"]}
     tied = {name: t.sign() * (1 + (t.abs() > 1)) for name, t in tensors.items()}
     many = _tensors(draw, *[(draw.number(5, 20), 8) for _ in range(9)])
+    holed = {name: t.where(draw.uniform(*t.shape) < 0.5, 0) for name, t in tensors.items()}
+    holed["norm"] = holed["a"][:5].flatten()
     least, most = (_bytes(tensors, share) for share in (0.0, 1.0))
     budgets = {
         "half of the bytes": most // 2,
@@ -70,6 +72,8 @@ def _files(seed: int) -> list[Case]:
         "one matrix has larger numbers": (far, 2 * _bytes(far, 1.0) // 5),
         "all numbers have one of two sizes": (tied, 3 * _bytes(tied, 1.0) // 10),
         "ten small tensors: the header counts": (many, _bytes(many, 0.3)),
+        "half of the numbers are 0 from the start": (holed, _bytes(holed, 0.2)),
+        "half of them 0, and room for all": (holed, most),
         "one number in the matrix": ({"a": tensors["a"][:1, :1], "b": tensors["norm"]}, 9999),
         "one row, long and thin": (_tensors(draw, (1, 2000)), draw.number(1000, 2000)),
     }
@@ -117,11 +121,16 @@ def _stored(inputs: dict, value: dict) -> dict[str, Tensor]:
 
 def _is_packed(inputs: dict, value: dict) -> bool:
     most = sum(4 * t.numel() for t in inputs["tensors"].values()) + 9999
-    return (
+    if not (
         type(value) is dict
         and all(torch.is_tensor(part) for part in value.values())
         and sum(part.nbytes for part in value.values()) <= most
-        and all(t.dtype == torch.float16 for t in _stored(inputs, value).values())
+    ):
+        return False
+    stored = _stored(inputs, value)
+    again = _packed({name: tensor.half() for name, tensor in stored.items()})
+    return again.keys() == value.keys() and all(
+        part.dtype == value[name].dtype and part.equal(value[name]) for name, part in again.items()
     )
 
 
@@ -150,8 +159,9 @@ def _left(inputs: dict, value: dict) -> int:
 
 
 def _used_up(inputs: dict, value: dict) -> bool:
-    whole = all(torch.equal(old, new) for old, new in _pairs(inputs, value))
-    return whole or _left(inputs, value) <= SPARE
+    if _bytes(inputs["tensors"], 1.0) <= inputs["budget"]:
+        return all(old.equal(new) for old, new in _pairs(inputs, value))
+    return _left(inputs, value) <= SPARE
 
 
 def _what_was_reached(inputs: dict, value: dict) -> str:
@@ -245,7 +255,7 @@ MEET_BUDGET = Exercise(
         Property(
             "the file takes at most `budget` bytes", lambda inputs, value: _left(inputs, value) >= 0
         ),
-        Property(f"all is kept, or at most {SPARE} bytes are left over", _used_up),
+        Property(f"all is kept if it fits; else at most {SPARE} bytes are left over", _used_up),
     ),
     misconceptions=(
         Misconception(

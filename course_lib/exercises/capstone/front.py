@@ -11,9 +11,9 @@ def pareto_front(sizes: list[float], losses: list[float]) -> list[bool]:
 
     Of both numbers less is better. One result dominates another if neither its size nor its loss is
     larger, and at least one of the two is smaller. So results that are equal in both do not
-    dominate each other. +∞ is a number like any other: two of them are equal. No results, no
-    answers: []. If a number is NaN, or one list is longer than the other, raise a ValueError. The
-    lists stay as they are.
+    dominate each other. +∞ and −∞ are numbers like any other: +∞ equals +∞. No results, no answers:
+    []. If a number is NaN, or one list is longer than the other, raise a ValueError. The lists stay
+    as they are.
     """
     points = list(zip(sizes, losses, strict=True))
     if any(math.isnan(number) for point in points for number in point):
@@ -25,7 +25,7 @@ def pareto_front(sizes: list[float], losses: list[float]) -> list[bool]:
 
 
 def _results(seed: int) -> list[Case]:
-    draw, inf = Draw(seed), math.inf
+    draw, inf, nan = Draw(seed), math.inf, float("nan")  # another object than math.nan
     a, b = draw.number(1, 9), draw.number(10, 19)
     labelled = {
         "by hand": ([4 * a, 2 * a, 3 * a, a], [1.0, 2.0, 2.5, 4.0]),
@@ -47,11 +47,14 @@ def _results(seed: int) -> list[Case]:
         "the smallest has an infinite loss": ([b, a, a + b], [2.0, inf, 1.0]),
         "infinite in both, and alone so": ([inf, inf, inf], [inf, inf, float(a)]),
         "nothing but infinities": ([inf, inf], [inf, inf]),
+        "infinities below zero": ([-inf, a, -inf, b], [inf, -inf, inf, float(a)]),
         "numbers below zero": ([0, a, -a], [-1.0, -2.0, -0.5]),
         "minus zero equals zero": ([0.0, -0.0, float(a)], [-0.0, 0.0, -float(b)]),
-        "a loss is not a number": ([a, b], [2.0, math.nan]),
+        "a loss is not a number": ([a, b], [2.0, nan]),
+        "a size is not a number": ([nan, a, b], [1.0, 2.0, 3.0]),
         "a size without a loss": ([a, b, 2 * b], [2.0, 1.0]),
-        "a size is not a number": ([math.nan, a, b], [1.0, 2.0, 3.0]),
+        "a loss without a size": ([a, b], [2.0, 1.0, 3.0]),
+        "losses without any size": ([], [float(a)]),
     }
     return labelled_cases(("sizes", "losses"), labelled)
 

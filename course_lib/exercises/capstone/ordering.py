@@ -14,6 +14,7 @@ from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Prop
 from course_lib.models import steps as ways
 
 Steps = dict[str, Callable[[Tensor], Tensor]]
+CLEAR = 1e-4  # of the largest loss: how far the worst order, or step, is from the next
 
 
 def order_that_loses(
@@ -21,9 +22,10 @@ def order_that_loses(
 ) -> tuple[Tensor, tuple[str, ...], str]:
     """(losses, worst, blamed): all orders of S ≥ 1 steps, the one that loses most, and by which.
 
-    A step takes weights (O, I) and gives weights (O, I); it may overwrite those that it takes, so
-    give it none that are still needed: `weight` stays as it is. The loss of weights w is the mean
-    square of x wᵀ − x weightᵀ in float64, whatever the dtypes; x is (N, I).
+    A step takes weights (O, I) in the dtype of `weight` and gives such weights. It may overwrite
+    those that it takes, so give it none that are still needed: `weight` stays as it is. The loss of
+    weights w is the mean square of x wᵀ − x weightᵀ, reckoned in float64 whatever the dtypes; x is
+    (N, I).
     losses (S!, S), float64: its row p is the p-th order of `itertools.permutations(steps)`, each
     order from `weight` on; column j is the loss after j + 1 of its steps. worst: the names, in its
     order, of the order with the largest loss at its end. A step's increase is the loss after it
@@ -55,41 +57,73 @@ def _layers(seed: int) -> list[Case]:
     undone = {"halve": ways.halved, "double": ways.doubled, "round": ways.rounded}
     apart = {"double": ways.doubled, "turn": ways.first_column_turned_}
     twice = {"double": ways.doubled, "again": ways.doubled} | {"turn": ways.first_column_turned_}
-    zero, weight = _layer(draw, 4, 6), _layer(draw, 5, 8)
-    first = draw.normal(20, 6) * torch.tensor([9.0, 1, 1, 1, 1, 1])
+    zero = _layer(draw, 4, 6)
     labelled = {
-        "prune and round": (*_layer(draw, 6, 12), two),
-        "the same, written the other way round": (*weight, dict(reversed(two.items()))),
-        "prune, round and clip": (*_layer(draw, 6, 12), three),
-        "steps that overwrite their input": (*_layer(draw, 5, 10), written),
-        "some steps overwrite their input": (*_layer(draw, 6, 9), mixed),
-        "four steps": (*_layer(draw, 5, 9), three | {"turn": ways.first_column_turned_}),
+        "prune and round": _clear(draw, two, 6, 12),
+        "the same, written the other way round": _clear(draw, dict(reversed(two.items())), 5, 8),
+        "prune, round and clip": _clear(draw, three, 6, 12),
+        "steps that overwrite their input": _clear(draw, written, 5, 10),
+        "some steps overwrite their input": (*_whole(draw, 8, 8), mixed),
+        "four steps": (*_whole(draw, 8, 8), three | {"turn": ways.first_column_turned_}),
         "one step": (*_layer(draw, 4, 7), {"round": ways.rounded}),
         "one step that overwrites its input": (*_layer(draw, 4, 7), {"prune": ways.half_dropped_}),
-        "a step that another one undoes": (*_layer(draw, 4, 8), undone),
-        "steps that do not mind the order": (*_layer(draw, 5, 6), apart),
-        "one step under two names": (*_layer(draw, 4, 8), {"a": ways.rounded, "b": ways.rounded}),
+        "a step that another one undoes": (*_whole(draw, 4, 8), undone),
+        "steps that do not mind the order": (*_whole(draw, 4, 8), apart),
+        "one step under two names": (*_whole(draw, 4, 8), {"a": ways.rounded, "b": ways.rounded}),
         "blamed is what costs more than alone, not many times as much": (
-            (1 + draw.uniform(5, 6)) * draw.normal(5, 6).sign(), first, twice,
+            draw.integers(1, 3, 4, 8) * draw.normal(4, 8).sign(),
+            _whole(draw, 4, 8)[1].sign() * torch.tensor([20.0] + 7 * [1]), twice,
         ),
-        "one output": (*_layer(draw, 1, 12), three),
-        "one token": (weight[0], weight[1][:1], three),
-        "as many tokens as inputs": (weight[0], weight[1][:8], two),
+        "one output": _clear(draw, three, 1, 12),
+        "one token": _clear(draw, three, 5, 8, tokens=1),
+        "as many tokens as inputs": _clear(draw, two, 5, 8, tokens=8),
         "weights of 0": (torch.zeros(4, 6), zero[1], three),
         "tokens of 0": (zero[0], torch.zeros(5, 6), three),
-        "very small": (1e-9 * weight[0], weight[1], three),
-        "very large": (weight[0], 1e9 * weight[1], written),
-        "float16": (_layer(draw, 5, 10)[0].half(), 100 * _layer(draw, 5, 10)[1].half(), three),
-        "float64": (*(part.double() / 3 for part in _layer(draw, 5, 10)), mixed),
+        "very small": _clear(draw, three, 5, 8, change=lambda w, x: (1e-9 * w, x)),
+        "very large": _clear(draw, written, 5, 8, change=lambda w, x: (w, 1e9 * x)),
+        "float16": _clear(draw, three, 5, 10, change=lambda w, x: (w.half(), (100 * x).half())),
+        "float64": _clear(draw, written, 5, 10, change=lambda w, x: (w.double() / 3, x.double())),
     }  # fmt: skip
     return labelled_cases(("weight", "x", "steps"), labelled)
 
 
-def _layer(draw: Draw, outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
-    """Weights with a few large ones, and twenty tokens whose channels are of unequal size."""
+def _layer(draw: Draw, outputs: int, inputs: int, tokens: int = 20) -> tuple[Tensor, Tensor]:
+    """Weights with a few large ones, and tokens whose channels are of unequal size."""
     weight = draw.normal(outputs, inputs)
-    x = draw.normal(20, inputs) * torch.logspace(-0.5, 0.5, inputs)[draw.order(inputs)]
+    x = draw.normal(tokens, inputs) * torch.logspace(-0.5, 0.5, inputs)[draw.order(inputs)]
     return weight * weight.abs(), x
+
+
+def _whole(draw: Draw, outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
+    """For steps that often give equal weights: then losses are equal however they are added up.
+
+    Weights are multiples of 3, tokens integers, and there are 2ⁿ of each: float64 rounds nothing.
+    """
+    weight, x = _layer(draw, outputs, inputs, tokens=16)
+    return 3 * (2 * weight).round(), (4 * x).round()
+
+
+def _clear(
+    draw: Draw,
+    steps: Steps,
+    *shape: int,
+    tokens: int = 20,
+    change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda weight, x: (weight, x),
+) -> tuple[Tensor, Tensor, Steps]:
+    """A layer in which no other order of the steps, and no other step, comes near the worst.
+
+    Equal weights may give losses that differ in the last digit where they are reckoned together.
+    """
+    while True:
+        weight, x = change(*_layer(draw, *shape, tokens=tokens))
+        losses, worst, _ = order_that_loses(weight, x, steps)
+        orders = list(permutations(steps))
+        row = losses[orders.index(worst)]
+        alone = {order[0]: losses[p, 0] for p, order in enumerate(orders)}
+        above = row.diff(prepend=row.new_zeros(1)) - torch.stack([alone[name] for name in worst])
+        (first, second), (most, next_most) = (n.topk(2).values for n in (losses[:, -1], above))
+        if min(first - second, most - next_most) > CLEAR * first:
+            return weight, x, steps
 
 
 def _wrong(

@@ -24,8 +24,8 @@ def flips_by_frequency(
     and below edges[b], the last all others: the edges rise, and B is their number + 1. A token is a
     flip if its word of the largest logit, of equal ones the first, is another under `logits` than
     under dense_logits. Its rise is its cross entropy under `logits` less that under dense_logits,
-    in nats, in float64 from the start: +∞ where only `logits` has −∞ for the target. A bucket
-    without tokens has NaN twice.
+    in nats, in float64 from the start: +∞ where only `logits` has −∞ for the target, −∞ where only
+    dense_logits has. A bucket without tokens has NaN twice.
     """
     above = torch.tensor(edges, device=counts.device)
     bucket = torch.bucketize(counts[targets], above, right=True)  # (N,)
@@ -54,6 +54,9 @@ def _two_models(seed: int) -> list[Case]:
         "a bucket without tokens": (*some, [5, 50, 10**6, 10**7]),
         "all counts are below the edge": (*some, [10**6]),
         "all counts are above the edges": (*some[:3], 50 + draw.order(10), [1, 20]),
+        "counts that float32 and int32 do not hold": (
+            *some[:3], 10**10 + draw.order(10), [10**10 + 3, 10**10 + 7],
+        ),
         "words that never stood in the text": (*some[:3], some[3] * (draw.order(10) % 2), [1, 20]),
         "equal models": (some[1].clone(), some[1], *some[2:], [5, 50]),
         "all logits equal": (flat[0], torch.zeros(9, 5), *flat[2:], [8]),
@@ -62,24 +65,26 @@ def _two_models(seed: int) -> list[Case]:
         "one word": (draw.normal(6, 1), draw.normal(6, 1), some[2][:6] * 0, some[3][:1], [a]),
         **_with_ties_and_infinities(draw, some),
         **_in_dtypes(draw),
-    }
+    }  # fmt: skip
     return labelled_cases(("logits", "dense_logits", "targets", "counts", "edges"), labelled)
 
 
 def _with_ties_and_infinities(draw: Draw, some: tuple) -> dict[str, tuple]:
     tied = _tokens(draw, 12, 6)
     dense = tied[1].scatter(1, torch.tensor([[1, 4]]).expand(12, 2), 9.0)
-    broken = dense.scatter(1, torch.full((12, 1), 1 + 3 * draw.number(0, 2)), 8.0)
-    silent = some[0].scatter(1, some[2][:1, None], -torch.inf)
+    broken = dense.scatter(1, 1 + 3 * draw.integers(0, 2, 12, 1), 8.0)
+    silent = [part.scatter(1, some[2][:1, None], -torch.inf) for part in some[:2]]
     never = [part.clone() for part in some[:2]]
     unused = (int(some[2][0]) + 1) % 10
     for part in never:
         part[some[2] != unused, unused] = -torch.inf
     return {
         "equal logits": (broken.where(draw.uniform(12, 1) < 0.5, dense), dense, *tied[2:], [10]),
-        "a target that the smaller model never says": (silent, *some[1:], [5, 50]),
+        "equal logits of the smaller model": (dense, broken, *tied[2:], [10]),
+        "a target that the smaller model never says": (silent[0], *some[1:], [5, 50]),
+        "a target that the dense model never says": (some[0], silent[1], *some[2:], [5, 50]),
         "a word that neither says": (*never, *some[2:], [5, 50]),
-        "very sure": (*(40 * part for part in some[:2]), *some[2:], [5, 50]),
+        "very sure": (*(400 * part for part in some[:2]), *some[2:], [5, 50]),
     }
 
 

@@ -14,9 +14,9 @@ def character_error_rate(read: list[str], written: list[str]) -> float:
 
     read[i] is what a model saw where written[i] stands. Its edits are the fewest insertions,
     deletions and changes of one letter that turn the one into the other. A letter is what `len`
-    counts as one; capitals are other letters, and a space is one, too. Texts may be empty, on
-    either side; the rate may be above 1. If no letter was written at all, or the lists are not of
-    equal length, raise a ValueError.
+    counts as one, be it a space, a full stop or the end of a line; capitals are other letters.
+    Texts may be empty, on either side; the rate may be above 1. If no letter was written at all, or
+    the lists are not of equal length, raise a ValueError.
     """
     if not any(written):
         raise ValueError("written must have at least one letter")
@@ -51,8 +51,6 @@ def _texts(seed: int) -> list[Case]:
         "more letters than were written": ([2 * long], [short]),
         "a short text wrong, a long one right": ([_changed(draw, short, 5), long], [short, long]),
         "a long text wrong, a short one right": ([short, _changed(draw, long, 9)], [short, long]),
-        "capitals are other letters": ([short.upper()], [short]),
-        "spaces lost": ([long.replace(" ", "")], [long]),
         "one letter, right": ([short[0]], [short[0]]),
         "one letter, wrong": (["z"], [short[0]]),
         "no letter in common": (["z" * draw.number(5, 9)], [short]),
@@ -61,12 +59,28 @@ def _texts(seed: int) -> list[Case]:
             [_text(draw, 30), long],
             [long, _text(draw, 30)],
         ),
-        "letters beyond ASCII": (["Muller heißt " + short], ["Müller heisst " + short]),
+        **_letters(long, short),
+        "one text twice": (2 * [_changed(draw, short, 3)] + [long], [short, short, long]),
+        "the first letters stand at the end": ([long[12:] + long[:12]], [long]),
         "no letter written": ([short], [""]),
         "no texts": ([], []),
         "a text too many": ([short, long, short], [short, long]),
+        "a text too few": ([short], [short, long]),
+        "not one text read": ([], [short]),
     }
     return labelled_cases(("read", "written"), labelled)
+
+
+def _letters(long: str, short: str) -> dict[str, tuple]:
+    return {
+        "capitals are other letters": ([short.upper()], [short]),
+        "spaces lost": ([long.replace(" ", "")], [long]),
+        "letters beyond ASCII": (["Muller heißt " + short], ["Müller heisst " + short]),
+        "an accent with a place of its own": (["Mu\u0308ller " + short], ["M\u00fcller " + short]),
+        "digits and marks": ([short + ": 19, or 7?"], [short + "; 10 or 7."]),
+        "more spaces than one": (["  a" + short + "   b "], [" a" + short + " b"]),
+        "ends of lines and tabs": (["a\tb" + short + "\n"], ["a b" + short]),
+    }
 
 
 def _text(draw: Draw, length: int) -> str:
@@ -131,7 +145,7 @@ def _capped(read, written):
 CHARACTER_ERROR_RATE = Exercise(
     reference=character_error_rate,
     cases=_texts,
-    relative_tolerance=1e-12,
+    relative_tolerance=1e-9,
     absolute_tolerance=1e-12,
     hints=(
         "Ask a smaller question first: how many edits turn the first i letters of the one text "

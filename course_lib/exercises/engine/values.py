@@ -80,9 +80,9 @@ def _array_of_tensor(value: Tensor) -> Array | Opaque:
 
 
 def bare(value: Any) -> Any:
-    """Plain data with each Array replaced by its tensor: what a property looks at."""
+    """Plain data with each Array as what it was, on the CPU: what a property looks at."""
     if isinstance(value, Array):
-        return value.data
+        return value.data if value.kind == "tensor" else value.data.numpy()
     if isinstance(value, list):
         return [bare(item) for item in value]
     if isinstance(value, dict):
@@ -216,7 +216,7 @@ def short(value: Any) -> str:
         text = "[" + ", ".join(short(item) for item in value[:LINE]) + "]"
     elif isinstance(value, dict):
         few = itertools.islice(value.items(), LINE)
-        text = "{" + ", ".join(f"{k}: {short(v)}" for k, v in few) + "}"
+        text = "{" + ", ".join(f"{k or repr(k)}: {short(v)}" for k, v in few) + "}"
     else:
         text = _number(value)
     return text if len(text) <= LINE else text[: LINE - 1] + "…"
