@@ -15,7 +15,7 @@
 #   and carry a method over to a network that hears, reads or compares.
 # * **You need** chapters 05 to 09 and 11 in outline: every step here is a function of one of them.
 # * **Time:** four hours for the core, six and a half for all; the open challenge takes as long as you let it.
-# * **Core:** Exercises 1, 2, 4, 5, and sections 1, 2, 3, 5 and 6. **Extra:** a budget met to the byte (3), letters (6), your own file (7).
+# * **Core:** Exercises 1, 2, 4, 5, and sections 1, 2, 3, 5 and 6. **Extra:** a budget met to 32 bytes (3), letters (6), your own file (7).
 #
 # ## 1. One picture
 #
@@ -256,8 +256,9 @@ def recipe_bytes(
     tensor's name decides. Where none is, or the shape has fewer than two axes, a number takes two
     bytes. Else (O, I, …) is O rows, each of I · … numbers, cut into groups of G; a row's last group
     is shorter if G does not divide it. Stored are a code of n bits (2 to 8) for each number, a
-    float16 scale and a zero-point of n bits for each group. `pack` lays eight codes into n bytes,
-    and fills the last eight up with zeros; the zero-points of a tensor are packed so, too.
+    float16 scale and a zero-point of n bits for each group. The codes of a whole tensor are packed
+    in one go: eight of them into n bytes, the last eight filled up with zeros. So are, for
+    themselves, its zero-points.
     """
     ### BEGIN SOLUTION
     total = 0
@@ -303,7 +304,7 @@ for label, asked in (
 # With codes of equal length the bytes come in steps: 27 %, 21 %, 19 %, and with two bits 13 %, which loses far more (section 1). Huffman's code (chapter 06) has all sizes between: one asks for 2.8 bits, and a
 # step between levels is searched that takes as many. But its bytes depend on the numbers, and after training they are others. A *sparse* file's bytes depend on where the zeros are. There, one asks the file.
 #
-# ## Exercise 3: a budget, to the byte (extra)
+# ## Exercise 3: a budget, nearly to the byte (extra)
 
 
 # %% exercise="meet_budget"
@@ -373,8 +374,9 @@ def order_that_loses(
     losses (S!, S), float64: its row p is the p-th order of `itertools.permutations(steps)`, each
     order from `weight` on; column j is the loss after j + 1 of its steps. worst: the names, in its
     order, of the order with the largest loss at its end. A step's increase is the loss after it
-    less the one before it (0 before the first). blamed: the step of `worst` whose increase there is
-    above its increase as the first step of an order by most. Of equal ones, both times the first.
+    less the one before it (0 before the first); its excess is its increase in `worst`, less its
+    increase as the first step of an order. blamed: the step of the largest excess. Of equal orders
+    counts the first, and so of equal excesses the first in `worst`.
     """
     ### BEGIN SOLUTION
     exact = x.double() @ weight.double().T

@@ -21,8 +21,9 @@ def recipe_bytes(
     tensor's name decides. Where none is, or the shape has fewer than two axes, a number takes two
     bytes. Else (O, I, …) is O rows, each of I · … numbers, cut into groups of G; a row's last group
     is shorter if G does not divide it. Stored are a code of n bits (2 to 8) for each number, a
-    float16 scale and a zero-point of n bits for each group. `pack` lays eight codes into n bytes,
-    and fills the last eight up with zeros; the zero-points of a tensor are packed so, too.
+    float16 scale and a zero-point of n bits for each group. The codes of a whole tensor are packed
+    in one go: eight of them into n bytes, the last eight filled up with zeros. So are, for
+    themselves, its zero-points.
     """
     total = 0
     for name, shape in shapes.items():

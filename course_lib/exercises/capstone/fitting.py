@@ -168,8 +168,8 @@ def _what_was_reached(inputs: dict, value: dict) -> str:
     matrices = [pair for pair in _pairs(inputs, value) if pair[0].dim() > 1]
     kept, of = (sum(int((pair[i] != 0).sum()) for pair in matrices) for i in (1, 0))
     return (
-        f"a file of {size(value).bytes} bytes (asked: at most {inputs['budget']}, and {SPARE} less "
-        f"at the least), {kept} of {of} numbers kept"
+        f"a file of {size(value).bytes} bytes (asked: {inputs['budget'] - SPARE} to "
+        f"{inputs['budget']}), {kept} of {of} numbers kept"
     )
 
 

@@ -29,8 +29,9 @@ def order_that_loses(
     losses (S!, S), float64: its row p is the p-th order of `itertools.permutations(steps)`, each
     order from `weight` on; column j is the loss after j + 1 of its steps. worst: the names, in its
     order, of the order with the largest loss at its end. A step's increase is the loss after it
-    less the one before it (0 before the first). blamed: the step of `worst` whose increase there is
-    above its increase as the first step of an order by most. Of equal ones, both times the first.
+    less the one before it (0 before the first); its excess is its increase in `worst`, less its
+    increase as the first step of an order. blamed: the step of the largest excess. Of equal orders
+    counts the first, and so of equal excesses the first in `worst`.
     """
     exact = x.double() @ weight.double().T
     orders, rows, alone = list(permutations(steps)), [], {}

@@ -153,8 +153,8 @@ CHARACTER_ERROR_RATE = Exercise(
         "For i, j ≥ 1 there are three ways to get there: from (i − 1, j − 1), with an edit only if "
         "the two letters differ; from (i − 1, j) and from (i, j − 1), with one edit each. The "
         "fewest of the three counts. One row of such numbers at a time will do.",
-        "Work on a list `row` of len(meant) + 1 numbers, 0, 1, 2, … at first. For each letter of "
-        "`seen`, go through it from the left; keep the number that stood to the left before it "
+        "Work on a list `row` of len(written[i]) + 1 numbers, 0, 1, 2, … at first. For each letter "
+        "of read[i], go through it from the left; keep the number that stood to the left before it "
         "was overwritten. Add the last numbers of all texts up, and divide once.",
     ),
     properties=(

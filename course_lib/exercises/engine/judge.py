@@ -17,6 +17,7 @@ from course_lib.exercises.engine.values import bare, difference, is_real, plain,
 PASSED, FAILED, NOT_ATTEMPTED = "passed", "failed", "not attempted"
 ROUNDING = 100  # times the tolerance: nearer than this, a difference may be rounding,
 AT_MOST = 1e-3  # but not where the numbers differ by more than this share
+NEARLY = "all numbers agree to three digits and more: round later, or reckon in a wider dtype"
 SMALL = 12  # numbers of a tensor that is shown whole
 FEW = 3  # cases of an open task that passed whose values are shown
 REAL = "every number is real"  # asked of an open task's value: squares of others can be negative
@@ -115,7 +116,7 @@ def _problem(exercise: Exercise, case: Case, yours: Outcome, expected: Outcome):
         one_number = found == f"{short(yours.value)}, expected {short(expected.value)}"
         lines += [] if one_number else [("", found)]
         if _difference(exercise, yours, expected, slack=ROUNDING) is None:
-            lines.append(("rounding", "all numbers agree to about three digits: round later"))
+            lines.append(("rounding", NEARLY))
     if wrong_gradient:
         lines.append(("gradient", wrong_gradient))
     return (*lines, *(("must hold", text) for text in broken))

@@ -157,7 +157,7 @@ def _difference(yours, expected, rtol, atol, place) -> tuple[str, str] | None:
         agree = torch.isclose(one, other, rtol, atol, equal_nan=True)
     else:
         agree = yours == expected
-    return None if agree else (place, f"{short(yours)}, expected {short(expected)}")
+    return None if agree else (place, _apart(yours, expected))
 
 
 def _as_float(x: int) -> float:
@@ -197,7 +197,15 @@ def _array_difference(yours: Array, expected: Array, rtol, atol, place):
         return None
     where = tuple(int(i) for i in (~agree).nonzero()[0])
     place += f"[{', '.join(map(str, where))}]" if where else ""
-    return place, f"{_number(mine[where].item())}, expected {_number(wanted[where].item())}"
+    return place, _apart(mine[where].item(), wanted[where].item())
+
+
+def _apart(yours: Any, expected: Any) -> str:
+    """Both values; of numbers that differ far behind the point, all digits."""
+    one, other = short(yours), short(expected)
+    if one == other and type(yours) is type(expected) is float:
+        one, other = repr(yours), repr(expected)
+    return f"{one}, expected {other}"
 
 
 def short(value: Any) -> str:
