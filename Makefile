@@ -21,8 +21,9 @@ help:  ## list the targets
 lab: $(VENV)/.lab  ## set up and open the course in JupyterLab; ARGS="--no-browser --port=8899"
 	cd notebooks && PATH="$(abspath $(BIN)):$$PATH" jupyter lab $(LAB_FLAGS) $(ARGS) 00_start_here.ipynb
 
-test: $(VENV)/.test lint  ## set up and prove that everything works
-	OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(VENV)/.test lint  ## set up and prove that everything works; QUICK=1 only what changed
+	OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS) \
+		$(if $(QUICK),--quick $$($(BIN)/python tests/quick.py))
 
 portable: $(VENV)/.test  ## run claims and solved notebooks as other processors would; ARGS="05 13"
 	PATH="$(abspath $(BIN)):$$PATH" python tests/portable.py $(ARGS)

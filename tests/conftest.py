@@ -1,4 +1,5 @@
 import pytest
+import quick
 import torch
 from hypothesis import settings
 from jupyterlab import SCREENSHOTS, lab_server
@@ -17,6 +18,16 @@ settings.load_profile("course")
 
 def pytest_addoption(parser):
     parser.addoption("--screenshots", action="store_true", help="keep pictures in artifacts/")
+    parser.addoption("--quick", action="store_true", help="only what a change reaches: quick.py")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("quick"):
+        chapters = quick.changed_chapters(quick.changed_files())
+        exercises = quick.exercises_of(chapters)
+        wanted = [one for one in items if quick.is_wanted(one, chapters, exercises)]
+        config.hook.pytest_deselected(items=[one for one in items if one not in set(wanted)])
+        items[:] = wanted
 
 
 @pytest.fixture(scope="session")
