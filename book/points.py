@@ -2,7 +2,7 @@
 
 import re
 
-ENOUGH, LONGEST = 50, 240  # letters of what is said below a picture
+ENOUGH, LONGEST = 50, 190  # letters of what is said below a picture, or before a formula
 MOST = 3  # formulas on a slide; the notes have the rest
 HEADING = re.compile(r"^#{1,4} +(.*)$", flags=re.M)
 SENTENCE = re.compile(
@@ -10,6 +10,9 @@ SENTENCE = re.compile(
 )
 GUESS = re.compile(r"\*\*(?:And )?[Gg]uess\b([^*]*)\*\*")
 KEY = re.compile(r"^\*\*|\*\*[^*]*\s[^*]*\s[^*]*\*\*|^\S+ \*\*")
+ITEM = re.compile(r"(?:\*|-|\d+\.) ")
+GOALS = "* **Afterwards"
+POINTS_BACK = ("It ", "They ", "Their ", "This ")  # such a sentence needs the one before it
 
 
 def sections(source: str, heading: str) -> list[tuple[str, str]]:
@@ -22,79 +25,89 @@ def sections(source: str, heading: str) -> list[tuple[str, str]]:
 
 def key_points(text: str) -> list[str]:
     """Formulas, tables and lists; of the prose what is bold and what stands beside a formula."""
-    text = re.sub(r"(?m)\s*(\$\$.+?\$\$)\s*", r"\n\n\1\n\n", text, flags=re.S)
-    blocks = paragraphs(text)
+    blocks = paragraphs(re.sub(r"\s*(\$\$.+?\$\$)\s*", r"\n\n\1\n\n", text, flags=re.S))
     formula = [block.startswith("$$") for block in blocks]
     points: list[str] = []
     for index, block in enumerate(blocks):
         if formula[index] or block.startswith("|"):
             points.append(block)
-        elif re.match(r"(\*|-|\d+\.) ", block):
-            points.append("\n".join(shortened(item) for item in items(block)))
+        elif ITEM.match(block):
+            points += [] if block.startswith(GOALS) else [shortened(block)]
         elif not GUESS.search(block):
             told = sentences(block)
             near = {0} if index and formula[index - 1] else set()
-            near |= {len(told) - 1} if index + 1 < len(blocks) and formula[index + 1] else set()
+            near |= introduction(told) if index + 1 < len(blocks) and formula[index + 1] else set()
             kept = [one for n, one in enumerate(told) if n in near or KEY.search(one)]
             points += [" ".join(kept)] if kept else []
     formulas = [n for n, point in enumerate(points) if point.startswith("$$")]
-    return points[: formulas[MOST]] if len(formulas) > MOST else points or opening(blocks)
+    if len(formulas) > MOST:
+        return points[: formulas[MOST - 1] + 2]
+    return points or opening(blocks)
+
+
+def introduction(told: list[str]) -> set[int]:
+    """Which sentences of a paragraph lead to the formula behind it: the last, and what it needs."""
+    first = len(told) - 1
+    while first and (len(told[first]) < ENOUGH or told[first].startswith(POINTS_BACK)):
+        first -= 1
+    return set(range(max(first, len(told) - 2), len(told)))
 
 
 def opening(blocks: list[str]) -> list[str]:
-    """The first sentences of a part that has nothing else to show."""
-    return [sentences(block)[0] for block in blocks][:4]
+    """Of a part that has nothing else to show its first sentence or two of each paragraph."""
+    told = [sentences(block) for block in blocks if not GUESS.search(block)]
+    kept = told[0][:5] if len(told) == 1 else [" ".join(one[:2]) for one in told[:4]]
+    return ["\n".join(f"* {one}" for one in kept)]
 
 
 def paragraphs(text: str) -> list[str]:
-    """The blocks of a Markdown text."""
-    return [block.strip() for block in re.split(r"\n\s*\n", text) if block.strip()]
+    """The blocks of a Markdown text, but for the line that says to pause."""
+    blocks = [block.strip() for block in re.split(r"\n\s*\n", text)]
+    return [block for block in blocks if block and not block.startswith("---")]
 
 
 def sentences(block: str) -> list[str]:
-    """The sentences of a paragraph; what is bold stays together."""
+    """The sentences of a paragraph; what is bold stays together, and brackets are left out."""
     told: list[str] = []
     for piece in SENTENCE.split(" ".join(block.split())):
         if told and told[-1].count("**") % 2:
             told[-1] += f" {piece}"
         else:
             told.append(piece)
-    return told
+    return [one for one in told if not re.fullmatch(r"\(.*[.?!]?\)\.?", one)] or told
 
 
-def items(block: str) -> list[str]:
-    """The points of a list."""
-    return re.split(r"\n(?=(?:\*|-|\d+\.) )", block)
-
-
-def shortened(item: str) -> str:
-    """A point's first sentence, and its second if the first is a mere name."""
-    told = sentences(item)
-    return " ".join(told[: 1 if len(told[0]) > 40 else 2])
+def shortened(block: str) -> str:
+    """A list of which each point has its first sentence, and its second if that is a mere name."""
+    told = [sentences(item) for item in re.split(rf"\n(?={ITEM.pattern})", block)]
+    return "\n".join(" ".join(one[: 1 if len(one[0]) > ENOUGH else 2]) for one in told)
 
 
 def question_of(text: str) -> str:
-    """What a prose guess asks, else nothing."""
-    block = next((one for one in paragraphs(text) if GUESS.search(one)), "")
-    if not block:
+    """What a prose guess asks, else nothing; a short one after the sentence before it."""
+    blocks = paragraphs(text)
+    place = next((n for n, block in enumerate(blocks) if GUESS.search(block)), None)
+    if place is None:
         return ""
-    found = GUESS.search(block)
-    inner, rest = found[1].strip(), block[found.end() :].lstrip(": ")
-    if rest and (not inner or inner.endswith((":", "."))):
-        asked = rest
+    block, found = blocks[place], GUESS.search(blocks[place])
+    inner, rest = found[1].strip(), block[found.end() :].strip()
+    if rest and (inner.endswith((":", ".")) or rest.startswith(":")):
+        asked = rest.lstrip(": ")
     else:
-        asked = inner.partition(": ")[2] or f"guess {inner}"
+        asked = inner.partition(": ")[2] or f"guess {inner}".strip()
         asked += rest if rest.startswith(",") else f" {rest}"
-    return asked[0].upper() + asked[1:]
+    told = " ".join([*blocks[max(place - 1, 0) : place], block[: found.start()]])
+    context = sentences(told)[-1] if len(asked) < ENOUGH and told.strip() else ""
+    return f"{context} {asked[0].upper()}{asked[1:]}".strip()
 
 
 def finding(text: str) -> str:
     """The sentences of a reading that stand below its picture: what is bold, else the first."""
-    blocks = [block for block in paragraphs(text) if not GUESS.search(block)]
-    told = [one for block in blocks for one in sentences(block)]
+    plain_prose = [one for one in paragraphs(text) if not re.match(r"\||\$\$|(\*|-|\d+\.) ", one)]
+    told = [one for block in plain_prose if not GUESS.search(block) for one in sentences(block)]
     kept = ""
     for one in [one for one in told if KEY.search(one)] or told:
-        if len(kept) < ENOUGH and len(kept) + len(one) < LONGEST:
+        if len(kept) < ENOUGH and len(kept) + len(one) < LONGEST and not one.endswith(":"):
             kept += f"{one} "
     return kept.rstrip()
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import fill
 
 import jupytext
 import nbformat
@@ -32,6 +33,7 @@ from course_lib.classroom.files import ROOT, lesson_sources
 HERE = Path(__file__).resolve().parent / "deck"
 REVEAL = ("dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js", "LICENSE")
 MATHJAX = ("tex-chtml.js", "output/chtml/fonts", "input/tex/extensions")
+WIDEST = 88  # letters in a printed line that is no row of a table
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,11 @@ def deck(path: Path) -> list[Slide]:
                 (shows, before), _ = last, slides.pop()
             if not asked and not shows:
                 raise ValueError(f"{path.name}: slide={tag!r} is a cell that shows nothing")
-            after = "" if tagged_next(cells, index) else reading(cells, index)
             title = tag if isinstance(tag, str) else plain(heading)
+            after, has_slide = reading(cells[index + 1 :], plain(heading))
+            below = to_html("" if has_slide else finding(after))
             notes = to_html(f"{before}\n\n{after}")
-            slides += output_slides(asked, shows, title, question_of(before), after, notes)
+            slides += output_slides(asked, shows, title, question_of(before), below, notes)
             last, before = ("" if asked else shows, before), ""
     return slides
 
@@ -130,18 +133,19 @@ def prose_slides(
         yield Slide(plain(name), body, notes=to_html(text))
 
 
-def tagged_next(cells: list[NotebookNode], index: int) -> bool:
-    """Whether a cell behind this one, before the next prose, is a slide, too."""
-    for cell in cells[index + 1 :]:
-        if cell.cell_type == "markdown" or cell.metadata.get("slide"):
-            return cell.cell_type == "code"
-    return False
+def reading(later: list[NotebookNode], heading: str) -> tuple[str, bool]:
+    """What the next prose says of an output, before any heading; and is that a slide of its own?
 
-
-def reading(cells: list[NotebookNode], index: int) -> str:
-    """What the next prose says of a cell's output: its part before a heading."""
-    later = [cell.source for cell in cells[index + 1 :] if cell.cell_type == "markdown"]
-    return HEADING.split(later[0])[0].strip() if later else ""
+    Nothing if another tagged cell stands between.
+    """
+    for cell in later:
+        tag = cell.metadata.get("slide", [])
+        if cell.cell_type == "markdown":
+            wanted = [tag] if isinstance(tag, str) else tag
+            return HEADING.split(cell.source)[0].strip(), any(map(heading.startswith, wanted))
+        if tag:
+            break
+    return "", False
 
 
 def predictions(outputs: list) -> list[tuple[str, str, str]]:
@@ -149,8 +153,9 @@ def predictions(outputs: list) -> list[tuple[str, str, str]]:
     found = []
     for data in (out.data for out in outputs if "data" in out):
         if data["text/plain"].startswith("Guess: "):
+            html = re.sub(r"`(.+?)`", r"<code>\1</code>", data["text/html"])
             parts = r"<p>(.*?) <i>(.*?)</i><br><b>(.*?)</b></p>"
-            question, options, measured = re.match(parts, data["text/html"], flags=re.S).groups()
+            question, options, measured = re.match(parts, html, flags=re.S).groups()
             choices = "".join(f"<li>{option}</li>" for option in options.split(" / "))
             found.append((f"<p>{question}</p>", f"<ul>{choices}</ul>", measured))
     return found
@@ -160,15 +165,17 @@ def shown(outputs: list) -> str:
     """A cell's last picture, else what it printed; HTML."""
     html = [out.data.get("text/html", "") for out in outputs if "data" in out]
     pictures = re.findall(r"<img [^>]*>", " ".join(html))
-    printed = "".join(out.text for out in outputs if out.get("name") == "stdout").strip("\n")
-    return pictures[-1] if pictures else f"<pre>{escape(printed)}</pre>" if printed else ""
+    printed = "".join(out.text for out in outputs if out.get("name") == "stdout")
+    lines = [line.rstrip() for line in printed.split("\n") if not line.startswith("using yours:")]
+    text = "\n".join(line if "   " in line else fill(line, WIDEST) for line in lines).strip("\n")
+    return pictures[-1] if pictures else f"<pre>{escape(text)}</pre>" if text else ""
 
 
 def output_slides(
-    asked: list[tuple[str, str, str]], shows: str, title: str, guess: str, after: str, notes: str
+    asked: list[tuple[str, str, str]], shows: str, title: str, guess: str, below: str, notes: str
 ) -> Iterator[Slide]:
     """A slide for each prediction, the picture with the last; else one, after a guess if any."""
-    seen = f"{shows}<div class=finding>{to_html(finding(after))}</div>"
+    seen = shows + (f"<div class=finding>{below}</div>" if below else "")
     for number, (question, choices, measured) in enumerate(asked, 1):
         answer = f"<p class=measured>{measured}</p>" + seen * (number == len(asked))
         yield Slide(title, choices, notes, question, answer)
