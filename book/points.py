@@ -9,7 +9,8 @@ SENTENCE = re.compile(
     r"(?:(?<=[.?!])(?<!et al\.)|(?<=[.?!]\*\*)|(?<=[.?!][\"”)]))\s+(?=[A-ZÀ-Þ0-9*\"“$(`])"
 )
 GUESS = re.compile(r"\*\*(?:And )?[Gg]uess\b([^*]*)\*\*")
-KEY = re.compile(r"^\*\*|\*\*[^*]*\s[^*]*\s[^*]*\*\*|^\S+ \*\*")
+BOLD = re.compile(r"\*\*[^*]*\s[^*]*\s[^*]*\*\*")  # three words or more
+KEY = re.compile(rf"^\*\*|^\S+ \*\*|{BOLD.pattern}")
 ITEM = re.compile(r"(?:\*|-|\d+\.) ")
 GOALS = "* **Afterwards"
 POINTS_BACK = ("It ", "They ", "Their ", "This ")  # such a sentence needs the one before it
@@ -36,17 +37,20 @@ def key_points(text: str) -> list[str]:
         elif not GUESS.search(block):
             told = sentences(block)
             near = {0} if index and formula[index - 1] else set()
-            near |= introduction(told) if index + 1 < len(blocks) and formula[index + 1] else set()
+            after = blocks[index + 1] if index + 1 < len(blocks) else ""
+            leads = after.startswith("$$") or (ITEM.match(after) and not after.startswith(GOALS))
+            near |= introduction(told) if leads else set()
             kept = [one for n, one in enumerate(told) if n in near or KEY.search(one)]
             points += [" ".join(kept)] if kept else []
     formulas = [n for n, point in enumerate(points) if point.startswith("$$")]
     if len(formulas) > MOST:
-        return points[: formulas[MOST - 1] + 2]
+        end = formulas[MOST - 1] + 1
+        return [*points[:end], sentences(points[end])[0]]
     return points or opening(blocks)
 
 
 def introduction(told: list[str]) -> set[int]:
-    """Which sentences of a paragraph lead to the formula behind it: the last, and what it needs."""
+    """Which sentences lead to the formula or list behind a paragraph: the last, what it needs."""
     first = len(told) - 1
     while first and (len(told[first]) < ENOUGH or told[first].startswith(POINTS_BACK)):
         first -= 1
@@ -54,23 +58,35 @@ def introduction(told: list[str]) -> set[int]:
 
 
 def opening(blocks: list[str]) -> list[str]:
-    """Of a part that has nothing else to show its first sentence or two of each paragraph."""
+    """Of a part that has nothing else to show the first sentences, as a list."""
     told = [sentences(block) for block in blocks if not GUESS.search(block)]
-    kept = told[0][:5] if len(told) == 1 else [" ".join(one[:2]) for one in told[:4]]
+    if len(told) == 1:
+        kept = told[0][len(told[0][0]) < ENOUGH // 2 :][:5]
+    else:
+        kept = [first(one, 2 * ENOUGH) for one in told[:4]]
     return ["\n".join(f"* {one}" for one in kept)]
+
+
+def first(told: list[str], letters: int, most: int = LONGEST) -> str:
+    """The first sentences that have so many letters together, without those that are too long."""
+    kept = ""
+    for one in told:
+        if len(kept) < letters and len(kept) + len(one) < most:
+            kept += f"{one} "
+    return kept.rstrip()
 
 
 def paragraphs(text: str) -> list[str]:
     """The blocks of a Markdown text, but for the line that says to pause."""
     blocks = [block.strip() for block in re.split(r"\n\s*\n", text)]
-    return [block for block in blocks if block and not block.startswith("---")]
+    return [block for block in blocks if block and not block.startswith(("---", "**Pause"))]
 
 
 def sentences(block: str) -> list[str]:
     """The sentences of a paragraph; what is bold stays together, and brackets are left out."""
     told: list[str] = []
     for piece in SENTENCE.split(" ".join(block.split())):
-        if told and told[-1].count("**") % 2:
+        if told and (told[-1].count("**") % 2 or (told[-1][0] == "(" and ")" not in told[-1])):
             told[-1] += f" {piece}"
         else:
             told.append(piece)
@@ -96,8 +112,10 @@ def question_of(text: str) -> str:
     else:
         asked = inner.partition(": ")[2] or f"guess {inner}".strip()
         asked += rest if rest.startswith(",") else f" {rest}"
-    told = " ".join([*blocks[max(place - 1, 0) : place], block[: found.start()]])
-    context = sentences(told)[-1] if len(asked) < ENOUGH and told.strip() else ""
+    above = [one for one in blocks[max(place - 1, 0) : place] if not ITEM.match(one)]
+    told = " ".join([*above, block[: found.start()]])
+    short = len(asked) < ENOUGH or asked.startswith("guess")
+    context = sentences(told)[-1] if short and told.strip() else ""
     return f"{context} {asked[0].upper()}{asked[1:]}".strip()
 
 
@@ -105,11 +123,8 @@ def finding(text: str) -> str:
     """The sentences of a reading that stand below its picture: what is bold, else the first."""
     plain_prose = [one for one in paragraphs(text) if not re.match(r"\||\$\$|(\*|-|\d+\.) ", one)]
     told = [one for block in plain_prose if not GUESS.search(block) for one in sentences(block)]
-    kept = ""
-    for one in [one for one in told if KEY.search(one)] or told:
-        if len(kept) < ENOUGH and len(kept) + len(one) < LONGEST and not one.endswith(":"):
-            kept += f"{one} "
-    return kept.rstrip()
+    told = [one for one in told if not one.endswith(":")]
+    return first([one for one in told if BOLD.search(one)] or told, ENOUGH)
 
 
 def plain(text: str) -> str:

@@ -28,7 +28,7 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 from nbformat import NotebookNode
 
 from book.points import HEADING, finding, key_points, plain, question_of, sections
-from course_lib.classroom.files import ROOT, lesson_sources
+from course_lib.classroom.files import LESSON, ROOT, SOLUTIONS
 
 HERE = Path(__file__).resolve().parent / "deck"
 REVEAL = ("dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js", "LICENSE")
@@ -48,13 +48,17 @@ class Slide:
 
 
 def main(folder: Path = ROOT / "build" / "slides") -> int:
-    """Write every deck and the page that lists them."""
+    """Write every deck and the page that lists them; 1 where there are no solutions."""
+    lessons = sorted(SOLUTIONS.glob(f"{LESSON}.py"))
+    if not lessons:
+        print("slides are made of solutions/, which a student edition does not have")
+        return 1
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     lay_out(folder)
     templates = Environment(loader=FileSystemLoader(HERE), autoescape=False)
     decks = []
-    for path in lesson_sources():
+    for path in lessons:
         slides = deck(path)
         page = templates.get_template("deck.html").render(slides=slides)
         (folder / f"{path.stem}.html").write_text(page, "utf-8")
@@ -167,8 +171,10 @@ def shown(outputs: list) -> str:
     pictures = re.findall(r"<img [^>]*>", " ".join(html))
     printed = "".join(out.text for out in outputs if out.get("name") == "stdout")
     lines = [line.rstrip() for line in printed.split("\n") if not line.startswith("using yours:")]
-    text = "\n".join(line if "   " in line else fill(line, WIDEST) for line in lines).strip("\n")
-    return pictures[-1] if pictures else f"<pre>{escape(text)}</pre>" if text else ""
+    lines = [line if "  " in line.strip() else fill(line, WIDEST) for line in lines]
+    text = "\n".join(lines).strip("\n")
+    table = f"<pre>{escape(text)}</pre>" if text else ""
+    return pictures[-1] if pictures else table
 
 
 def output_slides(

@@ -294,7 +294,7 @@ def draw_expectation(tokens_read: int) -> Picture:
 
 explore(draw_expectation, tokens_read=(range(1, len(encoded.ids)), 8))
 
-# %% [markdown] slide="How good is it?"
+# %% [markdown]
 # A token with probability $p$ costs $\log_2 \frac{1}{p}$ **bits**: one bit for a coin flip, ten bits
 # for one chance in a thousand. That is no figure of speech. A compressor that used this model could
 # store the text in just so many bits (Shannon, 1948). A good model is one that finds the text cheap.
