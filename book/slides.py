@@ -1,9 +1,9 @@
 """`make slides`: a deck for each chapter, made of the cells that its source tags with `slide=…`.
 
-    # %% [markdown] slide="A heading"     the part under it: formulas, lists, tables, key sentences
-    # %% [markdown] slide=["One", "Two"]  two slides
-    # %% slide=True                       what the cell shows: its picture, or else what it printed
-    # %% slide="A headline"               the same under a headline of its own
+    # %% [markdown] slide="A heading"  the part under it: formulas, lists, tables, key sentences
+    # %% slide=True                    what the cell shows: its picture, or else what it printed
+
+A list of headings makes as many slides; `slide="A headline"` shows a cell under that headline.
 
 A prediction, or a prose "**Guess …:**" before the cell, stands alone until the lecturer goes on.
 The prose becomes the speaker's notes. Pictures and numbers are those stored in the solved
@@ -70,18 +70,15 @@ def main(folder: Path = ROOT / "build" / "slides") -> int:
 
 
 def lay_out(folder: Path) -> None:
-    """Copy what the pages load: reveal.js, MathJax, the style."""
+    """Copy what the pages load."""
     reveal = Path(find_spec("sphinx_revealjs").origin).parent / "_static" / "revealjs"
     mathjax = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
-    (folder / "reveal").mkdir()
-    for name in REVEAL:
-        shutil.copy(reveal / name, folder / "reveal")
-    for name in MATHJAX:
-        target = folder / "mathjax" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if (mathjax / name).is_dir() else shutil.copy)(mathjax / name, target)
-    for name in ("slides.css", "slides.js"):
-        shutil.copy(HERE / name, folder)
+    files = {f"reveal/{Path(name).name}": reveal / name for name in REVEAL}
+    files |= {f"mathjax/{name}": mathjax / name for name in MATHJAX}
+    files |= {name: HERE / name for name in ("slides.css", "slides.js")}
+    for target, source in files.items():
+        (folder / target).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / target)
 
 
 def deck(path: Path) -> list[Slide]:
@@ -173,8 +170,7 @@ def shown(outputs: list) -> str:
     lines = [line.rstrip() for line in printed.split("\n") if not line.startswith("using yours:")]
     lines = [line if "  " in line.strip() else fill(line, WIDEST) for line in lines]
     text = "\n".join(lines).strip("\n")
-    table = f"<pre>{escape(text)}</pre>" if text else ""
-    return pictures[-1] if pictures else table
+    return pictures[-1] if pictures else f"<pre>{escape(text)}</pre>" if text else ""
 
 
 def output_slides(
@@ -200,8 +196,7 @@ def _formula(content: str, options: dict) -> str:
     return escape(rf"\[{content}\]" if options["display_mode"] else rf"\({content}\)")
 
 
-_MARKDOWN = MarkdownIt("commonmark", {"typographer": False}).enable("table")
-dollarmath_plugin(_MARKDOWN, renderer=_formula)
+_MARKDOWN = MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, renderer=_formula)
 
 if __name__ == "__main__":
     sys.exit(main(*map(Path, sys.argv[1:])))

@@ -1,5 +1,7 @@
 """The slides of a lecture: complete, readable, with answers that wait, and without a network."""
 
+from functools import cache
+
 import jupytext
 import nbformat
 import pytest
@@ -7,15 +9,15 @@ from jupyterlab import CHROMIUM, browser_page
 
 from book import points, slides
 from course_lib.classroom.files import lesson_sources
-from course_lib.classroom.lesson import read_lesson
 
 LESSONS = {path.stem: path for path in lesson_sources()}
+deck_of = cache(slides.deck)
 each_chapter = pytest.mark.parametrize("name", LESSONS)
 
 
 @each_chapter
 def test_a_deck_has_15_to_25_slides_from_the_question_to_the_numbers(name):
-    deck = slides.deck(LESSONS[name])
+    deck = deck_of(LESSONS[name])
     assert 15 <= len(deck) <= 25
     assert deck[0].title.startswith(f"{name[:2]} · ") and "?" in deck[0].body
     assert any("in numbers" in one.title.lower() for one in deck[-2:])
@@ -29,17 +31,11 @@ def test_every_prediction_is_there_and_its_measurement_only_in_the_answer(name):
     cells = nbformat.read(LESSONS[name].with_suffix(".ipynb"), 4).cells
     outputs = [out for cell in cells for out in cell.get("outputs", [])]
     asked = [pair for one in outputs for pair in slides.predictions([one])]
-    deck = {one.question: one for one in slides.deck(LESSONS[name]) if one.question}
+    deck = {one.question: one for one in deck_of(LESSONS[name]) if one.question}
     for question, choices, measured in asked:
         assert deck[question].body == choices
         assert measured in deck[question].answer
         assert measured not in question + choices
-
-
-@each_chapter
-def test_no_notebook_shows_the_tags(name):
-    cells = read_lesson(LESSONS[name]).notebook.cells
-    assert not any("slide" in cell.metadata for cell in cells)
 
 
 LESSON = """\
@@ -130,25 +126,27 @@ def test_of_many_formulas_three_stay_and_a_reading_is_short():
     assert len(points.finding("A long reading goes on. " * 50)) < points.LONGEST
 
 
-LOOK = """async () => {
-    const found = [], wait = () => new Promise(requestAnimationFrame)
-    const over = box => box.scrollHeight > box.clientHeight + 1 || box.scrollWidth > box.clientWidth + 1
+LOOK = """() => {
+    const found = []
+    const over = box =>
+        box.scrollHeight > box.clientHeight + 1 || box.scrollWidth > box.clientWidth + 1
     for (const [n, section] of document.querySelectorAll('.slides > section').entries()) {
-        Reveal.slide(n, 0, -1)
-        await wait()
+        const tell = (wrong, what) => wrong && found.push(`slide ${n + 1}: ${what}`)
         const answer = section.querySelector('.answer')
-        if (answer && getComputedStyle(answer).opacity !== '0') found.push([n, 'the answer shows'])
+        const shows = () => getComputedStyle(answer).opacity
+        Reveal.slide(n, 0, -1)
+        tell(answer && shows() !== '0', 'the answer shows')
         if (answer) Reveal.nextFragment()
-        await wait()
-        if (answer && getComputedStyle(answer).opacity !== '1') found.push([n, 'the answer is hidden'])
+        tell(answer && shows() !== '1', 'the answer stays hidden')
         for (const box of [section, ...section.querySelectorAll('.body, .question')])
-            if (over(box)) found.push([n, `${box.className} is too full`])
+            tell(over(box), `${box.className} is too full`)
         for (const image of section.querySelectorAll('img'))
-            if (image.clientHeight < 150 || !image.alt) found.push([n, 'a small or nameless picture'])
+            tell(image.clientHeight < 150 || !image.alt, 'a small or nameless picture')
         for (const table of section.querySelectorAll('pre, table'))
-            if (parseFloat(getComputedStyle(table).fontSize) < 14) found.push([n, 'small type'])
-        if (/\\\\[([]/.test(section.textContent)) found.push([n, 'a formula was not set'])
+            tell(parseFloat(getComputedStyle(table).fontSize) < 14, 'small type')
+        tell(/\\\\[([]/.test(section.textContent), 'a formula was not set')
     }
+    Reveal.slide(0)
     return found
 }"""
 
@@ -169,7 +167,8 @@ def test_in_a_browser_no_slide_is_too_full_and_answers_wait(tmp_path):
             assert page.locator("mjx-merror, .notes merror").count() == 0
         with page.context.expect_page() as opened:
             page.keyboard.press("s")
-        opened.value.get_by_text("129 claims").first.wait_for()
+        notes = opened.value.locator(".speaker-controls-notes")
+        notes.get_by_text("How do you read a source").first.wait_for()
         page.goto((tmp_path / "index.html").as_uri())
         links = page.locator("a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
     assert links == [f"{name}.html" for name in LESSONS]
