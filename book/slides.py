@@ -33,7 +33,8 @@ from course_lib.classroom.files import LESSON, ROOT, SOLUTIONS
 HERE = Path(__file__).resolve().parent / "deck"
 REVEAL = ("dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js", "LICENSE")
 MATHJAX = ("tex-chtml.js", "output/chtml/fonts", "input/tex/extensions")
-WIDEST = 88  # letters in a printed line that is no row of a table
+COLUMNS = re.compile(r"\S {2,}\S.* {2}")  # a row of a table
+WIDEST = 88  # letters in another printed line
 
 
 @dataclass(frozen=True)
@@ -135,10 +136,7 @@ def prose_slides(
 
 
 def reading(later: list[NotebookNode], heading: str) -> tuple[str, bool]:
-    """What the next prose says of an output, before any heading; and is that a slide of its own?
-
-    Nothing if another tagged cell stands between.
-    """
+    """What prose says of an output, unless a slide stands between; and is that a slide, too?"""
     for cell in later:
         tag = cell.metadata.get("slide", [])
         if cell.cell_type == "markdown":
@@ -168,8 +166,8 @@ def shown(outputs: list) -> str:
     pictures = re.findall(r"<img [^>]*>", " ".join(html))
     printed = "".join(out.text for out in outputs if out.get("name") == "stdout")
     lines = [line.rstrip() for line in printed.split("\n") if not line.startswith("using yours:")]
-    lines = [line if "  " in line.strip() else fill(line, WIDEST) for line in lines]
-    text = "\n".join(lines).strip("\n")
+    text = "\n".join(line if COLUMNS.search(line) else fill(line, WIDEST) for line in lines)
+    text = text.strip("\n")
     return pictures[-1] if pictures else f"<pre>{escape(text)}</pre>" if text else ""
 
 
