@@ -13,7 +13,7 @@ BARE := executorch
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint notebooks site wheel student lock clean install
+.PHONY: help lab test lint notebooks site slides wheel student lock clean install
 
 help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z]+:.*##/ {printf "%-12s%s\n", $$1, $$2}' Makefile
@@ -37,6 +37,9 @@ notebooks: $(VENV)/.test  ## derive both notebooks of every lesson that changed,
 
 site: $(VENV)/.site  ## build the course as a web book: build/site/html/index.html
 	PATH="$(abspath $(BIN)):$$PATH" python book/build.py
+
+slides: $(VENV)/.site  ## build a deck for a lecture on each chapter: build/slides/index.html
+	PATH="$(abspath $(BIN)):$$PATH" python -m book.slides
 
 wheel:  ## build dist/*.whl, the course for `pip install`, from what is committed
 	rm -rf build/wheel && mkdir -p build/wheel

@@ -47,7 +47,7 @@ def main(folder: Path = ROOT / "build" / "site") -> int:
 
 def lay_out(pages: Path) -> None:
     """Write every page, and MathJax, where Sphinx will find them."""
-    shutil.copytree(BOOK, pages, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(BOOK, pages, ignore=shutil.ignore_patterns("__pycache__", "deck"))
     shutil.copy(ROOT / "README.png", pages)
     lessons = sorted(SOLUTIONS.glob(f"{LESSON}.ipynb")) or lesson_sources()
     write_pages(pages, lessons, SOLUTIONS if SOLUTIONS.exists() else UNTOUCHED)

@@ -61,7 +61,7 @@ device = best_device()
 # that token comes next. (A *token* is a piece of text, often a short word.) To write, take the
 # likeliest token, append it, and ask again.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 models = {"TinyLM": pretrained.tiny()}  # name -> (model, its tokenizer)
 if pretrained.has_smollm2():
     models["SmolLM2"] = pretrained.smollm2()
@@ -76,7 +76,7 @@ for name, (model, tokenizer) in models.items():
     written = generate(model, tokens, count=30)
     print(f"{name}:  {tokenizer.decode(written[0].tolist())}\n")
 
-# %% [markdown]
+# %% [markdown] slide="What is in there?"
 # ## What is in there?
 #
 # Everything that these models know is a long list of numbers: their **parameters**. They come as
@@ -93,7 +93,7 @@ for name, (model, tokenizer) in models.items():
 # %%
 counts = {name: parameters_by_part(model) for name, (model, _) in models.items()}
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: each model's parameters by part
 figure, (axes,) = new_figure(height=2.6)
 draw_shares(axes, counts)
@@ -148,7 +148,7 @@ for name, (model, _) in models.items():
 assert all(count(model) == sum(counts[name].values()) for name, (model, _) in models.items())
 assert count(models["TinyLM"][0]) == 1_967_808
 
-# %% [markdown]
+# %% [markdown] slide="What does it weigh?"
 # ## What does it weigh?
 #
 # A parameter is stored with some number of **bits**. `float32` takes 32 of them, that is four bytes;
@@ -213,7 +213,7 @@ assert all(torch.equal(halves[name].float(), w) for name, w in tiny.state_dict()
 # Now the table that the whole course is about. Matrices get fewer and fewer bits, norms stay
 # `float32`. (The table leaves out what a grid needs besides, a step for each row.)
 
-# %%
+# %% slide=True
 print("bits of a matrix    " + "".join(f"{name:>12}" for name in models))
 megabytes = {}
 for width in (32, 16, 8, 4, 2):
@@ -227,7 +227,7 @@ for width in (32, 16, 8, 4, 2):
 # Does it hold here?
 assert 7.8 < megabytes["TinyLM", 32] < 8 and 3.8 < megabytes["TinyLM", 16] < 4
 
-# %% [markdown]
+# %% [markdown] slide="What does a byte cost?"
 # ## What does a byte cost?
 #
 # Storage is cheap. *Reading* is not. To write one token, the model uses every one of its parameters
@@ -242,7 +242,7 @@ assert 7.8 < megabytes["TinyLM", 32] < 8 and 3.8 < megabytes["TinyLM", 16] < 4
 # a plain sum, so the floor is an estimate; on a GPU, or for a model that fits into the cache, a rough
 # one. (Your numbers will differ from anybody else's.)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 name, (model, tokenizer) = list(models.items())[-1]
 weights = [parameter.detach() for parameter in model.parameters()]
 total_bytes = sum(w.numel() * w.element_size() for w in weights)
@@ -272,7 +272,7 @@ with torch.no_grad():
     probabilities = F.softmax(tiny(tokens)[0].float(), dim=-1).cpu()  # (tokens, vocabulary)
 
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure with a slider: what TinyLM expects next, and what came
 def draw_expectation(tokens_read: int) -> Picture:
     """The eight likeliest tokens after `tokens_read` tokens of the verse, and the one that came."""
@@ -374,7 +374,7 @@ def measure(text_name: str) -> None:
 
 measure("Bible")
 
-# %%
+# %% slide=True
 measure("Wikipedia")
 
 print("bits per byte" + "".join(f"{text_name:>12}" for text_name in texts))
@@ -389,7 +389,7 @@ assert 4.25 < results["Wikipedia", "TinyLM"] < 4.35
 if "SmolLM2" in models:
     assert results["Bible", "SmolLM2"] < results["Bible", "TinyLM"]
 
-# %% [markdown]
+# %% [markdown] slide="The experiment that"
 # The large model wins even on the small one's own book. But is that fair? Nobody kept these chapters away
 # from SmolLM2: this Bible stands on the web many times. On Wikipedia TinyLM loses even to `xz`. It needs
 # 4.3 bits per byte, and guessing needs 4.5.
@@ -405,7 +405,7 @@ if "SmolLM2" in models:
 #
 # $$w \;\to\; s \cdot \text{round}(w / s).$$
 
-# %%
+# %% slide=True
 w, b = tiny.blocks[0].mlp.up.weight[0].detach(), 4
 s = w.abs().max() / (2 ** (b - 1) - 1)
 moved = s * (w / s).round()
@@ -424,7 +424,7 @@ widths = [8, 6, 5, 4, 3, 2]
 dense = tiny_quality(tiny, tokenizer).bits_per_byte  # dense: before anything was done to the model
 after = {b: tiny_quality(rounded(tiny, b), tokenizer).bits_per_byte for b in widths}
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure behind a guess: bits per byte after rounding
 assert torch.allclose(rounded(tiny, 4).blocks[0].mlp.up.weight[0], moved)
 figure, (axes,) = new_figure()
@@ -448,7 +448,7 @@ predict(
     ),
 )
 
-# %% [markdown]
+# %% [markdown] slide="The experiment that"
 # Stop and look at that. At 4 bits, one step a row included, the model takes almost four times fewer
 # bytes than in its file (the cell under *In numbers* adds them up; chapter 05 writes such files, with
 # the embedding at 8 bits), and needs 3 % more bits per byte. Most of what was stored was
@@ -540,7 +540,7 @@ progress()
 # %% [markdown]
 # ## In numbers
 
-# %%
+# %% slide="In numbers"
 four_bits = {key: 4 for key, tensor in halves.items() if tensor.dim() == 2}
 steps = {f"{key}.step": tiny.state_dict()[key].abs().amax(dim=1) for key in four_bits}
 small, full = weigh(halves | steps, four_bits), weigh(halves, {})

@@ -59,7 +59,7 @@ held_bytes, vocabulary = len(held_out.encode()), tokenizer.get_vocab_size()
 print(f"to learn from: {len(train_tokens):,} tokens;  held out: {len(held_tokens):,}")
 assert len(train_tokens) == 1_101_192
 
-# %% [markdown]
+# %% [markdown] slide="1 · Three kinds"
 # ## 1 · Three kinds of model, one text
 #
 # Language models were tables of counts first. Shannon (1948) counted letters and words. Jelinek and
@@ -110,7 +110,7 @@ check(interpolated_bigram)
 #
 # **Guess first:** does the model get better with every token of context?
 
-# %%
+# %% slide=True
 bigram = yours("interpolated_bigram")
 
 ngram = fit_ngram(train_tokens, order=5, vocabulary=vocabulary)
@@ -161,7 +161,7 @@ parameters = {
     for name, model in {"LSTM": lstm, "TinyLM": tiny}.items()
 }
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Figure behind a guess: bits per byte against numbers stored
 figure, (axes,) = new_figure(height=3.8)
 stored = [ngram.parameters(order) for order in range(1, 6)]
@@ -241,7 +241,7 @@ for rule, count in removed.items():
 assert verses.count("And the LORD spake unto Moses, saying,") == 72
 assert removed["letter by letter"] == 268 and removed["punctuation too"] == 309
 
-# %% [markdown]
+# %% [markdown] slide="How alike"
 # Nobody doctored this text, and it repeats itself. (Exodus, Leviticus and Numbers say "And the
 # LORD spake unto Moses, saying," 72 times.) How many copies you find depends on what you call a copy.
 # Change one word, and every exact method is blind.
@@ -304,7 +304,7 @@ def chapter_name(index: int) -> str:
     return f"{books.get(book, f'book {book}')} {chapter}"
 
 
-# %%
+# %% slide=True
 similarity_of = yours("shingle_jaccard")
 
 chapter_sets = shingles.shingle_sets(chapters)
@@ -319,7 +319,7 @@ for place in np.argsort(-alike_by)[:8]:
     note = "   one of them is held out!" if held[one] or held[other] else ""
     print(f"J = {by_you:.2f}   {chapter_name(one):>9}  {chapter_name(other)}{note}")
 
-# %% [markdown]
+# %% [markdown] slide="Without comparing"
 # They come out by themselves: 2 Kings 19 is Isaiah 37, Ezra 2 is Nehemiah 7, 2 Samuel 22 is Psalm 18.
 # And two of the pairs are trouble. One chapter was held out to test TinyLM; its twin was
 # in the training text. We come back to that.
@@ -408,7 +408,7 @@ exact = shingles.jaccard(verse_sets, np.arange(800).reshape(400, 2))
 error = np.sqrt((exact * (1 - exact)).clip(1e-9) / K)
 inside = (np.abs(guesses - exact) <= 2 * error + 1e-9).mean()
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: estimates against the truth
 figure, (axes,) = new_figure(height=3.6)
 x = np.linspace(0, 1, 101)
@@ -471,7 +471,7 @@ for rows_in_band in (1, 2, 4, 8, 16, 32):
     curves[rows_in_band] = np.array(dots).T
 
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure with a slider: who becomes a candidate
 def draw_curve(rows_in_a_band: int) -> Picture:
     """The S-curve of 128 hashes in bands of so many rows, and what was counted."""
@@ -574,7 +574,7 @@ def on_verses(token_bits: torch.Tensor, which: np.ndarray) -> float:
     return of_verse[which].sum() / sizes[which].sum()
 
 
-# %%
+# %% slide=True
 bits = {"3-gram": -by_order[2, 1:].log2(), "5-gram": -by_order[4, 1:].log2()}
 bits["TinyLM"] = tiny_losses / math.log(2)
 print("bits per byte     all    leaked    the rest")
@@ -649,7 +649,7 @@ for name, (on_unseen, on_passage) in duplicate_cost.items():
     print(f"{name:23} held-out {on_unseen.mean():.2f} (spread {spread:.2f})", end="")
     print(f"   the passage {on_passage.mean():.2f}")
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: what the steps bought
 figure, (axes,) = new_figure(height=2.8)
 for offset, (label, index, colour) in enumerate(
@@ -675,7 +675,7 @@ Picture(
     "while the repeated passage becomes cheap.",
 )
 
-# %% [markdown]
+# %% [markdown] slide="Question one"
 # The model with copies did as many steps, and is as good as one that did half of them. (The copies
 # are English too: the first few teach something. The next thousand do not.) What the steps bought
 # instead is a passage known better than anything else: worthless, and sometimes dangerous, since a
@@ -747,7 +747,7 @@ for layer, block in enumerate(tiny.blocks):
         noise = torch.randn(weight.shape, generator=generator).to(device)
         ratio[layer, column] = 100 * float(rank(weight) / rank(noise))
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: effective rank, against noise
 figure, (axes,) = new_figure(height=3)
 draw_heat_map(axes, ratio, [f"layer {i}" for i in range(4)], names, "% of a random matrix", ".0f")
@@ -768,7 +768,7 @@ Picture(figure, "Heat map: every matrix has about as much effective rank as a ra
 #
 # **Guess:** how many of the 4 bits does it save, with one scale for each row? With one for the matrix?
 
-# %%
+# %% slide=True
 stream = record_inputs(tiny, held_tokens[:2048].view(8, 256), list(tiny.blocks))
 noise = torch.randn(stream[0].shape, generator=generator).to(device)
 full = [100 * float(rank(x - x.mean(dim=0)) / rank(noise)) for x in stream]
@@ -871,7 +871,7 @@ check(merge_twins)
 # unlike ReLU, is no multiple of itself at another scale, so both need the same $g$. Where no two rows $g$
 # even point the same way, there are no twins.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 asleep, merge = yours("dead_units"), yours("merge_twins")
 
 windows = train_tokens[: 32 * 256].view(32, 256)
@@ -893,7 +893,7 @@ print("gate rows with a twin (cosine ≥ 0.9), layer by layer:", twins)
 assert -0.0005 < F.silu(torch.tensor(-10.0)) < -0.0004
 assert quiet[16] > 100 and quiet[8192] < 5 and not any(dead) and not any(twins)
 
-# %% [markdown]
+# %% [markdown] slide="Question three"
 # Two lessons. On one line of text a third of the units look asleep; on a few pages, next to none.
 # Whoever removes on the evidence of one batch removes the specialists. And the deeper result: no dead
 # units, no twins. So the second question found nothing at all.
@@ -922,7 +922,7 @@ if pretrained.has_smollm2():
     influence["SmolLM2"] = layers.layer_influence(smol, encyclopedia[None, :512]).cpu().numpy()
     heads["SmolLM2"] = layers.head_contributions(smol, encyclopedia[None, :512]).cpu()
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: influence layer by layer, SmolLM2's as stored for readers who do not have the model
 # python -m benchmarks.redundancy layers, 2026-11-26, two cores of an x86 server
 SMOLLM2_INFLUENCE = """1.005 0.170 0.040 0.035 0.037 0.035 0.035 0.035 0.042 0.038 0.038 0.037 0.029
@@ -948,7 +948,7 @@ Picture(figure, "Dots: influence is largest in the first and last layers, smalle
 # And the heads: how much does each one add? (On a logarithmic scale: −1 is a tenth of the stream's
 # length; each map has a scale of its own.) SmolLM2's map is drawn where the model is installed.
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Figure: contributions of the heads
 figure, axes = new_figure(columns=len(heads), height=4)
 for one, (name, values) in zip(axes, heads.items(), strict=True):
@@ -990,7 +990,7 @@ if pretrained.has_smollm2():
     after = float(token_losses(smol, encyclopedia[:257], length=256).mean())
     smol.blocks = all_blocks
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure with a slider: perplexity with layers removed
 # python -m benchmarks.redundancy layers, 2026-11-26, two cores of an x86 server
 gone = (0, 1, 2, 3, 4, 6, 8)
@@ -1074,7 +1074,7 @@ for share in shares:
         )
 whole = bits_of(tiny)
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: removed at random, or chosen
 figure, axes = new_figure(columns=3, height=3.2)
 x = [0, *(100 * s for s in shares)]
@@ -1110,7 +1110,7 @@ Picture(figure, "Three panels: loss grows steeply with random removal, slowly wi
 #
 # **Guess before you run:** the smaller half of the weights holds what share of their squares?
 
-# %%
+# %% slide=True
 squares = [
     block.get_submodule(kind).weight.detach().square().flatten()
     for block in tiny.blocks
@@ -1184,7 +1184,7 @@ for m in features:
         wrong[m].append(100 * float((guess != test_labels).double().mean()))
 mean_wrong = {m: float(np.mean(values)) for m, values in wrong.items()}
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: test errors against the number of features
 assert difference < 1e-4
 assert torch.allclose(again[1], outgoing, atol=1e-5)
@@ -1242,7 +1242,7 @@ Picture(
 # is still worth.
 # <!-- END SOLUTION -->
 
-# %% [markdown]
+# %% [markdown] slide="5 ·"
 # This is **double descent** (Belkin et al., 2019). Here too many parameters over-fit, until there are
 # far too many, and then they do best of all. (With more noise a small model can be as good; chapter
 # 13.) So the claim is no law. What you measured in this chapter is sharper:
@@ -1258,7 +1258,7 @@ Picture(
 #
 # ## In numbers
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # The chapter's main numbers
 print("held-out bits per byte, 3-gram / 5-gram   ", end="")
 print(f"{ngram_bits[2]:.2f} / {ngram_bits[4]:.2f}")

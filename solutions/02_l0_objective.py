@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] slide="02 · The L0"
 # # 02 · The L0 objective
 #
 # **You may keep $k$ weights. Which ones?**
@@ -109,7 +109,7 @@ print(
     f"closed form: θ = [{minimum[0]:.2f}, {minimum[1]:.2f}], L = {squared_error(X, y, minimum):.2f}"
 )
 
-# %% [markdown]
+# %% [markdown] slide="Three ways"
 # ## Three ways to ask for less
 #
 # Now ask for a simpler model. Add a price on $\theta$, with a number $\lambda \ge 0$ that says how
@@ -164,7 +164,7 @@ def penalised(penalty: float) -> dict[str, torch.Tensor]:
     }
 
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Does it hold here? And a figure with a slider: three penalties
 assert squared_error(X, y, ends[1.1]) > 1e3
 assert torch.allclose(minimum, torch.tensor([4 / 3, 2.0])) and torch.allclose(ends[0.9], minimum)
@@ -211,7 +211,7 @@ first = {name: min(p for p in steps if zeros[p][name]) for name in ("L1", "L0")}
 print(f"first zero, of these λ: L0 at λ = {first['L0']}, L1 at λ = {first['L1']}, L2 never")
 explore(draw_penalties, penalty=(steps, 20))
 
-# %% [markdown]
+# %% [markdown] slide="One weight at a time"
 # L2 pulls the point towards zero and never sets it there. L1 pulls as well, and at some $\lambda$ a
 # weight is exactly zero. L0 does not pull at all: it leaves the solution alone until dropping a weight
 # is worth its price, and then jumps. (Do not compare the $\lambda$ at which they do it. For L0 it is a
@@ -258,7 +258,7 @@ def hard_threshold(weight: torch.Tensor, threshold: float) -> torch.Tensor:
 # %% check="hard_threshold" points=1
 check(hard_threshold)
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: what each penalty does to one weight
 soft, hard = yours("minimise_l1"), yours("hard_threshold")
 
@@ -292,7 +292,7 @@ Picture(
 # **Guess before you run:** ten weights, four trainings: weight decay weak and strong, L1 in the loss, L1
 # as a soft threshold. How many exact zeros does each end with?
 
-# %%
+# %% slide=True
 generator = torch.Generator().manual_seed(0)
 inputs = torch.randn(100, 10, generator=generator)
 truth = torch.tensor([2.0, -1.0, 0.5] + 7 * [0.0])
@@ -337,7 +337,7 @@ for name, weights in recipes.items():
 #
 # **Guess before you run:** which of the two does `weight_decay` shrink more, in SGD, Adam, AdamW?
 
-# %%
+# %% slide=True
 gradients = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
 gradients *= torch.tensor([10.0, 0.1])  # steep, flat
 
@@ -366,7 +366,7 @@ by_formula = 100 * (1 - (1 - 1e-3 * 0.1) ** 200)
 assert all((shrunk[name] - by_formula).abs().max() < 0.1 for name in ("SGD", "AdamW"))
 assert shrunk["Adam"][0] < 0.5 and shrunk["Adam"][1] > 10
 
-# %% [markdown]
+# %% [markdown] slide="Why not just"
 # SGD and AdamW multiply every weight by $1 - \eta\omega$ a step, with learning rate $\eta$ and weight
 # decay $\omega$: 2 % in 200 steps. In SGD that is the gradient of the L2 penalty. Adam adds the same
 # gradient to the loss's, and then divides both by the size of recent gradients. So the steep weight is
@@ -507,7 +507,7 @@ for rho in correlations:
         found[name].append(100 * sum(same) / trials)
 
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Does it hold here? And a figure: how often each method finds the best subset
 A, b = races[0]
 theta, library = torch.zeros(12, dtype=A.dtype), iterative_hard_thresholding(A, b, 3, steps=100)
@@ -579,7 +579,7 @@ print(
 # each $k$, by brute force. The formula reads the plot from below: choose $k$, look up. The words read
 # it from the left: choose a loss, go to the right, and stop at the first $k$ whose loss is small enough.
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Does it hold here? And a figure: a budget, or a loss to keep
 assert from_full > found["IHT"][-1] + 20
 assert plain > 2 * best and again < 1.5 * best
@@ -662,7 +662,7 @@ chosen = int(mean.argmin())
 simplest = max(i for i in range(len(prices)) if mean[i] <= mean[chosen] + spread[chosen])
 kept = [int(l0(lasso(A - A.mean(0), b - b.mean(), price))) for price in prices]
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: the validation error of each λ
 figure, (axes,) = new_figure()
 axes.errorbar(range(len(prices)), mean, spread, fmt="o-", color=BLUE, capsize=3)
@@ -700,7 +700,7 @@ Picture(
 # on five folds. Does it matter whether we choose them before or inside the folds?
 
 
-# %%
+# %% slide=True
 def noise_error(seed: int, choose_inside: bool) -> float:
     """Five-fold error of ridge on five features chosen from 2000, where all is noise."""
     made = torch.Generator().manual_seed(seed)
@@ -722,7 +722,7 @@ leaky, honest = (sum(noise_error(s, how) for s in range(20)) / 20 for how in (Fa
 print(f"chosen on all rows, before the folds: error {leaky:.2f}")
 print(f"chosen inside each fold:              error {honest:.2f}")
 
-# %% [markdown]
+# %% [markdown] slide="Repairing a formula"
 # Chosen before, five columns of noise seem to explain almost half of another column of noise. The
 # validation rows had helped to choose, so they were no longer new. Everything that is learned from data
 # belongs *inside* the fold: means, features, masks. And once $\lambda$ is chosen, its error has to be
@@ -839,7 +839,7 @@ for per_layer in (False, True):
     pruned = [magnitude_pruned(tiny, d, per_layer) for d in tiny_densities]
     tiny_curves[per_layer] = [tiny_quality(m, tokenizer).bits_per_byte for m in pruned]
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Does it hold here? And a figure behind a guess: pruning digits and TinyLM
 assert 0.5 < leaky < 0.62 and honest > 1
 printed = torch.tensor([3.0, -4.0, 1.0]) / 8
@@ -901,7 +901,7 @@ predict(
 #
 # **Guess before you run:** after that training, how many of the zeros are left?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 results = {}
 for start, threshold in (("PyTorch", 0.0), ("PyTorch", 0.05), ("PyTorch", 0.1), ("Keras", 0.1)):
     torch.manual_seed(0)
@@ -924,7 +924,7 @@ for start, threshold in (("PyTorch", 0.0), ("PyTorch", 0.05), ("PyTorch", 0.1), 
         f"in the three layers: {', '.join(f'{share:.0f} %' for share in stay)}"
     )
 
-# %% [markdown]
+# %% [markdown] slide="Train again"
 # At 0.05 training refills the zeros: gradients know nothing of a mask. (Those that stay zero get no
 # gradient: their pixel is black in every image, or their neuron is never switched on.)
 #
@@ -1007,7 +1007,7 @@ for density, (at_once, again, _) in table.items():
 #
 # **Guess before you run:** how much of the damage do 16 steps repair?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 train_text, _ = split(bible_chapters("kjv"))
 train_tokens = torch.tensor(tokenizer.encode(train_text).ids, device=device)
 
@@ -1056,7 +1056,7 @@ with torch.no_grad():
     speed = latency(lambda: tenth(tokens), lambda: tiny(tokens), repeats=15)
 print(f"time for a pass, 90 % zeros ÷ dense: {speed.ratio:.2f}")
 
-# %% [markdown]
+# %% [markdown] slide="What did we save?"
 # The file does not shrink by itself either. Zeros have to be left out, and then one must note *where*
 # they were. Let a tensor have $P$ weights of $b$ bytes each, row after row, $k$ of them not zero. The $k$
 # values are stored in their order, and beside them one of these:
@@ -1084,7 +1084,7 @@ for density in shares_kept:
     stored.append(size(packed).bytes / 1e6)
     forms.append({n.split(":")[1] for n in packed if ":" in n} & {"bitmap", "gaps", "indices"})
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Does it hold here? And a figure: the sparse file's size
 assert results["PyTorch", 0.05][0] > 0.6 and results["PyTorch", 0.05][1] < 0.1
 assert results["PyTorch", 0.1][0] > 0.9
@@ -1127,7 +1127,7 @@ Picture(
     figure, "Line: file size falls with sparsity, above the ideal line; embedding stays at 0.8 MB."
 )
 
-# %% [markdown]
+# %% [markdown] slide="Learn the mask"
 # Compare with chapter 00: 4 bits for each weight took TinyLM to a quarter of its float16 size with
 # hardly any loss. Zeroing half of it costs more quality and saves less. Pruning has to be good to be
 # worth it. (What remains at the right is the embedding, which was not pruned; the gap between the lines
@@ -1147,7 +1147,7 @@ Picture(
 # decides. $\gamma = -0.1$ and $\zeta = 1.1$ stretch $s$ beyond $[0, 1]$ before it is cut off, so that $g$
 # is *exactly* 0 or 1 with positive chance.
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: how a gate behaves
 draws = torch.rand(20_000, generator=torch.Generator().manual_seed(0))
 figure, axes = new_figure(columns=3, height=2.8)
@@ -1300,7 +1300,7 @@ check(sparsify_digits)
 # %% [markdown]
 # ## In numbers
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # The chapter in numbers
 sparsify = yours("sparsify_digits")
 sparse = sparsify(networks, data.train_images, data.train_labels)
@@ -1326,7 +1326,7 @@ assert 0.1 < learned_density < 0.25
 assert abs(scores["hard concrete"] - scores["magnitude, trained again"]) < 1.5
 assert sparse_accuracy > dense_accuracy - 1 and dense_file > 7 * sparse_file
 
-# %% [markdown]
+# %% [markdown] slide="In numbers"
 # What to take along. L0 is the right question, and only small cases can be answered exactly. L1 and L2
 # are different questions, and only L1 makes zeros, with a thresholding step. Fit, choose, fit again.
 # Hold the mask. Count the places of the zeros in the file. And magnitude is a score that you can

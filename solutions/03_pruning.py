@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] slide="1. What is"
 # # 03 · Pruning
 #
 # **By what score does a weight go, and what does it cost to find out?**
@@ -177,7 +177,7 @@ truth = rises(L, w)
 print(f"loss {L(w):.2f}, test accuracy {right(w):.0f} %")
 print(f"without one weight the loss rises by {truth.min():.0e} to {truth.max():.1f}")
 
-# %% [markdown]
+# %% [markdown] slide="1. What is"
 # The dearest weight costs more than a hundred thousand times what the cheapest costs. That is what makes
 # pruning possible, and what makes the choice matter.
 #
@@ -247,7 +247,7 @@ def rank_correlation(score: torch.Tensor, truth: torch.Tensor) -> float:
 scores = all_scores(network, w, L)
 found = {name: rank_correlation(score, truth) for name, score in scores.items()}
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Does it hold here? And a figure behind a guess: every score against the truth
 assert truth.max() > 1e5 * truth.min().abs() and L(w) < 0.25 and right(w) > 88
 assert len(w) == 208 and sum(p.numel() for p in network.parameters()) == 208 + 18
@@ -292,7 +292,7 @@ predict(
     ),
 )
 
-# %% [markdown]
+# %% [markdown] slide="1. What is"
 # Three scores tie. That is no accident. At a minimum of $J$ its gradient is zero:
 #
 # $$\nabla J = g + \lambda w = 0 \quad\Longrightarrow\quad g = -\lambda w .$$
@@ -341,7 +341,7 @@ for name, values in table.items():
 #
 # **Guess before you run:** which scores change their minds?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 left_half = torch.tensor([0, 1, 4, 5, 8, 9, 12, 13])
 rescaled = {}
 for factor in (1, 4, 16):
@@ -402,7 +402,7 @@ def taylor_score(weight: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
 # %% check="taylor_score" points=1
 check(taylor_score)
 
-# %% [markdown]
+# %% [markdown] slide=["2. Expand", "A derivation"]
 # ## 2. Expand
 #
 # Where do the scores come from? From one formula. Change the weights by $\delta$, a vector as long as
@@ -494,7 +494,7 @@ for count in (1, 2, 5, 10, 20, 40, 80):
     whole = torch.stack([predicted_increase(change, g, H) for change in changes])
     predicted[count] = (obd_sums, whole, measured)
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Does it hold here? And a figure with a slider: predicted and measured rise of the loss
 assert torch.allclose(expected, torch.tensor([24.0, 3.0])) and abs(rises[0] - 24) < 0.01
 assert abs(rises[1] - 3) < 0.01
@@ -601,7 +601,7 @@ check(hutchinson_diagonal)
 #
 # **Guess before you run:** 3, 10, 30, 100?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 probe_counts = (1, 3, 10, 30, 100, 300)
 by_probes = {}
 for count in probe_counts:
@@ -628,7 +628,7 @@ assert by_probes[100][0] > found["magnitude"] + 0.05 and h.min() > 0
 assert by_probes[1][1] > found["magnitude"] + 0.05
 assert by_probes[300][0] < by_probes[300][1] < found["OBD, Fisher"]
 
-# %% [markdown]
+# %% [markdown] slide="3. Remove"
 # Some tens. The noise of weight $i$ comes from its couplings with all others. Where $H$ is positive
 # definite, $H_{ij}^2 < h_i h_j$, so measured by $h_i$ it can be great only where $h_i$ is small: the small
 # ones drown first, and small ones are what pruning looks for. Many come out negative, and *the lowest
@@ -759,7 +759,7 @@ lines = {name: [right(cut(order, c)) for c in counts] for name, order in orders.
 lines["OBS, without its repair"] = lines.pop("OBS")
 lines["OBS"] = [right(repaired[c]) for c in counts]
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Does it hold here? And a figure behind a guess: accuracy as weights go
 at_140 = {name: line[14] for name, line in lines.items()}
 assert at_140["OBS"] > 80 and 30 < at_140["OBD"] < 55 and at_140["magnitude"] < 65
@@ -796,7 +796,7 @@ predict(
 #
 # **Guess before you run:** after training, is OBD's choice better than magnitude's? Than a random one?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 after_training = {}
 draws = {f"random {i}": torch.randperm(208, generator=dice) for i in (2, 3)}
 for name, order in (orders | draws).items():
@@ -958,7 +958,7 @@ tiny_scores = {
 }
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 def bits(masks: dict[str, torch.Tensor]) -> float:
     """Held-out bits per byte of TinyLM under masks."""
     model = copy.deepcopy(tiny)
@@ -1057,7 +1057,7 @@ for model in networks:
     unlearned.append(test_accuracy(pruned(model, masks_by_score(scored, 0.2))))
 unlearned_accuracy = sum(unlearned) / 3
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Does it hold here? And a figure behind a guess: two networks, two winners
 fisher_line, magnitude_line = tiny_lines["OBD, Fisher", False], tiny_lines["magnitude", False]
 assert fisher_line[2] < magnitude_line[2] - 0.05 and abs(fisher_line[0] - magnitude_line[0]) < 0.01
@@ -1180,7 +1180,7 @@ check(split_budget)
 # **Guess before you run:** which split is better, the fine one or the coarse one? And is it worth the
 # trouble?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 split_mine = yours("split_budget")
 choices, sizes = [1.0, 0.7, 0.5, 0.3, 0.2], {name: w.numel() for name, w in layers.items()}
 
@@ -1366,7 +1366,7 @@ for name in plans:
     print(f"{name:18}" + "".join(line))
 print(f"dense, no cut     {mean['dense', 0]:7.1f}")
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Does it hold here? And a figure behind a guess: when the weights go
 for last in lasts:
     assert mean["8 cuts", last] > mean["one cut", last] + 1.2
@@ -1406,7 +1406,7 @@ predict(
     ),
 )
 
-# %% [markdown]
+# %% [markdown] slide="6. The lottery"
 # Read the table by columns: among plans that end together, more cuts are better. The papers are right.
 # Read it by rows: one cut at step 120 is ruin, and 8 cuts that end there lose to a single one before the
 # first step. **What counts is how large a cut is, and how many steps are left after it.** The last of 8
@@ -1469,7 +1469,7 @@ check(rewind)
 #
 # **Guess before you run:** put the ticket and its three controls in order.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 go_back = yours("rewind")
 rounds = [0.5, 0.25, 0.125, 0.0625, 0.03125]
 
@@ -1535,7 +1535,7 @@ assert (
 # | small dense network | 97.5 ± 0.3 | 97.1 ± 0.2 | 96.9 ± 0.2 |
 # | the whole network | 97.8 ± 0.2 | | |
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # The same, drawn, and what all of them can do after 3 epochs (mean and standard deviation)
 measured_tickets = {
     "ticket, rewound to step 0": (
@@ -1574,7 +1574,7 @@ Picture(
     "network stay above 96.5 %, the shuffled mask and the single cut fall. After 3, the tickets lead.",
 )
 
-# %% [markdown]
+# %% [markdown] slide="6. The lottery"
 # What do you read there?
 #
 # * **There is such a thing as a ticket.** At 4.4 % it reaches the whole network. The mask alone ends a
@@ -1703,7 +1703,7 @@ for share in (0.3, 0.5, 0.8):
     print(f"{100 * share:22.0f} %{sparse_bits[share]:21.3f}{fixed:>24}")
 print(f"within 1 % of dense: up to {100 * allowed:.0f} % of the products")
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Does it hold here? And a figure with a slider: the products of TinyLM's MLPs
 assert (
     allowed == 0.8
@@ -1886,7 +1886,7 @@ def prune_digits(
 # %% check="prune_digits" points=4 tags=["nbval-ignore-output"]
 check(prune_digits)
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide="In numbers"
 # The chapter in numbers
 twentieth = yours("prune_digits")(networks, data.train_images, data.train_labels)
 sparse_accuracy = sum(map(test_accuracy, twentieth)) / 3
@@ -1957,7 +1957,7 @@ assert sparse_accuracy > dense_accuracy - 1
 # *One point* for gain against price. *One point* for what is learned about the start.
 # <!-- END SOLUTION -->
 
-# %% [markdown]
+# %% [markdown] slide="In numbers"
 # ## In numbers: what to take along
 #
 # Importance is the rise of the loss, and one Taylor expansion says what each score

@@ -107,7 +107,7 @@ def held_out_bits(model: nn.Module) -> float:
 
 dense_bits = held_out_bits(tiny)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 torch.manual_seed(0)
 wide = LlamaConfig(
     vocabulary=8, width=768, layers=1, heads=12, kv_heads=4, mlp_width=2048, context=64
@@ -142,7 +142,7 @@ for name, model in (("dense", whole), ("masked", masked), ("removed", removed)):
         print("   batch {}: {:.2f}, {:.2f}".format(batch, *clock[name, batch]), end="")
     print()
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Does it hold here? And a guess
 x = torch.randn(3, 1, 768)
 assert (masked.blocks[0].mlp(x) - removed.blocks[0].mlp(x)).abs().max() < 1e-4
@@ -173,7 +173,7 @@ predict(
 # all: leave one of them, and the shapes do not fit. What else belongs together? Move the slider. What is
 # coloured must go at once.
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure with a slider: the seven matrices of one block of TinyLM, and what goes together
 HANGS_TOGETHER = {  # part -> matrix -> (rows, columns) that go
     "MLP unit": {"gate": ((300, 306), None), "up": ((300, 306), None), "down": (None, (300, 306))},
@@ -311,7 +311,7 @@ check(fold_constants)
 # **Guess before you run:** folding puts the mean of what went where it belongs. Is that ever worse than to
 # leave it out?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 data, remove, fold = digits(), yours("remove_units"), yours("fold_constants")
 with torch.enable_grad():
     torch.manual_seed(0)
@@ -402,7 +402,7 @@ assert random_folded[0] < random_cut[0] - 25 and random_folded[1] > random_cut[1
 # **Guess before you run:** 16 of the 192 numbers go, one in twelve, 8 % of the parameters. Beside it, as many
 # parameters in MLP units. Which costs more?
 
-# %%
+# %% slide=True
 strength = record_inputs(tiny, text, [tiny.norm])[0].square().mean(0)  # (N, D) -> (D,)
 narrow = shrink_width(tiny, highest_units([strength], [176 / 192])[0])
 scores = mlp_scores(tiny, text[:, :-1], text[:, 1:])  # you will meet them in section 5
@@ -522,7 +522,7 @@ check(remove_channels)
 # **Guess before you run:** dense, it reads about 98 % of the test images. With half of the channels, cut? And
 # refitted?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 halved.load_state_dict(yours("remove_channels")(part.state_dict(), ~sleeping))
 traceless = (halved(pictures) - part(pictures)).abs().max().item()
 with torch.enable_grad():
@@ -547,7 +547,7 @@ for share in (0.5, 0.25):
         print(f"  {name} {channels[share, name]:.0f} %", end="")
     print()
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Does it hold here? And a guess
 assert off_by > 0.05 and traceless < 1e-5 and right(cnn(data.test_images).argmax(1)) > 96
 assert channels[0.5, "cut"] < 50 < 90 < channels[0.5, "refitted"]
@@ -560,7 +560,7 @@ predict(
     f"{channels[0.5, 'refitted']:.0f} %; dense {right(cnn(data.test_images).argmax(1)):.0f} %",
 )
 
-# %% [markdown]
+# %% [markdown] slide="4. Repair"
 # Cut, half of the channels leave a network that reads less than half of the digits; refitted, it reads nearly
 # all of them, and nothing was trained. What did the colleague's two faults have in common? Every tensor had the right shape. In
 # structured pruning the shapes are the only thing that an error message knows; a channel that gives 0
@@ -669,7 +669,7 @@ unpredicted = [r / o for r, o in zip(scores["repair error"], scores["output erro
 print("what the other 511 units cannot predict of a unit, mean of a layer's units:")
 print("   " + "".join(f"layer {n}: {100 * u.mean():.0f} %   " for n, u in enumerate(unpredicted)))
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Does it hold here? And the figure
 cut_error = local[0.6][3][0]
 gain = [1 - mended / cut for cut, mended in local[0.6]]
@@ -701,7 +701,7 @@ Picture(
     "flat and below it.",
 )
 
-# %% [markdown]
+# %% [markdown] slide="5. By which"
 # With 60 % of the units the refit takes away 60 % of the error in layer 0, in the others 13 to 18 %. The units of the first layer
 # say much that the others say, too: of what one says the others cannot predict 30 %. In the later layers it is
 # 60 % and more. And the right picture is a warning. 500 tokens for 307 unknowns in each row: without damping the refit is twice as bad as doing
@@ -762,7 +762,7 @@ check(repair_error)
 # **Guess before you look**, two things. Which score wins? And is the order after the repair the order before
 # it?
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Figure behind a guess, with a slider: the stored table of scores
 # OMP_NUM_THREADS=1 python -m benchmarks.structured scores, 2026-11-26, one core of an x86 server
 STORED_SCORES = {  # (rule, share of the units that stays): bits per byte cut, and refitted
@@ -859,7 +859,7 @@ explore(draw_scores, units_kept_in_percent=([80, 60, 40], 60))
 #
 # **Guess:** which of these scores chooses other units in the twin, and so reaches another loss?
 
-# %%
+# %% slide=True
 twin, dice = copy.deepcopy(tiny), torch.Generator().manual_seed(0)
 for block in twin.blocks:
     s = torch.randn(512, generator=dice).exp()
@@ -1106,7 +1106,7 @@ check(remove_heads)
 # three query heads. **Guess:** three of six, wherever they are cheapest, against a whole group. Which one
 # makes the cache of keys and values smaller?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 outputs = [block.attention.output for block in tiny.blocks]
 mixed = record_inputs(tiny, text, outputs)
 head_scores = [
@@ -1185,7 +1185,7 @@ print(f"greedy drops {order}: " + ", ".join(f"{value:.2f}" for value in depths))
 # **Guess before you look:** each of its 30 layers is left out alone. Is the cheapest layer that with the
 # least influence? And can a layer of average influence be among the five dearest?
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Figure behind a guess: SmolLM2, stored, each layer left out alone
 # OMP_NUM_THREADS=1 python -m benchmarks.structured alone, 2026-11-26, one core of an x86 server
 STORED_ALONE = {  # layer: influence; nats a token more if all tokens skip it, the first one, the others
@@ -1314,7 +1314,7 @@ if pretrained.has_smollm2():  # the first alone again, on 128 tokens
 # drop seven layers greedy measures 30 + 29 + … + 24 = 189 losses, the best run of seven 24. What do the other
 # 165 buy?
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Figure: SmolLM2 without one to eight layers, stored
 # OMP_NUM_THREADS=1 python -m benchmarks.structured layers, 2026-11-26, one core of an x86 server
 STORED_DROPPED = {  # rule: perplexity without 0, 1, … 8 layers
@@ -1357,7 +1357,7 @@ Picture(
 # one that should go, once both are repaired?
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 def mended_without(layer: int) -> Llama:
     """Without it; `down` of the layer before is fitted to the dense stream behind the gap."""
     small = copy.deepcopy(tiny)
@@ -1435,7 +1435,7 @@ assert mended_at[0] < shape_bits["256 units of 512"][1] - 0.015 < cut_at[1]
 # **Guess before you run:** four layers, 60 % of all units. How much does it gain over 60 % in each, cut? And
 # refitted? And are the right widths for the one the right ones for the other?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 score = scores["output error"]
 densities = [0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 measured = {
@@ -1482,7 +1482,7 @@ assert own_best < adapted["uniform"][1] + 0.003 and own_best < adapted["best whe
 # **Guess:** the refitted model has 1.26, the cut one 1.34. After 40 steps each, how much of the head start is
 # left?
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Figure behind a guess: healing at equal steps, stored
 # OMP_NUM_THREADS=1 python -m benchmarks.structured healing, 2026-11-26, one core of an x86 server
 STORED_HEALING = {  # what is trained, by whom: bits per byte before, and after 40 steps for three seeds
@@ -1599,7 +1599,7 @@ check(two_of_four_bytes)
 #
 # **Guess before you run:** half of the weights with 4 bits, refitted, or all of them with 3 bits?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 # OMP_NUM_THREADS=1 python -m benchmarks.structured n_of_m, 2026-11-26, one core of an x86 server
 STORED_N_OF_M = {  # bytes of the linear layers' parts, bits per byte
     "dense, float16": (3145728, 1.1731),
@@ -1716,7 +1716,7 @@ print("threshold   layers   bits per byte   products   were the asking free")
 for threshold, (used, loss, products, free) in exits.items():
     print(f"{threshold:9}{used.double().mean():9.2f}{loss:16.3f}{products:11.2f}{free:25.2f}")
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Does it hold here? And a figure with a slider: tokens by the layer after which they leave
 assert min(p for t, (_, _, p, _) in exits.items() if t >= 0.7) > 1.1 and exits[0.95][2] > 1.4
 assert exits[0.5][2] < 1 and exits[0.5][1] > 1.8 and exits[0.95][1] > dense_bits + 0.03
@@ -1867,7 +1867,7 @@ assert middle[0] < chance_middle[0] - 0.008 and chance_middle[0] < turn[0] - 0.0
 # **Guess before you run:** a quarter of the units, chosen for each token by the oracle. And the same quarter
 # for all, refitted?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 by_scorer = {}
 print("units used            1/2: bits per byte, products    1/4")
 for name in ("static, cut", "static, refitted", "predicted, rank 64", "oracle"):
@@ -2032,7 +2032,7 @@ check(narrow_tiny)
 # %% [markdown]
 # ## In numbers
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # The chapter in numbers
 own = yours("narrow_tiny")(copy.deepcopy(tiny), text)
 state = own if isinstance(own, dict) else own.state_dict()
@@ -2065,7 +2065,7 @@ print(
 )
 assert own_units <= 1228
 
-# %% [markdown]
+# %% [markdown] slide="In numbers"
 # Can whole neurons, heads and layers go, so that it really gets smaller and faster? Yes: they leave an
 # ordinary, smaller model, and no mask does. What pays, in the order in which you would try it: **refit** what
 # stays, which needs a text and seconds; choose by **what the units say on a text**, not by the weights alone;

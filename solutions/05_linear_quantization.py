@@ -80,7 +80,7 @@ def relative_error(changed: torch.Tensor, weight: torch.Tensor) -> float:
     return ((changed - weight).norm() / weight.norm()).item()
 
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure with sliders: a row of weights and its ruler
 def levels_of_row(bits: int, share: str | int, row: int) -> list[float]:
     """The levels of one row of the layer, or of its first group."""
@@ -116,7 +116,7 @@ coarse, fine = (relative_error(on_grid(layer, 3, share), layer) for share in ("t
 print(f"3 bits: error {coarse:.0%} with one scale, {fine:.0%} with one for 64 weights")
 assert coarse > 3 * fine
 
-# %% [markdown]
+# %% [markdown] slide="The formula"
 # At 3 bits, with one ruler for the whole tensor, this row has little use for any mark but zero: 93 of
 # 100 of its weights go there. A few huge weights elsewhere in the layer stretched the ruler. Give the
 # row a ruler of its own, and it fits. Give each 64 weights one, and it fits better still. Keep that
@@ -134,7 +134,7 @@ assert coarse > 3 * fine
 # What should come out at $x = a$? At $x = b$? With three bits, eight codes have names: 0 to 7.
 
 
-# %%
+# %% slide=True
 def as_printed(x: torch.Tensor, a: float, b: float, n: int) -> torch.Tensor:
     return ((x - a) / (b - a) * 2**n - 0.5).round().int()
 
@@ -146,7 +146,7 @@ in_a_byte = as_printed(torch.tensor([0.9, 1.0]), -1, 1, 8)
 print("8 bits   ", in_a_byte.tolist(), "stored in a byte:", in_a_byte.to(torch.uint8).tolist())
 print("outside  ", as_printed(torch.tensor([-1.2, 1.3]), -1, 1, 8).tolist())
 
-# %% [markdown]
+# %% [markdown] slide="The formula"
 # Three things go wrong.
 #
 # * **The upper end overflows.** $x = b$ gets code $2^n$: 8 with three bits, 256 with eight. A byte
@@ -242,7 +242,7 @@ def to_uint8(weight: torch.Tensor) -> torch.Tensor:
 # %% check="to_uint8" points=1
 check(to_uint8)
 
-# %% [markdown]
+# %% [markdown] slide="How large"
 # ## How large is the error?
 #
 # S0 (§4.2) says what quantization wants: the $\theta_q$ with the least $\|\theta - \theta_q\|$. As it stands there,
@@ -264,7 +264,7 @@ check(to_uint8)
 # And one more question. The **bound** more than halves with every bit. Does the **error** fall with every
 # bit, for any weights? The last lines try four.
 
-# %%
+# %% slide=True
 low, high = layer.min().item(), layer.max().item()
 code, decode = yours("quantize_linear"), yours("dequantize_linear")
 
@@ -303,7 +303,7 @@ assert 0.78 < up < 0.82
 at_two = (decode(code(thirds, 0, 1, 2), 0, 1, 2) - thirds).abs().max()
 assert at_two < 1e-6 < (decode(code(thirds, 0, 1, 3), 0, 1, 3) - thirds).abs().max()
 
-# %% [markdown]
+# %% [markdown] slide="Zero has"
 # From 8 bits down to 3 it holds within a few per cent. A formula that knows nothing of neural networks!
 # At 2 bits it fails badly. The error is five times the weights' own mean square: it would be better
 # to delete the layer. Look at the four levels. The hill of weights stands at zero, and there is no
@@ -408,7 +408,7 @@ for name, data in {"weights": layer, "SiLU output": gate}.items():
 # its largest one?
 
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: how much larger than a typical weight is each layer's largest?
 def largest_over_typical(model: torch.nn.Module) -> list[float]:
     """max|w| / (root mean square of w), for every linear layer, in order of size."""
@@ -441,7 +441,7 @@ Picture(
     + "; ".join(f"{name} goes from {of[0]:.0f} to {of[-1]:.0f}" for name, of in outliers.items()),
 )
 
-# %% [markdown]
+# %% [markdown] slide="Who shares"
 # In TinyLM the largest weight is 4 to 11 times a typical one. In SmolLM2 it goes up to 51 times. With
 # 15 levels from −51 to 51, a typical weight of 1 lies in the cell of zero. These are **outliers**. They
 # are few, but we do not know whether the model can do without them. (For outliers among the
@@ -460,7 +460,7 @@ Picture(
 #
 # Then we plant one bad weight: a single one of the 98,304 becomes ten times the largest.
 
-# %%
+# %% slide=True
 print("one scale for      bits a weight   relative error")
 by_share = {}
 for share in ("tensor", "channel", 128, 64, 32, 16):
@@ -541,7 +541,7 @@ def quantize_per_group(
 # %% check="quantize_per_group" points=2
 check(quantize_per_group)
 
-# %% [markdown]
+# %% [markdown] slide="Clipping"
 # ## Clipping against rounding
 #
 # There is another answer to outliers: let them go. If the ruler ends at $t < \max|w|$, weights beyond
@@ -585,7 +585,7 @@ def best_end(bits: int) -> tuple[float, float]:
     return shares[both.index(least)].item(), both[-1] / least
 
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure with a slider, table: where should the ruler end?
 def draw_clipping(bits: int) -> Picture:
     """Rounding and clipping errors over the end of the ruler."""
@@ -650,7 +650,7 @@ def search_clip(weight: torch.Tensor, bits: int, shrink: torch.Tensor) -> torch.
 # %% check="search_clip" points=3
 check(search_clip)
 
-# %% [markdown]
+# %% [markdown] slide="Calibration"
 # ---
 # **Pause.** Here the first sitting ends. You have a ruler, and you know who shares it and where it ends. In
 # the second it meets activations, files, two language models, and the clock. If you come back another day,
@@ -676,7 +676,7 @@ check(search_clip)
 # is worth 6. **Guess which rule wins at 8 bits, and which at 4.**
 
 
-# %%
+# %% slide=True
 def decibels(rows: torch.Tensor, ends: calibration.Range, format: Format) -> float:
     error = calibration.rounding_error(rows, fit_grid(*ends, format))
     return 10 * torch.log10(rows.square().sum() / error.sum()).item()
@@ -859,7 +859,7 @@ better = {
 for name, perplexity in better.items():
     print(f"groups of 64, {name:28} perplexity {shown(perplexity)}")
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Does it hold here? And a figure: perplexity over file size
 figure, (axes,) = new_figure()
 for share, colour in zip(("tensor", "channel", 64), (RED, ORANGE, BLUE), strict=True):
@@ -926,7 +926,7 @@ Picture(
 # **Guess first.** TinyLM's perplexity rose by 28 % at 4 bits per tensor. SmolLM2 has outliers of 51
 # typical weights. What will it be?
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # The stored table
 STORED_DENSE, STORED_FILE = 23.70, 269_057_328  # float16
 STORED = {  # (bits, one scale for each): (perplexity, bytes of the file)
@@ -1018,7 +1018,7 @@ else:
 # Stop. When a result is perfect, look for the mistake. Here is a clue: the error of one layer for three
 # group sizes. Smaller groups have narrower ranges, so the error should fall.
 
-# %%
+# %% slide=True
 if pretrained.has_smollm2():
     suspect = smol.blocks[11].mlp.down.weight
     clue = {g: relative_error(levels_on_the_ends(suspect, 4, g), suspect) for g in (64, 32, 16)}
@@ -1095,7 +1095,7 @@ if pretrained.has_smollm2():
     embedded = detect(smol.embedding.weight[:4096]).tolist()
     print("SmolLM2, its embedding:          group, levels =", embedded)
 
-# %% [markdown]
+# %% [markdown] slide="Smaller"
 # The last line is a blind spot. The package says that the embedding was stored in 8 bits, in groups of
 # 32. But the detector takes the smallest gap for the step, so each group must use two neighbouring
 # levels. With 16 levels that is all but certain. With 255 levels and 32 numbers it is not. "Not found"
@@ -1113,7 +1113,7 @@ if pretrained.has_smollm2():
 # **compute-bound**. A chatbot that writes token by token has $T = 1$. Reading your prompt has $T$ = all of
 # it. Look for the bend on your own machine. (Your numbers will differ from anybody else's.)
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Figure: time for each token, measured on this machine
 matrix = torch.randn(2048, 4096)  # on the CPU, whose int8 kernel comes with PyTorch
 batches = [torch.randn(count, 4096) for count in (1, 2, 4, 8, 16, 32, 64, 128)]
@@ -1146,7 +1146,7 @@ Picture(
     "and flattens where multiplying decides.",
 )
 
-# %% [markdown]
+# %% [markdown] slide="Smaller"
 # On the left, the time is that of reading the weights, and fewer **bytes** help: 8 bits can be 4 times
 # as fast as 32, 4 bits 8 times (and more, if the codes fit into the processor's cache and the floats do
 # not). *Any* number format does, as long as unpacking keeps up. On the right,
@@ -1196,7 +1196,7 @@ def integer_linear(
 # %% check="integer_linear" points=2
 check(integer_linear)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 x = into_down[:256]  # (T, I)
 w_grid = fit_grid(*calibration.minmax_range(layer), Format(8, symmetric=True))
 w_codes = quantize(layer, w_grid)
@@ -1313,7 +1313,7 @@ check(better_than_minmax)
 # %% [markdown]
 # ## In numbers
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # The chapter in numbers
 real = tiny.blocks[1].mlp.down.weight[::4]
 codes, scales = yours("better_than_minmax")(real)
@@ -1336,7 +1336,7 @@ assert speed["dequantize, then multiply"][0] > 1
 assert "int8 kernel" not in speed or min(speed["int8 kernel"]) < 1
 assert left <= 0.38 and measured[8, "channel"][0] < 1.01 * dense
 
-# %% [markdown]
+# %% [markdown] slide="In numbers"
 # How many bits does a weight need? **Eight**, if you do nothing but give each channel a scale: one per
 # cent at most. **Four**, if 64 weights share one: TinyLM pays 4 %, SmolLM2 58 % (and its weights were
 # rounded before). So measure on your model. **Three**, on TinyLM, if you search: 15 %. Below that,

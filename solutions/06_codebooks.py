@@ -130,7 +130,7 @@ def clipped_levels(rows: torch.Tensor, k: int) -> torch.Tensor:
     return min(tried, key=lambda levels: squared_error(rows, levels).item())
 
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure with sliders: the layer and its levels
 WAYS = {"even": even_levels, "even, clipped": clipped_levels, "k-means": optimal_levels}
 
@@ -154,7 +154,7 @@ def draw_codebook(levels: int, where: str) -> Picture:
 
 explore(draw_codebook, levels=([2, 4, 8, 16, 32], 8), where=(list(WAYS), "even"))
 
-# %% [markdown]
+# %% [markdown] slide="1. Levels"
 # K-means puts its levels close together where weights are many, and lets them go wide where weights are few.
 # With 8 even levels from end to end, five of the eight stand where there is almost nothing. (All five together serve
 # 0.1 % of the weights.)
@@ -236,7 +236,7 @@ gains = {
     for k in (4, 8, 16, 32)
 }
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # The guess, the table, the same for other layers; does it hold here?
 predict(
     "Eight even levels that end where it is best, or the eight levels of k-means. What does k-means win?",
@@ -440,7 +440,7 @@ def excess(levels: torch.Tensor) -> tuple[float, float, float]:
 
 lloyds = {start: excess(lloyd(layer, start_levels(layer, 16, start))) for start in starts[:2]}
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # The guess, the tables; does it hold here?
 predict(
     "A codebook of 16 levels for each row of 512 weights. Lloyd's squared error lies above the least by",
@@ -470,7 +470,7 @@ assert lloyds["density"][0] + 0.8 < excess(least[by_row])[0] < lloyds["linear"][
 assert lloyds["density"][1] > 0.8 * sum(lloyds["density"][1:])
 assert lloyds["linear"][1] < -5 and lloyds["linear"][2] > 40
 
-# %% [markdown]
+# %% [markdown] slide="How dense"
 # On the whole layer Lloyd is all but perfect from these starts. (Not on each: over the 28 layers it is typically 0.1 to 0.3 % off,
 # and at the worst 10.) With few weights it leaves 40 to 52 % more error than need be, and with shuffled rows no less: it is
 # because they are few, not because rows differ. Why? Look at the lower table. From a
@@ -524,7 +524,7 @@ found = lloyd(layer, math.sqrt(3) * quantiles * rms(layer))
 mended = float(squared_error(layer, found).sum() / squared_error(layer, least[by_row]).sum() - 1)
 print(f"\nrows, Lloyd from the cube root: {mended:.0%} above the least")
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: four rules for sixteen levels; does it hold here?
 figure, (axes,) = new_figure(height=3.4)
 x = torch.linspace(-4.2, 4.2, 200)
@@ -728,7 +728,7 @@ for name, levels in tables.items():
     block_tables[name] = (value, *loss_and_bits(scheme))
 doubly = loss_and_bits(NF4)
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # The guess, the table, how often each level is used; does it hold here?
 predict(
     "Is NF4's table, quantiles of the normal density, the best table of 16 levels for normal numbers?",
@@ -786,7 +786,7 @@ Picture(
 # ---
 # **Pause.** Here the first sitting ends. If you come back another day, run the notebook from the top.
 
-# %% [markdown]
+# %% [markdown] slide="4. What a float"
 # ## 4. What a float is
 #
 # A **few-bit float** is a codebook, too, one that was made for arithmetic. It has a sign, $E$ bits of exponent
@@ -921,7 +921,7 @@ for name, rows in {"the layer": layer, "columns of unequal size": uneven}.items(
     both = [way(rows) for way in (in_int8, in_e4m3)]
     typical = [((new - rows) / rows).abs().median().item() for new in both]
     eight[name] = (*(decibels(new, rows) for new in both), *typical)
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # The guess, the table; does it hold here?
 predict(
     "8 bits, one scale for each row of the layer. Which leaves the smaller squared error?",
@@ -1042,7 +1042,7 @@ print("\nTinyLM       loss   bits")
 for name, (loss, bits) in four.items():
     print(f"{name:9}{loss:8.3f}{bits:7.2f}")
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure behind a guess: block and scale crossed; does it hold here?
 mx, fine, free_scale = (crossed[kind, 32] for kind in kinds)
 mx16, fine16, free16 = (crossed[kind, 16] for kind in kinds)
@@ -1094,7 +1094,7 @@ assert four["NVFP4"][0] < four["FP4, 32"][0] < four["MXFP4"][0] and four["MXFP4"
 # for each code. If frequent codes could have shorter names, how many bits would a code
 # take on average? **Guess now**, before you look at the counts.
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # A guess first
 step = float(weights.abs().max()) / 7
 codes = (weights[0] / step).round().long() + 7  # from 0 to 14
@@ -1109,7 +1109,7 @@ counts = torch.bincount(codes, minlength=15)
 print("code  " + "".join(f"{code:6}" for code in range(-7, 8)))
 print("count " + "".join(f"{count:6}" for count in counts.tolist()))
 
-# %% [markdown]
+# %% [markdown] slide="5. Codes"
 # More than half of the codes are 0. The name of a code that occurs all the time should be short.
 #
 # How short? Give a code the share $p$ of all names: the code $0$ all names that begin with the bit 0, that is half
@@ -1190,7 +1190,7 @@ for tosses in (1, 2, 3, 4, 6):
 coin_entropy = -(0.9 * math.log2(0.9) + 0.1 * math.log2(0.1))
 print(f"\nentropy: {coin_entropy:.3f}")
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: Huffman's lengths beside log₂(1/p); does it hold here?
 figure, (axes,) = new_figure(height=3.2)
 lengths = huffman(counts)
@@ -1277,7 +1277,7 @@ check(decode_canonical)
 # length that spoils one weight. **Guess:** how many codes are spoiled here? Try 250 places, with the codes of k-means and with
 # those of the clipped even levels.
 
-# %%
+# %% slide=True
 read_names = yours("decode_canonical")
 spoiled = {}
 for name in ("16 levels of k-means", "16 even levels, clipped"):
@@ -1302,7 +1302,7 @@ for name in ("16 levels of k-means", "16 even levels, clipped"):
         shifted += len(after) != len(before)
     spoiled[name] = sorted(wrong), shifted / len(wrong)
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # The guess; does it hold here?
 predict(
     "One bit of Huffman's stream is flipped. How many of the 2,000 codes come out wrong, in a typical case?",
@@ -1371,7 +1371,7 @@ for bits in (2, 3, 4, 5, 6):
     plain[bits] = nearest_and_coded(weights, bits)
 leads = {bits: row[2] - row[1] for bits, row in contest.items()}
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure behind a guess: where the error is; the table
 best16, step16 = optimal_levels(weights, 16), step_for([weights], 4)
 misses = {
@@ -1446,7 +1446,7 @@ assert contest[4][2] - plain[4] < 0.1
 assert 0.4 < (used[4] < 10).double().mean() < 0.5 and 50 < len(used[4]) < 60
 assert of_cell.min() > 4.5 and of_cell.max() < 12 and served.max() > 200 * served.min()
 
-# %% [markdown]
+# %% [markdown] slide="6. The contest"
 # The dull ones win, at every number of bits: by 1.1 decibels at 2 bits, by 2.4 at 3, and by 3.5 to 3.8 from 4 bits on, more
 # than half a bit for each weight. (The list of levels we even give to the other side.) At 2 bits half of the lead is the trick; at 4
 # bits the trick does next to nothing. And as in section 1, at 3 and 4 bits no layer gains more than this one. Over all 28 the lead is typically 0.8, 1.6 and
@@ -1521,7 +1521,7 @@ def bound(bits: float) -> float:
 print("\nShannon's bound for the layer, dB: ", end="")
 print(", ".join(f"{bits} bits {bound(bits):.1f}" for bits in contest))
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: decibels over bits; does it hold here?
 figure, (axes,) = new_figure(height=3.6)
 rates = list(contest)
@@ -1608,7 +1608,7 @@ steps_for = {
 }
 story = {name: together(steps) for name, steps in steps_for.items()}
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # The guess, the tables; figure: loss over bits; does it hold here?
 predict(
     "At 3 bits one step for all matrices has more decibels than a step for each. Its loss is",
@@ -1766,7 +1766,7 @@ by_vectors = {
     }.items()
 }
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # The guess, the table; does it hold here?
 won = {name: row[1] - row[0] for name, row in by_vectors.items()}
 predict(
@@ -1964,7 +1964,7 @@ for density, runs in STORED_DIGITS.items():
 #
 # And where do the bytes go? **Guess:** what takes more, the values of the weights or their places?
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Figure behind a guess: the file's bytes, taken apart
 BYTES_OF = ("values", "places (gaps)", "codebooks", "heads, names")
 
@@ -2081,7 +2081,7 @@ widths = {gap_bits: count_bytes(few_left, gap_bits) for gap_bits in range(1, 9)}
 best_equal = min(widths, key=lambda bits: widths[bits][0])
 best_huffman = min(widths, key=lambda bits: widths[bits][1])
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # The guess, the table; fillers or a symbol of their own; does it hold here?
 predict(
     "With Huffman's code the best width of a gap's code is",
@@ -2230,7 +2230,7 @@ check(squeeze)
 # %% [markdown]
 # ## In numbers
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # The chapter in numbers
 mlp = {name: state[f"blocks.3.mlp.{name}.weight"].clone() for name in ("gate", "up", "down")}
 own_file = yours("squeeze")(mlp, {"gate": 1.0, "up": 4.0, "down": 16.0})
@@ -2249,7 +2249,7 @@ digits, a file 47 times smaller        0.00 points, standard deviation 0.19, fiv
   as many bytes, small and dense       −0.34 points, standard deviation 0.30, five seeds (stored)
 yours: {size(own_file, 3 * layer.numel()).bits_per_parameter:.3f} bits a weight""")
 
-# %% [markdown]
+# %% [markdown] slide="In numbers"
 # What if the levels need not be even? Then put them where theory says: as the **cube root** of the density. It is worth a
 # decibel at 4 bits. (Typically five times as much as a scale for each row. But a scale that does not fit costs more: nine decibels, from end to end.) And what if a code need not have a fixed length? Then the levels may be even again,
 # and you are a third of a bit from the least squared error that anybody can reach, for weights that know nothing of each other. Who can spare the time to decode should spend

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] slide="1. A staircase"
 # # 07 · Quantization-aware training
 #
 # **Can a model learn to live with few bits, and which layers need more of them?**
@@ -96,7 +96,7 @@ print(
     "the loss:", round(loss.item(), 3), "  its gradient by the weights:", layer.weight.grad.unique()
 )
 
-# %% [markdown]
+# %% [markdown] slide="1. A staircase"
 # Zero, for every weight. Of course: a staircase is level wherever it has a slope at all. No optimizer moves anything on such a
 # gradient, however long it runs.
 #
@@ -163,7 +163,7 @@ at_one = {aim: sum(levels[-200:]) / 200 for aim, (_, levels) in swings.items()}
 for aim, share in at_one.items():
     print(f"aim {aim}: level 1 in {share:.0%} of the last 200 steps")
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure behind a guess: a weight that cannot decide
 figure, (axes,) = new_figure(height=2.8)
 weights, levels = swings[0.3]
@@ -204,7 +204,7 @@ assert all(abs(share - aim) < 0.02 for aim, share in at_one.items())
 #
 # Do not believe it, measure it: the slope of the blurred loss by finite differences, beside the mean of what the estimator says.
 
-# %%
+# %% slide=True
 h, b, many = 2.0, -1.0, 200_000
 u = (torch.arange(many) + 0.5) / many - 0.5  # evenly spread: no chance in it
 
@@ -236,7 +236,7 @@ for width in (0.2, 1.0):
     smooth_round(ramp, width).sum().backward()
     print(f"noise {width} steps wide: slopes at 0.1, 0.45, 0.5:", ramp.grad.tolist())
 
-# %% [markdown]
+# %% [markdown] slide="2. The step"
 # So, with that noise and a loss of constant curvature, the wrong gradient is the right one of a smoother loss, but for an error that is zero
 # on average over a cell. We shall train *without* the noise; then the error is $-\frac h2$ all over the lower half of a cell and $+\frac h2$ over the
 # upper: it pushes a weight towards the border in its middle, and that is the swinging which you saw. (The last rows say why one does not simply take the
@@ -287,7 +287,7 @@ check(learned_step)
 #
 # **Guess before you run:** do both come to the same end? And is the error there the least?
 
-# %%
+# %% slide=True
 matrix = tiny.blocks[1].mlp.down.weight.detach()
 learn = yours("learned_step")
 starts = {
@@ -307,7 +307,7 @@ for label, start in starts.items():
     ends[label] = errors[0], errors[-1]
     print(f"{label:16} relative error {errors[0]:.4f}, after 100 steps {errors[-1]:.4f}")
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Does it hold here? And a guess
 predict(
     "Two starts for the distances between levels: 100 updates later?",
@@ -343,7 +343,7 @@ assert ends["best of 80"][0] + 3e-4 < ends["best of 80"][1] < 0.8 * ends["their 
 # brings most of it: weights, step sizes or norms?
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 def codes_of(model: nn.Module) -> torch.Tensor:
     """The codes of all linear layers, one after the other."""
     return torch.cat(
@@ -388,7 +388,7 @@ moved = {
 for label, share in moved.items():
     print(f"of all weights, {share:.2%} {label}")
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Does it hold here? And a guess
 won = {
     parts: (two_bits_before - bits) / (two_bits_before - after["all"])
@@ -414,7 +414,7 @@ assert moved["are at another level now"] < 0.04
 # **Guess before you run:** multiply every rounded row by $\lVert w\rVert^2 / w^\top\hat w$, and train nothing. Then the copy is worse, by its error.
 # And the model?
 
-# %%
+# %% slide=True
 stretched, shrunk = copy.deepcopy(tiny), []
 with torch.no_grad():
     for weight in linear_weights(stretched).values():
@@ -580,7 +580,7 @@ print("float, trained as long:", ", ".join(f"{mean_of(v):.3f}" for v in STORED_F
 spread = max(max(v) - min(v) for row in STORED_AWARE.values() for v in row[3:])
 print(f"largest difference between seeds: {spread:.3f}")
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure behind a guess: loss over bits
 figure, (axes,) = new_figure(height=3.2)
 curves = (("rounded", BLACK, 2), ("trained", BLUE, 3), ("trained with the teacher", ORANGE, 4))
@@ -630,7 +630,7 @@ assert abs(mean_of(STORED_FLOAT[0.03]) - 1.173) < 0.002 and mean_of(STORED_FLOAT
 # **Guess before you look:** as floats they need 1.98, 1.76 and 1.17 bits per byte. Which of the three is the best with three values a weight? And after
 # 100 steps of training through the rounding?
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Stored: the more was learned, the more is lost
 # `python -m benchmarks.quantization_aware longer 0`, 2026-11-27, one thread, 6 CPU minutes: trained on how much ->
 # bits per byte as floats, rounded to 8, 4, 3 and 2 bits and to three values; after 100 steps with rounding at 3 bits, 2 bits, three values
@@ -679,7 +679,7 @@ for place in (6, 7, 8):  # trained: the order of the floats again
 # And 100 steps *through* the rounding turn the order back: 1.92, 1.77, 1.42. What TinyLM knows was not gone. It was out of reach of the nearest levels.
 # (The two short ones simply go on learning in those steps, so they end near or below their own floats. One seed.)
 
-# %% [markdown]
+# %% [markdown] slide="5. Three"
 # ## 5. Three values
 #
 # How few can it be? With $-\alpha$, $0$ and $\alpha$ a product needs no multiplication at all: add, subtract, or leave out.
@@ -730,7 +730,7 @@ check(best_ternary)
 # **Guess before you run:** of all weights of TinyLM, how many are 0 then? And how much worse are the two rules of thumb: as a copy of
 # the weights, and as a model that nobody has trained?
 
-# %%
+# %% slide=True
 best = yours("best_ternary")
 weights = linear_weights(tiny)
 
@@ -760,7 +760,7 @@ for label, rounding in rules.items():
         f"{label:24} error of the weights {of_three[label][0]:.3f}, {of_three[label][1]:.2f} bits per byte"
     )
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Does it hold here? And a guess
 predict(
     "Three values a weight, nothing trained: how many weights are 0?",
@@ -892,7 +892,7 @@ check(fold_and_quantize)
 # must train at all.
 
 
-# %% [markdown]
+# %% [markdown] slide="6. Rounding"
 # ## 6. Rounding that learns, without training
 #
 # Between rounding and training lies a third way. Leave every weight where it is, and decide for each of them only whether it goes *down or up*
@@ -905,7 +905,7 @@ check(fold_and_quantize)
 #
 # **Guess before you look:** no token is predicted by either. How near do they come to 100 steps of training, 1.34 at two bits?
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Stored: AdaRound beside GPTQ
 # `python -m benchmarks.quantization_aware adaround`, 2026-11-27, one thread, 95 CPU seconds: TinyLM, same levels for all; bits ->
 # way -> bits per byte, and its difference to nearest ± the standard error over 14 stretches of text
@@ -953,7 +953,7 @@ assert abs(STORED_ADAROUND[2]["AdaRound"][0] - mean_of(two[3])) < 0.02
 #
 # **Guess before you look:** which of the seven kinds of layers, in which block, loses most at two bits?
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Stored: what one layer alone costs, in thousandths of a nat a token
 # `python -m benchmarks.quantization_aware sensitivity`, 2026-11-27, one thread, 2 CPU minutes: at 2, 3 and 4 bits;
 # blocks 0 to 3, a row for each; query, key, value, output, gate, up, down. Standard errors: about a tenth at 2 bits, 0.6 at 4
@@ -1052,7 +1052,7 @@ check(assign_bits)
 # Now spend the bytes of TinyLM. The library's `exact_bits` does what you did, for sizes that no table of bytes could hold: it keeps only the
 # sums that may still win. (A solver for integer programs, `scipy.optimize.milp`, finds the same.) Move the slider.
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: who gets which bits, for a budget of your choice
 WIDTHS = (2, 3, 4)
 schemes = [Scheme(Format(bits), "channel", mse_range) for bits in WIDTHS]
@@ -1099,7 +1099,7 @@ for label, choice in ways.items():
         f"{label:24} {taken:8,} of {budget:,} bytes, {mixed[label][1]:.3f} bits per byte, layers of 2, 3, 4 bits: {used}"
     )
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Does it hold here? Stored: at other budgets
 # `python -m benchmarks.quantization_aware sensitivity`, 2026-11-27, the same command: bits a weight ->
 # way -> bits per byte, its difference to the first row ± the standard error over 14 stretches; 2, 3, 4 and 8 bits
@@ -1140,7 +1140,7 @@ assert abs(STORED_MIXED[4.088]["exact"][1]) < 0.003
 #
 # **Guess before you look:** who wins each pair?
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Equal bytes: wide with few bits, or narrow with many (stored above)
 for (width, linear, embedding), (taken, before, trained) in STORED_WIDTHS.items():
     print(
@@ -1262,7 +1262,7 @@ check(two_bits)
 # %% [markdown]
 # ## In numbers
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # The chapter in numbers
 print(f"a weight with its aim at 0.3 spends {at_one[0.3]:.0%} of its steps at level 1")
 print(
@@ -1288,7 +1288,7 @@ print(
     f"three bits in the mean: even {mixed['three bits for all'][1]:.3f}, mixed {mixed['exact'][1]:.3f}"
 )
 
-# %% [markdown]
+# %% [markdown] slide="In numbers"
 # Can a model learn to live with few bits? Yes: through a gradient that is false, but only so far that it averages out where the loss is nearly a
 # parabola. The more a model has learned, the more it loses, until the better one is the worse one; and training through
 # the rounding, best with a teacher that has forgotten nothing, turns that back. At two bits TinyLM comes from 1.77

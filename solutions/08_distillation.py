@@ -62,7 +62,7 @@ tiny, tokenizer = pretrained.tiny()
 tiny.to(device)
 train_text, _ = split(bible_chapters("kjv"))
 
-# %% [markdown]
+# %% [markdown] slide="What a teacher"
 # ## What a teacher says besides its answer
 #
 # TinyLM reads the beginning of a verse. The label for its next token is one word: the one that stands
@@ -84,7 +84,7 @@ with torch.no_grad():
     next_logits = tiny(tokens)[0, -1].cpu()  # (2048,)
 likeliest = next_logits.topk(12).indices
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure with a slider: the twelve likeliest next tokens
 words = [tokenizer.decode([i]).strip() or "(space)" for i in likeliest.tolist()]
 
@@ -144,7 +144,7 @@ wrong = ranked[:, 0] != data.test_labels.cpu()
 second_right = int((ranked[wrong, 1] == data.test_labels.cpu()[wrong]).sum())
 print(f"of its {int(wrong.sum())} errors, the second choice is right in {second_right}")
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Does it hold here? And a figure: pictures where the teacher hesitates
 assert teacher_accuracy > 0.95 and second_right > 0.5 * wrong.sum()
 
@@ -162,7 +162,7 @@ figure.suptitle("The label is one digit. The teacher sees two (T = 2)")
 
 Picture(figure, "Four digits that look like two digits each, with the teacher's probabilities.")
 
-# %% [markdown]
+# %% [markdown] slide="The loss"
 # "This is a 0, and it could almost be a 6" is a fact about the picture. It says what the two digits have
 # in common. The label 0 denies it. (And where the teacher is wrong, its second choice is often
 # right. Not always: look for a picture whose label is neither of the two.)
@@ -218,7 +218,7 @@ without = [norm / T**2 for norm, T in zip(with_factor, temperatures, strict=True
 limit = gradient_norm(logit_matching_loss(s, t))
 print(f"from T = 1 to T = 16 the gradient of KL shrinks by {without[0] / without[4]:.0f}")
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: the gradient with and without T²
 figure, (axes,) = new_figure(height=3.2)
 axes.loglog(temperatures, without, "s--", color=ORANGE, label="KL")
@@ -350,7 +350,7 @@ check(student_gradients)
 # Document S3 explains distillation with a program of about fifty lines. Here it is, shortened, with
 # its own data. Read the student's loop. **What would change if the teacher were broken?**
 
-# %%
+# %% slide=True
 torch.manual_seed(0)
 X_train, y_train = torch.randn(100, 100), torch.randn(100, 10)
 X_test, y_test = torch.randn(100, 100), torch.randn(100, 10)
@@ -391,7 +391,7 @@ print(
 )
 print(f"test loss of the student {test_loss:.2f}, of always answering zero {of_zero:.2f}")
 
-# %% [markdown]
+# %% [markdown] slide="A published"
 # Four things, each easy to overlook:
 #
 # 1. `teacher_output` is computed and **never used**. The teacher may answer 1,000,000,000 to everything.
@@ -451,7 +451,7 @@ check(repaired_training)
 # document takes 100 small steps, and after so few any loss leaves the student near its start. So give
 # both losses more: 400 steps at rate 0.1.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 repaired = yours("repaired_training")
 
 
@@ -583,7 +583,7 @@ digit_results = {
 }
 middle = {name: values[2] for name, values in digit_results.items()}
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Figure behind a guess: eight ways to teach with 200 labels
 figure, (axes,) = new_figure(height=3.6)
 for row, values in enumerate(digit_results.values()):
@@ -656,7 +656,7 @@ for name, options in {"alone": {}, "with TinyLM's answers": {"kept": kept}}.item
 # Equal steps, equal text, and a win by a tenth of a bit. Are we done? No. Who paid for the teacher? Let us measure what
 # a step costs, when TinyLM is asked at every step.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 batch = tuple(w[:8] for w in windows)
 a_student = new_student(seed=1).to(device)
 cost = latency(
@@ -678,7 +678,7 @@ assert cost > 1.2 if device.type == "cpu" else cost > 1
 # on two cores of an x86 server: 153,600 tokens from all over the Bible, 300 steps, seeds 0, 1, 2, one
 # thread, equal time in CPU seconds, judged on the course's held-out sample.
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # The stored table: held-out bits per byte, lower is better
 measured = {
     "alone": (1.889, 1.886, 1.903),
@@ -705,7 +705,7 @@ stopped = mean["    the same, stopped at 120 steps"]
 assert mean["alone"] + 0.04 < mean["a tenth of the text: cached"] < stopped - 0.18
 assert stopped < mean["a tenth of the text: alone"] - 0.25
 
-# %% [markdown]
+# %% [markdown] slide="A student of"
 # Read it slowly, it is the heart of this chapter.
 #
 # * **At equal time with the teacher online, it is a draw.** The student with the teacher is ahead on each
@@ -745,7 +745,7 @@ with tempfile.TemporaryDirectory() as folder:
     on_disk = save_top_k(kept, Path(folder) / "answers.safetensors")
 letters = len(tokenizer.decode(windows[0].flatten().tolist()).encode())
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: what the k likeliest answers hold
 figure, (axes,) = new_figure(height=3.2)
 axes.plot(ks, [100 * share[k] for k in ks], "o-", color=BLUE)
@@ -878,7 +878,7 @@ log_q = bumps.log_softmax(-1)  # (means, widths, places)
 forward = (p * (p.log() - log_q)).sum(-1)
 reverse = (log_q.exp() * (log_q - p.log())).sum(-1)
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: two directions of KL
 figure, (axes,) = new_figure(height=3.2)
 axes.fill_between(places, 100 * p, color="0.85", label="teacher")
@@ -956,7 +956,7 @@ check(feature_loss)
 # the embedding and the norms adapt to the damage. **Guess:** do 20 steps matter at all?
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 def heal(model, parameters, by_teacher: bool, masks=None, steps: int = 20):
     """Train some parameters of a damaged TinyLM in place, by the text or by TinyLM."""
     for parameter in parameters:
@@ -1094,7 +1094,7 @@ check(taught_by_few)
 # %% [markdown]
 # ## In numbers
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 print(f"digits, 200 labels: {middle['200 labels']:.1f} % alone, ", end="")
 print(f"{middle[list(middle)[-1]]:.1f} % with the teacher's answers to all 1257 images")
 print(f"TinyLM's student, bits per byte: {mean['alone']:.3f} alone, ", end="")

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] slide="1. Is a weight"
 # # 09 · Low rank
 #
 # **Is a big matrix a product of two small ones? And when is the change small even if the matrix is not?**
@@ -134,7 +134,7 @@ def rank_that_saves(outputs: int, inputs: int) -> int:
 # %% check="rank_that_saves" points=1
 check(rank_that_saves)
 
-# %%
+# %% slide=True
 saves = yours("rank_that_saves")
 models = {"TinyLM": tiny} | ({"SmolLM2": smol} if has_smollm2 else {})
 for label, model in models.items():
@@ -186,7 +186,7 @@ for kind in ("query", "key", "value", "output", "gate", "up", "down"):
     ]
     print(f"  {kind:8} weights {lost[kind][0]:.1%}   noise {lost[kind][1]:.1%}")
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure behind a guess: singular values of one matrix, and of noise; then how many hold 90 %
 name = "blocks.1.mlp.gate.weight"
 figure, (left, right) = new_figure(columns=2, height=3.2)
@@ -276,7 +276,7 @@ check(low_rank_factors)
 #
 # **Guess before you run:** dense TinyLM needs 1.173 bits per byte. With 90 % of its numbers, and 80 %?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 windows = tiny_calibration(tokenizer)  # (B, T) = (32, 256), of the text TinyLM was trained on
 shapes = layer_shapes(tiny)  # name -> (O, I)
 total = numbers(shapes, {})
@@ -297,7 +297,7 @@ for share in SHARES:
     bits["plain"][share] = held_out_bits(with_factors(tiny, factors))
     print(f"{share:.0%} of the numbers: {bits['plain'][share]:.2f} bits per byte")
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Does it hold here? And a guess
 assert 1.172 < dense_bits < 1.174 and abs(bits["plain"][0.9] - 1.507) < 0.02
 assert abs(bits["plain"][0.8] - 1.80) < 0.03 and 2.5 < bits["plain"][0.6] < 2.7
@@ -343,7 +343,7 @@ assert all(ratios[64] < 0.6 for ratios in clock.values())
 #
 # **Guess before you look:** dense, its perplexity is 23.7. And so?
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Stored: SmolLM2 at 90 % of the rank, kind by kind, and what mends it
 # `python -m benchmarks.smollm2_factors factors`, 2026-11-27, one thread: numbers kept, perplexity of 4,096 tokens
 STORED_FACTORS = {
@@ -474,7 +474,7 @@ constant = [
 ]
 print(f"the keys' mean holds {sum(constant) / 4:.0%} of their energy")
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure behind a guess: the picture of this chapter
 name = "blocks.1.mlp.gate.weight"
 figure, (left, right) = new_figure(columns=2, height=3.4)
@@ -519,7 +519,7 @@ assert all(abs(held[kind][1] - held[kind][2]) < 0.06 for kind in ("gate", "up"))
 assert held["key"][2] > 3 * held["key"][1] and held["key"][3] > 3 * held["key"][1]
 assert held["key"][4] > held["key"][3] + 0.05 and 0.65 < sum(constant) / 4 < 0.85
 
-# %% [markdown]
+# %% [markdown] slide="The best"
 # **The weights are full, their use is not** (Yu and Wu, 2023, put it into the title of their paper). And the
 # control says *whose* doing it is. For `gate` and `up` noise would do as well: their outputs have few directions
 # because their *inputs* have few. The keys seem different: noise would need half of the directions, they need 13 %. But look
@@ -603,7 +603,7 @@ print(
 # layer show what happened, and what the price is. Fit them on one text, and measure on that text, on other
 # chapters of the same book, and on the encyclopedia.
 
-# %%
+# %% slide=True
 name, rank = "blocks.1.mlp.gate.weight", 64
 layer = tiny.get_submodule(name.removesuffix(".weight"))
 pages = {
@@ -625,7 +625,7 @@ for label, x in seen.items():
         f"for the outputs {output_errors[label][1]:.0%}"
     )
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Does it hold here? And a guess
 assert all(
     bits["outputs"][s] < bits["ASVD"][s] - 0.03 and bits["ASVD"][s] < bits["plain"][s]
@@ -660,7 +660,7 @@ print("SmolLM2, 4,096 tokens                            numbers    perplexity")
 for label, (kept, perplexity) in STORED_FACTORS.items():
     print(f"{label:48}{kept:8.0%}{perplexity:14,.1f}")
 
-# %% [markdown]
+# %% [markdown] slide="4. The first"
 # The same rank, the same program, other directions: 193,400 becomes 33. That is the whole of this section in one line. But read
 # the rows that *save* something. At 95 % of the numbers, dealt out by shares of energy (section 5), the model has lost more than
 # at four bits with nothing done for it (30.2, chapter 11); and truncated SVD never comes back from the dead. Low
@@ -713,7 +713,7 @@ check(range_finder)
 # **Guess before you run:** rank 32, eight columns more, no round. By how much is the error above the least possible
 # one, on each?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 generator = torch.Generator().manual_seed(0)
 flat = torch.randn(1024, 1024, generator=generator)
 U, _, Vt = torch.linalg.svd(flat)
@@ -744,7 +744,7 @@ seconds = cpu_seconds(
 )
 print(f"CPU seconds, randomized / whole: {seconds['randomized'] / seconds['whole']:.3f}")
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Does it hold here? And a guess
 predict(
     "Rank 32 of 1024 × 1024, no round: how far above the least error?",
@@ -829,7 +829,7 @@ for share in SHARES:
         f"absolute {bits['absolute'][share]:.2f}, relative {bits['relative'][share]:.2f}"
     )
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Figure: the ranks that each layer gets, for a budget of your choice
 KINDS = ["query", "key", "value", "output", "gate", "up", "down"]
 
@@ -857,7 +857,7 @@ def draw_ranks(share: float) -> Picture:
 
 explore(draw_ranks, share=(SHARES, 0.6))
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Does it hold here? And a guess
 assert all(bits["relative"][s] < bits["outputs"][s] - 0.03 for s in SHARES)
 assert all(bits["absolute"][s] > bits["outputs"][s] + 0.1 for s in (0.8, 0.6))
@@ -883,7 +883,7 @@ predict(
 # **Guess before you run:** TinyLM with 60 % of its numbers in 8 bits, or all of them in 4?
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 def in_a_file(model: nn.Module, form) -> tuple[float, float]:
     """Bits that the linear layers take for each of their old weights, and the loss from the file."""
     schemes = every_linear(model, form)
@@ -904,7 +904,7 @@ spent = {
 for label, (taken, loss) in spent.items():
     print(f"{label:30} {taken:5.2f} bits a weight   {loss:.3f} bits per byte")
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Does it hold here? And a guess
 eight, four = spent["all numbers, 8 bits"], spent["all numbers, 4 bits"]
 assert eight[0] < spent["60 % of the numbers, float16"][0] and eight[1] < dense_bits + 0.003
@@ -917,7 +917,7 @@ predict(
     f"which take less, {four[1]:.2f}",
 )
 
-# %% [markdown]
+# %% [markdown] slide="6. The change"
 # No contest. To leave out three quarters of the *bits* costs TinyLM a hundredth or two, a tenth of the *numbers* costs more. To leave a
 # direction out is to round it to zero bits, and rounding all directions a little is better than rounding some of
 # them completely, as long as the spectrum is full. That is what section 1 had measured.
@@ -1164,7 +1164,7 @@ STORED_STEPS = {
     ("SmolLM2", "QLoRA 8"): (1.01, 9, 19539600),
 }
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure behind a guess: new loss against old loss, a point for each learning rate
 figure, (axes,) = new_figure(height=4)
 styles = {
@@ -1264,7 +1264,7 @@ assert STORED_STEPS["SmolLM2", "LoRA 8"][0] < 0.7 < 0.9 < STORED_STEPS["TinyLM",
 # LoRA's bet can be looked at. Take the model whose linear layers were trained whole, and the change $\Delta W$ of
 # each. **Guess:** in how many directions does it lie?
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Stored: the change of the linear layers, trained whole, cut to rank r after the training
 # `python -m benchmarks.adapters change`, 2026-11-27, one thread, 8 CPU minutes: r -> (new, old) in bits per byte
 STORED_CHANGE = {
@@ -1377,7 +1377,7 @@ check(adapter_start)
 # **Guess before you run:** which of the rows is the best buy?
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 def scheme(bits: int, group: int | str) -> Scheme:
     return Scheme(Format(bits), group)
 
@@ -1407,7 +1407,7 @@ for label, schemes in ways.items():
     bought[label] = 8 * linear / total, held_out_bits(unpack_model(file, tiny))
     print(f"{label:38} {bought[label][0]:.2f} bits a weight   {bought[label][1]:.3f} bits per byte")
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Does it hold here? And a guess
 three, of_weights_8, of_outputs_8, smaller, four, better = (v for _, v in bought.values())
 assert (
@@ -1437,7 +1437,7 @@ predict(
 # quarter. The same method, twenty times cheaper: that is where LQER was measured, and why you must not judge it by a small
 # model, nor a small model by it. SmolLM2, 576 wide, lies in between. **Guess:** is it a bargain there?
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Stored: SmolLM2 at 3 bits and something more
 # `python -m benchmarks.given_back smollm2`, 2026-11-27, one thread, 10 CPU minutes: bytes of the linear layers, perplexity
 STORED_GIVEN_BACK = {
@@ -1551,7 +1551,7 @@ check(trim_vocabulary)
 # tokens does it need more, and how many bits per byte? And a second one: it keeps just the tokens of the four chapters that
 # it is measured on. What becomes of the loss there?
 
-# %%
+# %% slide=True
 sets = {
     "all of them": range(2048),
     "those of Wikipedia": used_tokens(tokenizer, wikipedia_articles().values()),
@@ -1623,7 +1623,7 @@ for name, of_rows, of_others in (("float16", 2, 2), ("8 and 4 bits", 1, 0.5625))
 # make neighbouring blocks one?
 
 
-# %%
+# %% slide=True
 def listening_together(share: float) -> nn.Module:
     """Layers that read the same input share A; every group keeps this share of its numbers."""
     factors = {}
@@ -1809,7 +1809,7 @@ check(factor_tiny)
 # %% [markdown]
 # ## In numbers
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # The chapter in numbers
 own = yours("factor_tiny")(copy.deepcopy(tiny), windows)
 own_share = sum(left.numel() + right.numel() for left, right in own.values()) / total
@@ -1846,7 +1846,7 @@ print(
 )
 assert own_share <= 0.6
 
-# %% [markdown]
+# %% [markdown] slide="In numbers"
 # Is a big matrix a product of two small ones? No. Most matrices of our two models are nearly as full as noise, and the best copy of rank $r$ is the
 # wrong thing to make: it keeps what the matrix can do, and not what it is asked to. Ask for the outputs and two small
 # matrices do far better, because the *use* is not full: $U_r U_r^\top W$, in one line, with nothing to invert. It is still a bad

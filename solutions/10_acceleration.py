@@ -102,7 +102,7 @@ def tokens_of(text: str) -> torch.Tensor:
     return torch.tensor([tokenizer.encode(text).ids])
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 FOUR, EIGHT = Scheme(Format(4), 64), Scheme(Format(8, symmetric=True), "channel")
 schemes = every_linear(tiny, FOUR) | {"embedding.weight": EIGHT}
 masked = copy.deepcopy(tiny)
@@ -128,7 +128,7 @@ beside = {name: value / writing["float32"] for name, value in writing.items()}
 assert 6 < size(tiny.state_dict()).bytes / size(pack_model(tiny, schemes)).bytes < 7
 assert 0.4 < beside["4 bits in the file"] < 2.5 and 0.4 < beside["nine tenths are zero"] < 2.5
 
-# %% [markdown]
+# %% [markdown] slide="2. A table"
 # Six times smaller on disk, and about 1.0 on the clock: the file's codes became floats when it was read. Nine tenths zeros, and 1.0: a
 # zero is multiplied like any other number, and weighs as much. And where the codes stay codes, it was
 # several times *slower* when we measured: each product first writes down the floats that the file had saved.
@@ -210,7 +210,7 @@ for rows in LOADS:  # the sides take turns: float32's 67 MB drive the others fro
 print(", ".join(f"{name}: {count / 1e6:.1f} MB" for name, count in stored.items()))
 
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Three guesses, and behind the last one the table
 WHOSE = (
     "decode\n1 reader",
@@ -300,7 +300,7 @@ print("only AVX2; rows    " + "".join(f"{rows:7,}" for rows in LOADS))
 for name, row in STORED_AVX2.items():
     print(f"{name:19}" + "".join(f"{value:7.2f}" for value in row))
 
-# %% [markdown]
+# %% [markdown] slide="3. One rule"
 # On the machine that made this page (a server's processor of 2024, with units for bfloat16 and int8): three lines of the table are
 # easy. A mask costs about 1.0 everywhere, in any pattern. What is *removed* saves its share everywhere.
 # The rest looks like a riddle. 4-bit weights take about 0.3 for one row, about as long as float32 for 64, and nearly twice as long for 1,024. Integers on
@@ -389,7 +389,7 @@ for name, peak in own_peak.items():
     print(f"{name:19}{peak / 1e9:6.0f}{peak * bits / (16 * beta * share):8.1f}{over}")
 
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Figure with a slider: one way, its two walls, and what was measured
 def draw_walls(way: str) -> Picture:
     """Time over rows: bytes over bandwidth, operations over this way's peak, and the clock."""
@@ -465,7 +465,7 @@ explore(draw_walls, way=(list(ways), "4-bit weights"))
 # In the figure a hollow circle is what the roof allows, a filled one what the clock found. (4-bit weights are multiplied as bfloat16,
 # so they stand under its roof; unpacking keeps them far below it.)
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Figure: the roofline, and some cells of the table under it
 roofs = {str(kind).removeprefix("torch."): machine.peak for kind, machine in machines.items()}
 points, roof_of = (
@@ -547,7 +547,7 @@ print(
 # Does it hold here?
 assert 200 < calls < 500
 
-# %% [markdown]
+# %% [markdown] slide="4. What"
 # Two thirds of the time or more are not for weights at all. A token is some three hundred calls of PyTorch, and each call costs a few
 # microseconds before it has computed anything: Python, checks, a new tensor. So the rule gets a third part, with $n$ calls of $\tau$ seconds:
 #
@@ -582,7 +582,7 @@ for name in ("float32", "4-bit weights"):  # this core read 15.3 GB/s in the sam
         f"{name}, one reader: {one_reader:.0f} ms, of which its bytes ask {size_mb / 15.3:.0f} ms"
     )
 
-# %% [markdown]
+# %% [markdown] slide="4. What"
 # There is the promise, and its limits, on a real model. With 4-bit weights one reader gets a token in 0.40 of the time, and eight readers get theirs in 0.35, beside a float32 that is weak
 # at few rows. For sixty-four readers nothing is left of the gain, and a prompt takes nearly *twice as long as in float32*. bfloat16 is the other way round (on this
 # processor, which has units for it): nothing for one reader, less than half of the time for sixty-four, a third for a prompt. And codes that are unpacked at each product are five
@@ -814,7 +814,7 @@ assert count_calls(sides["fused"]) < 0.95 * count_calls(sides["as it is"])
 # keys in blocks, keeps a running maximum and a running sum, and never writes the table. It does the same products. SmolLM2's heads, 1,024
 # tokens: **guess** how the bytes compare, and the times.
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Attention by its formula, the same into tensors that are there, and in one pass; the guess
 HEADS, LENGTH, E = 9, 1024, 64
 q, k, v = torch.randn(1, HEADS, LENGTH, E), *torch.randn(2, 1, 3, LENGTH, E)
@@ -849,7 +849,7 @@ predict(
     "\n".join(f"{times['formula'] / value:.1f}  {n}" for n, value in times.items()),
 )
 
-# %% [markdown]
+# %% [markdown] slide="Attention"
 # Three to four times in our runs, not 25. And half of that is not the bytes: written into tables that are there, the formula is nearly twice as fast. The system
 # had to hand out 38 MB for each table, as in the chain above. What is left for the fused kernel to win are the passes over the tables.
 #
@@ -903,7 +903,7 @@ check(cache_bytes)
 # Move the sliders. Weights at 4.5 bits, the cache at what you choose. **Guess first:** a model of seven billion parameters without grouped
 # queries, one reader: from how many tokens on is the cache larger than the weights?
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure with sliders: weights against cache
 SHAPES = {  # model -> parameters, layers, heads, key-value heads, head width
     "SmolLM2 (135M)": (134_515_008, 30, 9, 3, 64),
@@ -996,7 +996,7 @@ assert 34_000 < overtakes("Llama-3-8B", 1, 16) < 35_000
 # A cache can be quantized like a weight, but nobody can calibrate it beforehand: it is written while you read. And it has a
 # structure of its own. Here are keys and values of one head of TinyLM. (A layer's keys are $(B, G, S, E)$: texts, key-value heads, tokens, channels of a head. So are its values.)
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Figure: keys and values of one head, token by token
 some_cache = tiny.empty_cache()
 tiny(text[:1, :128], some_cache)
@@ -1054,7 +1054,7 @@ check(quantize_cache)
 # It can do the naive way, too: keys token by token. (KIVI leaves the latest tokens as floats, a residual window. Here nothing stays a float, so that we see more.)
 # TinyLM reads the held-out text 32 tokens at a time. **Guess:** at which number of bits does the naive way break?
 
-# %%
+# %% slide=True
 ways_to_round = {"by channel": True, "naive": False}
 cached_bits = {"float32": tiny_quality(ThroughCache(tiny, dict, 32), tokenizer).bits_per_byte}
 print(f"float32: {cached_bits['float32']:.3f} bits per byte")
@@ -1172,7 +1172,7 @@ for name, (single, *more) in STORED_PASSES.items():
     print(f"{name:40}" + "".join(f"{took / single:7.2f}" for took in more))
 assert pass_times[5] < 5 * pass_times[1]
 
-# %% [markdown]
+# %% [markdown] slide="Draws"
 # TinyLM: five tokens for about 1.2 times the price of one. That is not the roofline: TinyLM waits for its calls, and five rows share these. In a large model it is the weights' bytes that
 # they share, and there the rule says that rows are free left of $B^*$. **It holds for SmolLM2 in bfloat16.** In float32 five rows
 # should be free, too, and cost 1.7 times as much as one: the library's float32 kernel is weak on a few rows (section 3). And with 8-bit and 4-bit weights $B^*$ is small, so that each row costs something:
@@ -1277,7 +1277,7 @@ check(speculation_gain)
 #
 # **Guess before you run:** three of four layers agree with all four more often than not. Do they make it faster?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 start = tokens_of(held_out_sample()[:400])[:, :100]
 plain_text, one_pass = generate(tiny, start, 100), pass_times[1]
 steps = {"look-up": lambda: LookUp().propose(start, 4)}  # what four guesses cost, or one
@@ -1306,7 +1306,7 @@ for name, side in sides.items():
     print(f"{found.tokens_per_round:10.2f}{count_of(found.acceptance):13.2f}")
     gained[name] = found, spent["plain"] / spent[name]
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # The guess. And do the counts hold here?
 assert all(found.rounds + found.accepted == 100 for found, _ in gained.values())
 assert gained["3 of 4 layers"][0].acceptance > gained["1 of 4 layers"][0].acceptance
@@ -1350,7 +1350,7 @@ print("                  α   tokens a pass   times faster   the same")
 for (kind, name), (alpha, per_pass, gain, alike) in STORED_LOOK_UP.items():
     print(f"{kind:9}{name:6}{alpha:5.2f}{per_pass:14.2f}{gain:15.2f}{alike:8} of 64")
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: when speculation wins
 figure, (axes,) = new_figure(height=3.3)
 gain_of = yours("speculation_gain")
@@ -1452,7 +1452,7 @@ written, rounds = write_by(yours("verify_drafts"), tiny, start, 60)
 print(f"60 tokens in {rounds} rounds; the model's own: {written[:, :160].equal(wanted)}")
 assert same < 60 and written[:, :160].equal(wanted) and rounds < 45
 
-# %% [markdown]
+# %% [markdown] slide="8. Two"
 # ## 8. Two processors
 #
 # S1 (§2.2) says that model parallelism makes inference faster. There are two ways to share out a model, and the sentence is true of one of them.
@@ -1530,7 +1530,7 @@ assert whole_batch.traffic[0].bytes == by_pieces.traffic[0].bytes == stream
 assert bubble(4, 1) == 0.75 and round(bubble(4, 16), 2) == 0.16 and bubble(2, 4) == 0.2
 
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure with a slider: four stages of a pipeline at work
 def draw_pipeline(micro_batches: int) -> Picture:
     """Who works on what at which tick."""
@@ -1875,7 +1875,7 @@ check(fast_decode)
 # %% [markdown]
 # ## In numbers
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # The chapter in numbers
 own_loop = yours("fast_decode")
 own_times = cpu_seconds(
@@ -1909,7 +1909,7 @@ for name in ("look-up", "3 of 4 layers"):
 print(f"yours: {own_times['own'] / own_times['plain']:.2f} of the plain loop's time")
 print(f"TinyLM in llama.cpp, Q4_1: {engine['Q4_1'][1]:.1f} times as fast as PyTorch")
 
-# %% [markdown]
+# %% [markdown] slide="In numbers"
 # Why is my compressed model not faster? Because time is not in the file. **It is in the bytes that are fetched and in the operations that are done, whichever takes longer, and in the calls.** Fewer bits
 # help where bytes decide: few rows. Faster arithmetic helps where operations decide: many rows. What is really gone helps everywhere. A zero helps nobody who does not know of it.
 #

@@ -113,7 +113,7 @@ for bits in (8, 4, 3, 2):
     nearest_bits[bits] = held_out_bits(made[f"nearest, {bits} bits"][0])
     print(f"  nearest, {bits} bits {nearest_bits[bits]:.3f}")
 
-# %% [markdown]
+# %% [markdown] slide="1. Where"
 # Four bits cost a hundredth of a bit per byte, three cost 0.075, two cost more than half a bit. The
 # question is **where**. Chapter 05 measured the error of the weights. But nobody reads the weights. What
 # the next layer is given is $Wx$, so ask for the error of the *output*. Let $\delta$ be one row of $\hat W
@@ -188,7 +188,7 @@ for name, weight in linear_weights(tiny).items():
     rounding_share[name] = output_share(change, weight, gram)
     met_by_errors[name], met_by_weights[name] = power_met(change, gram), power_met(weight, gram)
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Does it hold here? And a figure behind a guess: output errors of all 28 matrices
 assert 1.172 < dense_bits < 1.174 and nearest_bits[8] < dense_bits + 0.002
 assert 0.008 < nearest_bits[4] - dense_bits < 0.013
@@ -248,7 +248,7 @@ for label, found in (("errors", met_by_errors), ("weights", met_by_weights)):
 #
 # **Guess:** how many times is the largest of these numbers larger than a typical one?
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Figure behind a guess: the largest number in the residual stream, block by block
 if has_smollm2:
     page = torch.tensor(smol_tokenizer.encode(wikipedia_sample()).ids[:1025])
@@ -289,7 +289,7 @@ if has_smollm2:
         ),
     )
 
-# %% [markdown]
+# %% [markdown] slide="Wanda"
 # These are **massive activations** (Sun, Chen, Kolter and Liu, 2024): one or two numbers, in always the same
 # places, on very few tokens. In blocks 3 to 9 of this window some early “ the” carries one, too, at the same
 # number 507 of 576. From block 12 on the first token alone does, whatever it says: in all of
@@ -338,7 +338,7 @@ check(wanda_mask)
 # inputs, beside that of the median one. For SmolLM2 the first token of each window is left out.
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 def by_magnitude(model: Llama) -> Llama:
     """Half of each row stays, by Wanda's rule for inputs that all have size 1."""
     pruned, mask = copy.deepcopy(model), yours("wanda_mask")
@@ -424,7 +424,7 @@ check(fold_scale)
 # **Guess before you run:** which of these four can tell the twins apart, and which cannot? Half of the
 # weights by magnitude, half by Wanda, 4 bits to the nearest, 4 bits with AWQ's scale.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 twin, dice, fold = copy.deepcopy(tiny), torch.Generator().manual_seed(0), yours("fold_scale")
 for block in twin.blocks:
     attention, mlp = block.attention, block.mlp
@@ -458,7 +458,7 @@ for label, way in four_ways.items():
     on_twins[label] = [held_out_bits(way(model)) for model in (tiny, twin)]
     print("{:22}{:7.3f}{:11.3f}".format(label, *on_twins[label]))
 
-# %% [markdown]
+# %% [markdown] slide="From the surgeon"
 # There is the cause, alone. The same function, and what looks only at the weights falls: magnitude loses half
 # a bit more, and rounding to 4 bits becomes worse than rounding to 2 was. Of the two that look at what flows
 # in, Wanda does not notice at all (its score $|W_{ij} s_j| \cdot \sqrt{G_{jj}} / s_j$ is what it was), and AWQ
@@ -572,7 +572,7 @@ def error_after(count: int) -> tuple[float, float]:
 with_repair, without = zip(*map(error_after, range(193)), strict=True)
 
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Figure with a slider: column by column
 def draw_columns(columns_done: int) -> Picture:
     """How far the weights were moved, and what the output error is so far."""
@@ -654,7 +654,7 @@ check(gptq)
 # What share of it is left to GPTQ? Which half of AWQ gains? And does repair save the twin, whose 4 bits to the
 # nearest were a ruin?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 own = yours("gptq")(small, damped, scale, 3) * scale
 share = output_share(own - small, small, small_gram) / output_share(
     nearest_now - small, small, small_gram
@@ -776,7 +776,7 @@ check(sparsegpt_mask)
 # fast. It leaves less choice. **Guess:** who suffers more from it, the one that repairs or the one that does not?
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 def refitted(mask_of) -> Llama:
     """`mask_of`(weight, gram) says what stays, as many in each row; that is refitted, layer by layer."""
     model = copy.deepcopy(tiny)
@@ -899,7 +899,7 @@ STORED_BESIDE_AWQ = -0.0066, 0.0210, -0.0234, 0.0063  # GPTQ act-order, first to
 # W8A8, static, nothing but inputs rounded, the first 1,024 tokens: which layers' -> perplexity
 STORED_STATIC = {"none": 24.52, "all": 64.32, "down": 52.31, "all but down": 28.64}
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # A guess: what GPTQ makes of SmolLM2 (stored; printed in section 6)
 rtn, plain = (STORED[name] for name in ("nearest, 4 bits", "GPTQ, 4 bits"))
 assert 30 < rtn[1] < 30.5 and plain[1] > rtn[1] + 0.2 and rtn[2] > plain[2] + 0.02
@@ -1132,7 +1132,7 @@ if has_smollm2:
     )
     print(f"; rounding alone {by_rounding:.0%}")
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Figure: how far the columns were moved
 if has_smollm2:
     figure, (axes,) = new_figure(height=3)
@@ -1217,7 +1217,7 @@ assert bad[0] > near[0] > near[1] > near[0] - 0.8 and bad[1] < near[1] - 1.5
 assert bad[2] > near[2] + 2 and good[2] < near[2] and abs(good[0] - good[1]) < 0.2
 assert 0.35 < math.log(bad[0] / bad[1]) / math.log(bad[0] / 22.79) < 0.45
 
-# %% [markdown]
+# %% [markdown] slide="5. Move"
 # The last three columns are the test of above for the whole model. Let the dense model read the first token
 # of each window, and hand its keys and values over to the compressed one, which reads the rest. Rounding
 # hardly cares. Plain GPTQ falls from 29.4 to 26.6, far below rounding. So GPTQ *is* the better method for
@@ -1277,7 +1277,7 @@ def smoothing_scale(
 # %% check="smoothing_scale" points=2
 check(smoothing_scale)
 
-# %% [markdown]
+# %% [markdown] slide="Rotation"
 # ### Rotation
 #
 # There is a more radical way. That the trouble sits in *coordinates* is an accident: the residual stream is
@@ -1374,7 +1374,7 @@ for label, model in (("weights, groups of 64", tiny), ("weights rounded to 4 bit
     both_sides[label] = ways
     print("{:38}{:13.4f}{:10.4f}".format(label, *ways))
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Two guesses: a token before and after it is turned; one static scale for SmolLM2 (stored)
 alone, repaired, rotation, together = (
     sum(both_sides[f"W4A4{rest}"]) / len(both_sides[f"W4A4{rest}"])
@@ -1421,7 +1421,7 @@ predict(
     f"about 60: {STORED['W8A8, static'][1]:.1f}",
 )
 
-# %% [markdown]
+# %% [markdown] slide="6. Whom"
 # On TinyLM, 8 bits on both sides cost next to nothing if each token has its own scale, and little if one scale
 # serves all. At 4 bits rotation pays three times what repair pays, and **the gains add up**. Weights alone gain
 # nothing from being turned; what rotation mends is the inputs. And weights that were
@@ -1579,7 +1579,7 @@ for name in rows:
         f"{name:37}{count / 1e6:7.2f}{loss:13.3f}{kl.mean:13.4f} ± {kl.error:.4f}{flipped.mean:9.1%}"
     )
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # SmolLM2's leaderboard, 29 rows (stored), and both as a picture
 print("SmolLM2, its weights rounded before, to Q4_1. Stored 2026-11-26, AMD EPYC, one core:")
 print("python -m benchmarks.language_models leaderboard FOLDER")
@@ -1639,7 +1639,7 @@ Picture(
     "higher KL.",
 )
 
-# %% [markdown]
+# %% [markdown] slide="The leaderboard"
 # **Which one do I take?** For SmolLM2-135M, 269.1 MB in float16 (its weights rounded before, to Q4_1):
 #
 # | you can afford | take | file, MB | KL, nats | CPU minutes |
@@ -1675,7 +1675,7 @@ Picture(
 #
 # How much text, and which? Three guesses about GPTQ at 3 bits on TinyLM, and then the cell.
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # A guess: GPTQ with less text, and with other text
 other = spread_windows(tokenizer, "\n\n".join(wikipedia_articles().values()), 32, 256)
 texts = {
@@ -1809,7 +1809,7 @@ check(compress_tiny)
 # %% [markdown]
 # ## In numbers
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # The chapter in numbers
 recipe = yours("compress_tiny")(copy.deepcopy(tiny), tiny_calibration(tokenizer, 64))
 linear_names = linear_weights(tiny)
@@ -1841,7 +1841,7 @@ if has_smollm2:
     )
 assert own_bits <= 3.25 and own_loss < 1.22  # the check asks for 1.207, with its own text
 
-# %% [markdown]
+# %% [markdown] slide="In numbers"
 # Which of all this works? **Repair**, if its mean is over the tokens that matter: on the clean witness it halves
 # what 3 bits, 2 bits and half of the weights cost. **Weighing** works where inputs are uneven: not on TinyLM as
 # it comes, on its uneven twin and on SmolLM2 very much; its clip helped TinyLM, too. **Rotation** is what

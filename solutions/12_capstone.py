@@ -113,7 +113,7 @@ points = front.points
 on_front = yours("pareto_front")([p.bytes for p in points], [p.bits_per_byte for p in points])
 assert on_front == library_front([p.bytes for p in points], [p.bits_per_byte for p in points])
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Stored: how far apart seeds are; and the guess
 # OMP_NUM_THREADS=1 python -m benchmarks.orders best FOLDER, 2026-11-27, AMD EPYC, one thread, PyTorch 2.13.0
 STORED_BEST = {  # embedding 4 bits, blocks even and coded, 200 steps: bytes, bits per byte for seeds 0, 1, 2
@@ -148,7 +148,7 @@ for label, (count, *losses) in STORED_BEST.items():
         f"({min(losses):.3f} to {max(losses):.3f})"
     )
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # The picture of the course: loss against bytes, chapter by chapter
 CHAPTERS = sorted({p.chapter for p in points})
 
@@ -195,7 +195,7 @@ def draw_chapter(chapter: str) -> Picture:
 
 explore(draw_chapter, chapter=(CHAPTERS, "12"))
 
-# %% [markdown]
+# %% [markdown] slide="1. One picture"
 # A fifth. The recipe of section 2, with 200 steps of training where section 2 takes 20: **19.5 % of the bytes at 2.2 % more bits per byte, the mean of three seeds**; the best method of a single chapter that keeps within 3 % needs 26 %. (Where a
 # chapter's method says nothing of the embedding, it has 8 bits here, which are 10 % of the float16 file: most of the difference is only that. With four tenths of a bit fewer for each weight of the blocks, 2.4 instead of
 # 2.8, it is 17.7 % of the bytes; the seeds then lie between 2.9 and 3.9 %.)
@@ -215,7 +215,7 @@ explore(draw_chapter, chapter=(CHAPTERS, "12"))
 # it can be written into the file that it made, compared, and run again by somebody else. (The class is the verb, its fields are its settings:
 # `course_lib/pipeline/steps.py` has eight of them, in 300 lines, and no method is written there again.)
 
-# %%
+# %% slide=True
 recipe = (
     Quantize(4, part="embedding"),  # chapter 05: codes are chosen once, and rest from now on
     Round(2.8, coded=True),  # chapters 06, 07: even levels under Huffman's code, trained through
@@ -344,7 +344,7 @@ def meet_budget(tensors: dict[str, torch.Tensor], budget: int) -> dict[str, torc
 # %% check="meet_budget" points=3
 check(meet_budget)
 
-# %% [markdown]
+# %% [markdown] slide="3. Does order"
 # ## 3. Does order matter?
 #
 # Prune half of the weights, round to even levels coded in two bits, and let the dense model teach for 100 steps. Three steps; who goes first?
@@ -426,7 +426,7 @@ untrained = {
     "quantize, prune": measured(E4, Q, P),
 }
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # A guess
 predict(
     "Rounded to even levels at two bits, nothing pruned: how many weights are zero?",
@@ -475,7 +475,7 @@ def mean_of(values: tuple[float, ...]) -> float:
     return sum(values) / len(values)
 
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure behind a guess: the orders
 names = [name for name in STORED_ORDERS if "distil" in name and "prune" in name]
 names.sort(key=lambda name: -mean_of(STORED_ORDERS[name][1:]))
@@ -537,7 +537,7 @@ for last in ("{}, {}, distil", "{}, distil, {}, distil"):
 # Drop a layer of four and two fifths of the MLPs' units, and give the rest 200 steps, at a fifth of the learning rate. Beside it the same shape with random weights, for as many
 # steps of the same text at the full rate.
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Stored: a smaller TinyLM, with its past and without, 200 steps
 # OMP_NUM_THREADS=1 python -m benchmarks.orders past FOLDER, 2026-11-27, AMD EPYC, one thread, PyTorch 2.13.0
 STORED_PASTS = {  # bytes of the file in float16, bits per byte for three seeds
@@ -613,7 +613,7 @@ check(flips_by_frequency)
 #
 # **Guess before you run:** four to five per cent more bits per byte. At how many places is another token the first choice?
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # Measure the file, and the guess
 found = report(file, given, repeats=3)
 predict(
@@ -626,7 +626,7 @@ predict(
 card = model_card("TinyLM in a fifth, 20 steps", found)
 display(Markdown("\n".join(line for line in card.splitlines() if "time for" not in line)))
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] slide=True
 tokens = torch.tensor(given.tokenizer.encode(held_out_sample()).ids)
 inputs, targets = (part.flatten() for part in consecutive_windows(tokens, 256))
 windows = inputs.view(-1, 256)  # (N,) -> (B, T)
@@ -653,7 +653,7 @@ assert 0.03 < found.loss < 0.06 and 0.2 < found.flips.mean < 0.27
 assert rises[1, 0] > 1.3 * rises[3, 0] and rises[1, 1] > 2 * rises[3, 1]
 assert lead["less than 0.1"] > 0.35 > 0.1 > lead["more"]
 
-# %% [markdown]
+# %% [markdown] slide="6. Not only"
 # Almost one in four. Four or five per cent in the mean, and at nearly a quarter of all places the first choice is another one. Where? Mostly where the dense model hesitated: where its first choice led by less than a tenth of the probability, 52 % flip; where it led
 # by more than a half, 2 %. Bits per byte forgive that, since both words had nearly the same probability; a reader who compares two texts does not.
 #
@@ -734,7 +734,7 @@ assert 0.6 < silent < 0.64 and farthest[name] > 100
 # **What no quantizer finds.** Look at the network instead of its numbers. The Fourier transform is a *formula*, stored as 66,048 numbers. The last convolution has three
 # taps, and sees one place: two taps only ever meet padding. One tap of the convolution before it does, too. The LSTM cell adds two biases. Leave all this out:
 
-# %%
+# %% slide=True
 slim = lean(hears)
 numbers = [sum(p.numel() for p in model.parameters()) for model in (hears, slim)]
 apart = max(
@@ -745,7 +745,7 @@ print(f"{numbers[0]:,} numbers -> {numbers[1]:,}: {1 - numbers[1] / numbers[0]:.
 print("largest change of a probability below 0.0001:", apart < 1e-4)
 assert apart < 1e-4 and numbers == [309_633, 222_593]
 
-# %% [markdown]
+# %% [markdown] slide="Reading and"
 # 28 % of the numbers were redundant, up to float32's rounding. No score of their size would have told.
 #
 # ### Reading and comparing
@@ -788,7 +788,7 @@ def character_error_rate(read: list[str], written: list[str]) -> float:
 # %% check="character_error_rate" points=2
 check(character_error_rate)
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # The lines that the network reads: clean, and spoiled
 figure, axes = new_figure(rows=2, height=1.9)
 for one, amount in zip(axes, (0.0, 0.9), strict=True):
@@ -850,7 +850,7 @@ STORED_HEARING = {  # bytes; % wrong decisions; % of decisions like the float ne
     "low rank, 3/4 of the numbers": (333_000, 62.0, 43.4),
 }
 
-# %%
+# %% slide=True
 print(f"{'':31}hears: % wrong   reads: % letters wrong   compares: % found, corr.")
 for label in STORED_SENTENCES:
     hearing, reading, comparing = (
@@ -874,7 +874,7 @@ assert STORED_SENTENCES["4 bits, channel"][2] > 0.9 > 0.6 > STORED_SENTENCES["4 
 assert STORED_HEARING["half pruned, each layer"][1] > 1.8 * STORED_HEARING["float16"][1]
 assert count < 0.3 * STORED_READING["float16"][0]
 
-# %% [markdown]
+# %% [markdown] slide="Reading and"
 # (The columns are not to be compared with each other: what hears is rounded on symmetric grids, the others on affine ones; MiniLM's embedding has eight bits from the second row on. Within a column
 # the rows are. What hears stands here without what it does not need, over three seeds.) Read it row by row.
 #
@@ -988,7 +988,7 @@ hint("small_file")
 # %% [markdown]
 # ## In numbers
 
-# %% tags=["collapsed", "nbval-ignore-output"]
+# %% tags=["collapsed", "nbval-ignore-output"] slide=True
 # The chapter in numbers
 print(f"{len(points)} files, {sum(on_front)} of them on the front")
 label = "blocks 2.8 bits"
@@ -1001,7 +1001,7 @@ for label in ("quantize, distil", "prune, quantize, distil", "distil, prune, qua
 print(f"Silero: {1 - numbers[1] / numbers[0]:.0%} of the numbers redundant")
 print("PP-OCRv6 in English, 8 bits: 29 % of the bytes, no more letters wrong than before")
 
-# %% [markdown]
+# %% [markdown] slide="In numbers"
 # How do you put it together? In TinyLM's case: rounding to even levels that Huffman's code writes, trained through by the dense model, the embedding apart; nothing else. Pruning besides made it
 # worse, in every order; and the order that counts is only this: train last. A step that is good alone may be worth nothing beside another one that has had its gain already.
 #

@@ -53,7 +53,7 @@ from course_lib.sources.evidence import evidence, evidence_on
 device = best_device()
 claims = all_claims()
 
-# %% [markdown]
+# %% [markdown] slide="Four verdicts"
 # ## Four verdicts
 #
 # A claim is rarely just true or false. Four words do:
@@ -68,7 +68,7 @@ claims = all_claims()
 #
 # **Guess before you look.**
 
-# %%
+# %% slide=True
 verdicts = count_verdicts(claims.values())
 predict("Of the 129 claims, how many are wrong?", [5, 15, 30, 45, 60, 75], verdicts["wrong"])
 
@@ -89,7 +89,7 @@ by_document = {
     for document in DOCUMENTS
 }
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: verdicts by document
 figure, (axes,) = new_figure(height=3.4)
 draw_verdicts(axes, by_document)
@@ -127,7 +127,7 @@ rows = [
 ]
 explore_table(rows, document=DOCUMENTS, topic=topics(), verdict=VERDICTS)
 
-# %% [markdown]
+# %% [markdown] slide=["Five steps", "First reading"]
 # ## Five steps
 #
 # 1. **Find the claim.** One sentence, or one formula. Note the place.
@@ -153,7 +153,7 @@ explore_table(rows, document=DOCUMENTS, topic=topics(), verdict=VERDICTS)
 # right? **Guess.** Two signs per point, one knob.
 
 
-# %%
+# %% slide=True
 def frequency(labels: list[int]) -> int:
     """The a that gives point i, at 10**−i, the sign labels[i − 1]."""
     return 1 + sum((1 - label) // 2 * 10**i for i, label in enumerate(labels, 1))
@@ -169,7 +169,7 @@ print(evidence("C40"))
 # Does it hold here?
 assert signs == labels
 
-# %% [markdown]
+# %% [markdown] slide="Second reading"
 # All 64. One number with many digits is as good as many numbers (Vapnik, 1995, has this example).
 #
 # *Verdict:* **imprecise.** Count and complexity go together in practice; the one does not determine
@@ -189,7 +189,7 @@ assert signs == labels
 # largest and the smallest that you can think of.
 
 
-# %%
+# %% slide=True
 def importance(p: np.ndarray, penalty: float = 0.01) -> float:
     """‖λp‖ / ‖p‖, as printed."""
     return float(np.linalg.norm(penalty * p) / np.linalg.norm(p))
@@ -238,7 +238,7 @@ def row_importance(weight: torch.Tensor) -> torch.Tensor:
 # %% check="row_importance" points=2
 check(row_importance)
 
-# %% [markdown]
+# %% [markdown] slide="Third reading"
 # ### Third reading: "prune by the absolute value or the relative size of weights" (S0 §3.1)
 #
 # *Restated:* a weight that is small matters little. S0 names two ways to be small, absolute and relative,
@@ -248,7 +248,7 @@ check(row_importance)
 # $W_2 \operatorname{relu}(W_1 x)$ multiply $W_1$ by 10 and divide $W_2$ by 10. Not one output
 # changes. Which half of the weights is small, does.
 
-# %%
+# %% slide=True
 print(evidence("C06"))
 
 # %% [markdown]
@@ -312,7 +312,7 @@ assert {claims[name].verdict for name in guesses} == set(VERDICTS)
 # **Guess:** which is better, in bits per byte of held-out text, at 2, 4 and 8 times smaller?
 
 
-# %%
+# %% slide=True
 def pruned_to(model: nn.Module, share: float, per_layer: bool) -> nn.Module:
     """A copy of the model that keeps this share of the weights of all its matrices."""
     copy = deepcopy(model)
@@ -339,7 +339,7 @@ pruned = [
 for r, q, p in zip(times_smaller, quantized, pruned, strict=True):
     print(f"{r} times smaller: {16 // r} bits {q:.2f}   1/{r} of the weights {p:.2f}")
 
-# %% tags=["collapsed"]
+# %% tags=["collapsed"] slide=True
 # Figure: rounding against pruning at the same size
 figure, (axes,) = new_figure(height=3.8)
 axes.plot(times_smaller, quantized, "o-", color=BLUE, label="rounded to 16/r bits")
@@ -411,7 +411,7 @@ show("pruning")
 # %% [markdown]
 # ### Sparsification
 
-# %%
+# %% slide=True
 show("sparsification")
 
 # %% [markdown]
@@ -447,7 +447,7 @@ check(sparsify_at_random)
 # %% [markdown]
 # ### Low rank and codebooks
 
-# %%
+# %% slide=True
 show("low rank and codebooks")
 
 # %% [markdown]
@@ -637,7 +637,7 @@ show("terms")
 # Errors have habits. Six questions find a third of what is not right here, and none of them needs a
 # GPU.
 
-# %%
+# %% slide=True
 questions = {
     "Does one letter mean two things?": ["C53", "C87", "C89", "C93"],
     "What happens at the ends, and at zero?": ["C30", "C31", "C33", "C34", "C96", "C124"],
@@ -734,7 +734,7 @@ assert all_found <= {c.id for c in not_right} and 0.3 < len(all_found) / len(not
 #
 # ## In numbers
 
-# %%
+# %% slide=True
 # How many claims, and the claim on a real model
 evidences = [claim.evidence for claim in claims.values()]
 checked = evidences.count(CHECKED)

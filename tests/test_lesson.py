@@ -103,6 +103,13 @@ def test_metadata_is_nbgraders_and_nothing_else(tmp_path):
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
 
 
+def test_a_slides_tag_changes_no_notebook(tmp_path):
+    tagged = SOURCE.replace("# %%\nprint", "# %% slide=True\nprint", 1)
+    assert tagged != SOURCE
+    before, after = (read_lesson(write_lesson(tmp_path, text)) for text in (SOURCE, tagged))
+    assert after.notebook == before.notebook
+
+
 def test_a_collapsed_cell_opens_folded_in_both_notebooks(tmp_path):
     source = SOURCE.replace("# %%\nprint", '# %% tags=["collapsed", "x"]\nprint', 1)
     lesson = read_lesson(write_lesson(tmp_path, source))

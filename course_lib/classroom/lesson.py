@@ -10,6 +10,8 @@ A lesson with checks imports what a verdict names: `check` and `hint`.
 A cell with `tags=["collapsed"]` imports, draws or asserts. Its code opens folded, and its first
 line is what stands there, so that line says what the cell is for.
 
+A cell with `slide=…` stands in the chapter's deck, too: see book/slides.py. No notebook shows it.
+
 The first mention of each term, paper and source becomes a link to its page beside the lesson.
 """
 
@@ -34,7 +36,7 @@ COLLAPSED = "collapsed"  # the tag of a cell whose code opens folded
 EXERCISES = "course_lib.exercises"
 NAMED = ("check", "hint")  # what a check's cell and its verdict name
 OPTIONS = {
-    "exercise", "check", "question", "points", "tags", "cell_marker", "lines_to_next_cell",
+    "exercise", "check", "question", "points", "tags", "slide", "cell_marker", "lines_to_next_cell",
 }  # fmt: skip
 PYTHON = {
     "kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"},
