@@ -211,6 +211,21 @@ def test_a_recipe_that_is_none(wrong):
         from_dicts([wrong])
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"do": "Prune", "density": 0.5, "method": "Wanda"},
+        {"do": "Quantize", "bits": 4, "method": "gptq2"},
+        {"do": "Quantize", "bits": 4, "part": "head"},
+        {"do": "Quantize", "bits": 4, "method": "gptq", "part": "embedding"},
+    ],
+    ids=str,
+)
+def test_a_method_that_a_step_does_not_know(wrong):
+    with pytest.raises(ValueError, match="must be .* got"):
+        from_dicts([wrong])
+
+
 def test_recipes_are_data():
     for recipe in RECIPES.values():
         assert from_dicts(to_dicts(recipe)) == recipe

@@ -33,7 +33,7 @@ def from_dicts(steps: Iterable[dict[str, Any]]) -> tuple[Step, ...]:
     """The recipe that `to_dicts` wrote.
 
     Raises:
-        ValueError: a step that there is not, or that has other settings.
+        ValueError: a step that there is not, or that has other settings, or a method unknown to it.
 
     >>> from_dicts([{"do": "Heal", "steps": 9}])
     (Heal(steps=9, rate=0.1, teacher=True),)

@@ -52,6 +52,8 @@ from course_lib.quantization.roundings import LearnedStep
 
 WINDOWS, LENGTH = 4, 128  # of a training step
 SHIFT = 1_000_003  # between the draws of two seeds
+SPARSE = {"wanda": recipes.wanda_model, "sparsegpt": recipes.sparsegpt_model}
+CODED = {"gptq": recipes.gptq_model, "awq": recipes.awq_model}
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +138,9 @@ class Prune:
     density: float
     method: Literal["magnitude", "wanda", "sparsegpt"] = "magnitude"
 
+    def __post_init__(self):
+        _check_among("method", self.method, ("magnitude", *SPARSE))
+
     def __call__(self, state: State, given: Given, seed: int) -> State:
         _check_open(state, self)
         if self.method == "magnitude":
@@ -146,8 +151,7 @@ class Prune:
                 apply_masks(weights, {name: ~gone for name, gone in zeros.items()})
         else:
             _check_plain(state, self)
-            make = recipes.wanda_model if self.method == "wanda" else recipes.sparsegpt_model
-            model = make(state.model, given.calibration, self.density)
+            model = SPARSE[self.method](state.model, given.calibration, self.density)
             zeros = {name: weight == 0 for name, weight in _block_weights(model).items()}
         return State(model, state.stored, {**state.zeros, **zeros}, state.trained)
 
@@ -189,6 +193,11 @@ class Quantize:
     method: Literal["nearest", "gptq", "awq"] = "nearest"
     part: Literal["blocks", "embedding"] = "blocks"
 
+    def __post_init__(self):
+        _check_among("part", self.part, ("blocks", "embedding"))
+        known = ("nearest", *CODED) if self.part == "blocks" else ("nearest",)
+        _check_among("method", self.method, known)
+
     def __call__(self, state: State, given: Given, seed: int) -> State:
         scheme = Scheme(Format(self.bits), self.group or "channel", mse_range)
         model = copy.deepcopy(state.model)
@@ -201,8 +210,7 @@ class Quantize:
             codes = {name: nearest_codes(weight, scheme) for name, weight in weights.items()}
         else:
             _check_plain(state, self)
-            make = recipes.gptq_model if self.method == "gptq" else recipes.awq_model
-            model, codes = make(state.model, given.calibration, scheme)
+            model, codes = CODED[self.method](state.model, given.calibration, scheme)
         return _with_codes(state, model, codes)
 
 
@@ -281,6 +289,11 @@ def _with_codes(state: State, model: Llama, codes: dict[str, Codes]) -> State:
         parts |= pack_tensors({name: weight}, {name: chosen})
     zeros = {name: gone for name, gone in state.zeros.items() if name not in codes}
     return State(model, {**state.stored, **parts}, zeros, state.trained)
+
+
+def _check_among(name: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} must be {' or '.join(known)}; got {value!r}")
 
 
 def _check_plain(state: State, step: object) -> None:
