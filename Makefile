@@ -34,8 +34,8 @@ lint: $(VENV)/.test  ## check style
 notebooks: $(VENV)/.test  ## derive both notebooks of every lesson that changed, and run it
 	PATH="$(abspath $(BIN)):$$PATH" course build $(ARGS)
 
-site: $(VENV)/.site  ## build the course as a web book: build/site/html/index.html
-	PATH="$(abspath $(BIN)):$$PATH" python book/build.py
+site: $(VENV)/.site  ## build the web book, build/site/html; BOOK=student: without solutions, build/site-student/html
+	PATH="$(abspath $(BIN)):$$PATH" python book/build.py $(BOOK)
 
 wheel:  ## build dist/*.whl, the course for `pip install`, from what is committed
 	rm -rf build/wheel && mkdir -p build/wheel
