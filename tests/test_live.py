@@ -1,7 +1,9 @@
 """What the web book makes of a display with controls and of a question; live in a browser."""
 
+import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from book_page import book_module, book_page, commit_guesses, move_controls
@@ -87,6 +89,43 @@ def test_states_of_another_notebook_are_an_error(tmp_path):
     notebook = new_notebook(cells=[new_code_cell(outputs=[control])])
     with pytest.raises(ValueError, match="must be of the display"):
         live.make_live(notebook, tmp_path, "states")
+
+
+@pytest.fixture
+def recorder(tmp_path, monkeypatch):
+    """The recorder of one toy lesson, and what ran."""
+    module, ran = book_module("recorded"), []
+
+    def run(lesson):
+        ran.append(lesson)
+        if "broken" in lesson.read_text():
+            raise RuntimeError("broken")
+        folder = Path(os.environ[states.FOLDER])
+        assert list(folder.iterdir()) == []
+        (folder / "0").mkdir()
+
+    monkeypatch.delenv(states.FOLDER, raising=False)
+    monkeypatch.setattr(module, "read_lesson", lambda path: path)
+    monkeypatch.setattr(module, "run_lesson", run)
+    monkeypatch.setattr(module, "lesson_sources", lambda: [tmp_path / "00_toy.py"])
+    return module, ran
+
+
+def test_a_lesson_is_run_for_its_states_once_and_again_when_it_has_changed(recorder, tmp_path):
+    module, ran = recorder
+    source, kept = tmp_path / "00_toy.py", tmp_path / "kept"
+    source.write_text("1")
+    for _ in range(2):
+        assert module.recorded_states(kept) == kept
+        assert (kept / "00_toy" / "0").is_dir() and len(ran) == 1
+    source.write_text("broken")
+    for runs in (2, 3):
+        with pytest.raises(RuntimeError):
+            module.recorded_states(kept)
+        assert len(ran) == runs, "what was interrupted is recorded again"
+    source.write_text("1")
+    module.recorded_states(kept)
+    assert len(ran) == 4 and states.FOLDER not in os.environ
 
 
 def test_the_script_is_short_and_needs_nothing():
