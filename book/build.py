@@ -31,8 +31,8 @@ ANSWER_BEGINS = "<!-- BEGIN SOLUTION -->", "<details><summary>A good answer</sum
 ANSWER_ENDS = "<!-- END SOLUTION -->", "\n</details>"
 INSTRUCTOR, STUDENT = "instructor", "student"
 NO_SOLUTIONS = (
-    "Here the solutions are folded\naway. Try before you look.",
-    "This edition of the book\nhas no solutions.",
+    "Here the solutions are\nfolded away. Try before you look.",
+    "This book has no\nsolutions.",
 )
 LEFT_OUT = {"exercises"}  # of the reference: every answer is in it
 MATHJAX = shutil.ignore_patterns(
@@ -77,18 +77,23 @@ def lay_out(pages: Path, states: Path, for_students: bool = False) -> None:
     for path in lessons:
         notebook = nbformat.read(path, as_version=4)
         notebook = for_students_to_read(notebook) if for_students else for_reading(notebook)
-        make_live(notebook, states / path.stem, f"_static/states/{path.stem}")
-        nbformat.write(notebook, pages / path.name)
-    pictures = shutil.ignore_patterns("*.html", "*.json", MADE_OF)
-    for folder in (states / path.stem for path in lessons):
-        if folder.exists():
-            shutil.copytree(folder, pages / "_static" / "states" / folder.name, ignore=pictures)
+        _lay_out_lesson(notebook, pages / path.name, states / path.stem)
     (pages / "library").mkdir()
     for room, text in reference_pages():
         (pages / "library" / f"{room}.md").write_text(text, "utf-8")
     spec = find_spec("sphinx-mathjax-offline")
     source = Path(spec.origin).parent / "static" / "mathjax"
     shutil.copytree(source, pages / "_static" / "mathjax", ignore=MATHJAX)
+
+
+def _lay_out_lesson(notebook: NotebookNode, page: Path, states: Path) -> None:
+    """Write a page, and beside it the pictures of its sliders; tables stand in the page."""
+    place = f"_static/states/{states.name}"
+    make_live(notebook, states, place)
+    nbformat.write(notebook, page)
+    if states.exists():
+        pictures = shutil.ignore_patterns("*.html", "*.json", MADE_OF)
+        shutil.copytree(states, page.parent / place, ignore=pictures)
 
 
 def for_reading(notebook: NotebookNode) -> NotebookNode:
