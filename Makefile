@@ -35,8 +35,8 @@ lint: $(VENV)/.test  ## check style
 notebooks: $(VENV)/.test  ## derive both notebooks of every lesson that changed, and run it
 	PATH="$(abspath $(BIN)):$$PATH" course build $(ARGS)
 
-site: $(VENV)/.site  ## build the course as a web book: build/site/html/index.html
-	PATH="$(abspath $(BIN)):$$PATH" python book/build.py
+site: $(VENV)/.site  ## build the web book, build/site/html; BOOK=student: without solutions, build/site-student/html
+	PATH="$(abspath $(BIN)):$$PATH" python book/build.py $(BOOK)
 
 slides: $(VENV)/.site  ## build a deck for a lecture on each chapter: build/slides/index.html
 	PATH="$(abspath $(BIN)):$$PATH" python -m book.slides

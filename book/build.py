@@ -1,9 +1,12 @@
 """`make site`: a web book of the solved notebooks, the pages beside them, the library's reference.
 
-Notebooks are shown with the outputs that are stored in them; nothing is run. In a student edition,
-which has no solved ones, they are a learner's, as untouched as they came. The pages are laid out
-in build/site/pages, the book is written to build/site/html. Open index.html there: no server and no
-network is needed.
+Notebooks are shown with the outputs that are stored in them, and each slider with all its states:
+`recorded.py` runs a lesson for them, once. In a student edition, which has no solved notebooks,
+they are a learner's, as untouched as they came. The pages are laid out in build/site/pages, the
+book is written to build/site/html. Open index.html there: no server and no network is needed.
+
+The instructor's book has the solutions, folded. `make site BOOK=student` builds the student's book
+in build/site-student: no solutions, no model answers, no code of the library.
 """
 
 import shutil
@@ -13,8 +16,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
+from live import make_live
 from nbformat import NotebookNode
 from nbgrader.preprocessors import ClearSolutions
+from recorded import MADE_OF, recorded_states
 from sphinx.cmd.build import build_main
 
 from course_lib.classroom.files import LESSON, ROOT, SOLUTIONS, UNTOUCHED, lesson_sources
@@ -24,6 +29,11 @@ from course_lib.classroom.pages import write_pages
 BOOK, LIBRARY = ROOT / "book", ROOT / "course_lib"
 ANSWER_BEGINS = "<!-- BEGIN SOLUTION -->", "<details><summary>A good answer</summary>\n"
 ANSWER_ENDS = "<!-- END SOLUTION -->", "\n</details>"
+INSTRUCTOR, STUDENT = "instructor", "student"
+NO_SOLUTIONS = (
+    "Here the solutions are\nfolded away. Try before you look.",
+    "This book has no\nsolutions.",
+)
 LEFT_OUT = {"exercises"}  # of the reference: every answer is in it
 MATHJAX = shutil.ignore_patterns(
     *("*svg*", "mml*", "tex-mml*", "*full*", "asciimath.js", "node-main.js", "liteDOM.js"),
@@ -31,34 +41,59 @@ MATHJAX = shutil.ignore_patterns(
 )
 
 
-def main(folder: Path = ROOT / "build" / "site") -> int:
-    """Build the book below a folder; 0 if there was no error and no warning."""
+def main(book: str = INSTRUCTOR, folder: Path | None = None, states: Path | None = None) -> int:
+    """Build a book; 0 if there was no error and no warning.
+
+    Args:
+        book: "instructor" or "student".
+        folder: below which it is built, if not below build.
+        states: a folder of states for each lesson, if not those that are recorded here.
+    """
+    if book not in (INSTRUCTOR, STUDENT):
+        raise ValueError(f"book must be {INSTRUCTOR} or {STUDENT}; got {book}")
+    states = states or recorded_states()
+    folder = folder or ROOT / "build" / ("site-student" if book == STUDENT else "site")
     pages, html = folder / "pages", folder / "html"
     doctrees = folder / "doctrees"
     for old in (pages, html, doctrees):
         shutil.rmtree(old, ignore_errors=True)
-    lay_out(pages)
-    options = ["-q", "-W", "--keep-going", "-b", "html", "-d", str(doctrees)]
+    lay_out(pages, states, book == STUDENT)
+    options = ["-q", "-W", "--keep-going", "-b", "html", "-d", str(doctrees), "-t", book]
     status = build_main([*options, str(pages), str(html)])
     if status == 0:
         print(f"the book: {html / 'index.html'}")
     return status
 
 
-def lay_out(pages: Path) -> None:
-    """Write every page, and MathJax, where Sphinx will find them."""
+def lay_out(pages: Path, states: Path, for_students: bool = False) -> None:
+    """Write every page, the states and MathJax where Sphinx will find them."""
     shutil.copytree(BOOK, pages, ignore=shutil.ignore_patterns("__pycache__", "deck"))
     shutil.copy(ROOT / "README.png", pages)
     lessons = sorted(SOLUTIONS.glob(f"{LESSON}.ipynb")) or lesson_sources()
     write_pages(pages, lessons, SOLUTIONS if SOLUTIONS.exists() else UNTOUCHED)
+    if for_students:
+        index = pages / "index.md"
+        index.write_text(index.read_text("utf-8").replace(*NO_SOLUTIONS), "utf-8")
     for path in lessons:
-        nbformat.write(for_reading(nbformat.read(path, as_version=4)), pages / path.name)
+        notebook = nbformat.read(path, as_version=4)
+        notebook = for_students_to_read(notebook) if for_students else for_reading(notebook)
+        _lay_out_lesson(notebook, pages / path.name, states / path.stem)
     (pages / "library").mkdir()
     for room, text in reference_pages():
         (pages / "library" / f"{room}.md").write_text(text, "utf-8")
     spec = find_spec("sphinx-mathjax-offline")
     source = Path(spec.origin).parent / "static" / "mathjax"
     shutil.copytree(source, pages / "_static" / "mathjax", ignore=MATHJAX)
+
+
+def _lay_out_lesson(notebook: NotebookNode, page: Path, states: Path) -> None:
+    """Write a page, and beside it the pictures of its sliders; tables stand in the page."""
+    place = f"_static/states/{states.name}"
+    make_live(notebook, states, place)
+    nbformat.write(notebook, page)
+    if states.exists():
+        pictures = shutil.ignore_patterns("*.html", "*.json", MADE_OF)
+        shutil.copytree(states, page.parent / place, ignore=pictures)
 
 
 def for_reading(notebook: NotebookNode) -> NotebookNode:
@@ -81,6 +116,25 @@ def for_reading(notebook: NotebookNode) -> NotebookNode:
         elif is_collapsed(cell):
             _fold(cell, tags, "the code", "the code")
         cell.metadata["tags"] = tags
+        cells.append(cell)
+    notebook.cells = cells
+    return notebook
+
+
+def for_students_to_read(notebook: NotebookNode) -> NotebookNode:
+    """A solved notebook as a page without solutions: tasks and checks are still to be solved."""
+    notebook = deepcopy(notebook)
+    tasks, _ = ClearSolutions().preprocess(deepcopy(notebook), {})
+    cells = []
+    for cell, task in zip(notebook.cells, tasks.cells, strict=True):
+        tags = list(cell.metadata.get("tags", []))
+        if cell.cell_type == "code" and cell.metadata.get("nbgrader"):
+            cell = _task(task)
+        elif cell.cell_type == "markdown":
+            cell = task
+        elif is_collapsed(cell):
+            _fold(cell, tags, "the code", "the code")
+            cell.metadata["tags"] = tags
         cells.append(cell)
     notebook.cells = cells
     return notebook
@@ -126,4 +180,4 @@ def _reference_page(room: str, modules: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(Path, sys.argv[1:])))
+    sys.exit(main(*sys.argv[1:2]))

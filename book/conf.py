@@ -9,8 +9,9 @@ project = "Removing Redundancy"
 author = "The authors of Removing Redundancy"
 copyright = "text CC BY 4.0, code MIT"
 language = "en"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
-extensions += ["docstrings"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "docstrings"]
+if not tags.has("student"):  # noqa: F821, Sphinx defines it
+    extensions.append("sphinx.ext.viewcode")  # the library's code, which answers exercises
 
 # Notebooks are shown as they were run, never run again.
 nb_execution_mode = "off"
@@ -39,6 +40,7 @@ html_favicon = "_static/favicon.svg"
 html_context = {"default_mode": "auto"}
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
+html_js_files = [("live.js", {"defer": "defer"})]
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
@@ -48,5 +50,5 @@ html_theme_options = {
     "show_toc_level": 2,
     "use_download_button": False,
     "use_fullscreen_button": False,
-    "extra_footer": "Built from stored outputs; no page asks another host for anything.",
+    "extra_footer": "Built from recorded outputs; no page asks another host for anything.",
 }

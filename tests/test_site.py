@@ -1,21 +1,26 @@
-"""The web book: complete, searchable, folded, and at peace without a network."""
+"""The web book: complete, searchable, folded, and at peace without a network; the student's book.
+
+What needs the states of all sliders is tested in test_notebooks.py, which runs the lessons anyway.
+"""
 
 import doctest
 import re
-import subprocess
-import sys
 import threading
 from functools import partial
+from html import unescape
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import nbformat
 import pytest
+from book_page import book_module, build_book
 from jupyterlab import CHROMIUM, browser_page
+from sphinx.search.en import SearchEnglish
 
 from course_lib.classroom.files import PAGES, ROOT, lesson_sources
 from course_lib.classroom.lesson import grade_id, is_collapsed, read_lesson
+from course_lib.classroom.student import student_notebook
 
 LESSONS = [path.stem for path in lesson_sources()]
 
@@ -24,13 +29,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def book(tmp_path_factory):
-    """The book, built in a folder of its own."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, str(ROOT / "book" / "build.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return folder / "html"
+    """The instructor's book, built in a folder of its own."""
+    return build_book(tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("no_states"))
+
+
+@pytest.fixture(scope="module")
+def student_book(tmp_path_factory):
+    """The student's book."""
+    folder = tmp_path_factory.mktemp("student_site")
+    return build_book(folder, tmp_path_factory.mktemp("no_states"), "student")
 
 
 class Loads(HTMLParser):
@@ -83,6 +90,66 @@ def test_solutions_and_side_work_are_folded_and_checks_are_one_line(book, name):
         assert not re.search(rf"check</span>\W*<span[^>]*>\(</span>\W*<span[^>]*>{one}\b", page)
 
 
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_question_keeps_its_answer_closed(book, name):
+    """And its choices are those of the lesson, where they stand there."""
+    page = (book / f"{name}.html").read_text("utf-8")
+    cells = nbformat.read(ROOT / "solutions" / f"{name}.ipynb", 4).cells
+    texts = [o.get("data", {}).get("text/plain", "") for c in cells for o in c.get("outputs", [])]
+    forms = re.findall(r'<form class="live-question".*?</form>', page, re.DOTALL)
+    assert len(forms) == sum(text.startswith("Guess: ") for text in texts) >= 1
+    for form in forms:
+        before, _, after = form.partition("<details><summary>Measured</summary>")
+        assert 'type="radio"' in before and "Measured: <b>" not in before
+        assert "Measured: <b>" in after
+
+
+def words(page: Path) -> str:
+    """The words of a page, with single spaces."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", "", page.read_text("utf-8"))).split())
+
+
+SOLUTION = re.compile(r"(?:### |<!-- )BEGIN SOLUTION(.*?)(?:### |<!-- )END SOLUTION", re.DOTALL)
+
+
+def test_the_students_book_holds_no_line_of_a_solution_and_no_word_of_it_can_be_searched(
+    book, student_book
+):
+    lessons = [read_lesson(ROOT / "solutions" / f"{name}.py") for name in LESSONS]
+    cells = [cell for lesson in lessons for cell in student_notebook(lesson).cells]
+    given = " ".join(" ".join(cell.source.split()) for cell in cells)
+    pages = [words(page) for page in student_book.rglob("*.html")]
+    text, index = "\n".join(pages), (student_book / "searchindex.js").read_text("utf-8")
+    low, whole = text.lower(), "\n".join(words(page) for page in book.glob("*.html"))
+    searchable = (book / "searchindex.js").read_text("utf-8")
+    held, found, stem = 0, 0, SearchEnglish({}).stem
+    for name in LESSONS:
+        for solution in SOLUTION.findall((ROOT / "solutions" / f"{name}.py").read_text("utf-8")):
+            lines = [" ".join(line.strip("# ").split()) for line in solution.splitlines()]
+            own = [one for one in lines if len(one) > 25 and one not in given]
+            assert [one for one in own if one in text] == [], name
+            held += sum(one in whole for one in own)
+            only = {name.lower() for name in re.findall(r"[A-Za-z]+_\w+", solution)}
+            only = {stem(w) for w in only if w not in low}
+            assert [w for w in only if f'"{w}":' in index] == [], name
+            found += sum(f'"{w}":' in searchable for w in only)
+    assert held > 100 and found > 10, "the instructor's book has them"
+
+
+def test_the_students_book_has_tasks_and_the_other_outputs_but_no_code_of_the_library(
+    student_book,
+):
+    assert not (student_book / "_modules").exists()
+    library = (student_book / "library" / "quantization.html").read_text("utf-8")
+    assert 'id="course_lib.quantization.linear.fit_symmetric"' in library
+    for name in LESSONS:
+        page = (student_book / f"{name}.html").read_text("utf-8")
+        assert "NotImplementedError" in page and "data:image/png;base64" in page
+        assert "YOUR ANSWER HERE" in page and not re.search(r"✔ \w+ · ", page)
+        assert "<summary>A good answer" not in page and "Show a solution" not in page
+    assert "folded" not in words(student_book / "index.html")
+
+
 def test_the_reference_has_functions_with_formulas_and_examples(book):
     page = (book / "library" / "quantization.html").read_text("utf-8")
     assert 'id="course_lib.quantization.linear.fit_symmetric"' in page
@@ -111,9 +178,7 @@ def test_links_into_a_page_lead_to_a_heading(book, page, fewest):
 
 
 def test_docstrings_become_restructured_text():
-    spec = spec_from_file_location("docstrings", ROOT / "book" / "docstrings.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = book_module("docstrings")
     assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=3)
     for text, wanted in {
         "f_* and |x| and a_": r"f\_\* and \|x\| and a\_",

@@ -11,6 +11,7 @@ from IPython.display import display
 from ipywidgets import SelectionSlider, ValueWidget
 
 from course_lib.plots.figure import Picture
+from course_lib.plots.states import record_if_asked
 
 
 def explore(draw: Callable[..., Picture], **choices: tuple[Sequence[Any], Any]) -> None:
@@ -47,6 +48,7 @@ def show_controls(
     shown = display(drawn(), display_id=True)
     for control in controls.values():
         control.observe(lambda _change: shown.update(drawn()), names="value")
+    record_if_asked(controls, texts, draw)
 
 
 def _slider(name: str, values: Sequence[Any], start: Any) -> SelectionSlider:
