@@ -53,7 +53,9 @@ def _methods(name: str, chapter: str, title: str, module: str = "", **more) -> S
 
 SECTIONS = (
     Section("limits", "", "Limits", "benchmarks.limits", quick=()),
-    Section("course", "", "The course's own speed and size", "benchmarks.course", quick=("feedback", "sizes")),
+    Section("feedback", "", "A check's feedback", "benchmarks.course", ("feedback",), ("feedback",)),
+    Section("sizes", "", "Sizes of the course", "benchmarks.course", ("sizes",), ("sizes",)),
+    Section("open", "", "Open tasks", "benchmarks.course", ("open",)),
     _methods("redundancy", "01", "Duplicates beside datasketch", quick=(), needs=("datasketch",)),
     _methods("pruning", "03", "Pruning beside PyTorch and papers", quick=("top", "gates")),
     _methods("quantization", "05", "Quantization beside PyTorch, torchao and published searches",
@@ -76,8 +78,11 @@ SECTIONS = (
 )  # fmt: skip
 
 
-def run_section(section: Section, quick: bool, root: Path = ROOT) -> dict:
-    """Run it, print what it prints, and give back all that is kept of it."""
+def run_section(section: Section, quick: bool, load: float = 0.0, root: Path = ROOT) -> dict:
+    """Run it, print what it prints, and give back all that is kept of it.
+
+    load: the machine's, before anything of ours ran.
+    """
     absent = [name for name in section.needs if not find_spec(name)]
     command, begun = section.command(quick), datetime.now(UTC)
     kept = {
@@ -86,7 +91,7 @@ def run_section(section: Section, quick: bool, root: Path = ROOT) -> dict:
         "command": " ".join(["python", *command]),
         "quick": quick,
         "when": begun.strftime("%Y-%m-%d %H:%M UTC"),
-        "load": round(os.getloadavg()[0], 2),
+        "load": round(load, 2),
         "cores": os.cpu_count(),
         "seconds": 0.0,
         "problem": f"not run: {', '.join(absent)} is not installed" if absent else "",
@@ -107,12 +112,8 @@ def _watched(command: list[str], folder: Path, quick: bool, root: Path) -> dict:
     """The lines that a command printed, the comparisons that it recorded, and how it failed."""
     record, errors = folder / "record", folder / "errors"
     record.touch()
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        RECORD: str(record),
-        "PYTHONUNBUFFERED": "1",
-    }
-    environment |= {"BENCH_QUICK": "1"} if quick else {}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    environment |= {RECORD: str(record)} | ({"BENCH_QUICK": "1"} if quick else {})
     output = []
     with errors.open("w") as file, subprocess.Popen(
         command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=file, text=True
@@ -125,20 +126,14 @@ def _watched(command: list[str], folder: Path, quick: bool, root: Path) -> dict:
         said = errors.read_text("utf-8").strip().splitlines() or ["it said nothing"]
         problem = f"failed ({process.returncode}): {said[-1].strip()}"
         print("\n".join(said), flush=True)
-    lines = record.read_text("utf-8").splitlines()
-    return {
-        "output": output,
-        "comparisons": [_short(json.loads(x)) for x in lines],
-        "problem": problem,
-    }
+    found = [_short(json.loads(line)) for line in record.read_text("utf-8").splitlines()]
+    return {"output": output, "comparisons": found, "problem": problem}
 
 
 def _short(comparison: dict) -> dict:
     """With as many digits as mean something."""
-    turns = {
-        name: [float(f"{t:.4g}") for t in times] for name, times in comparison["turns"].items()
-    }
-    return comparison | {"turns": turns}
+    turns = comparison["turns"].items()
+    return comparison | {"turns": {name: [float(f"{t:.4g}") for t in ts] for name, ts in turns}}
 
 
 def _children_seconds() -> float:
@@ -159,9 +154,9 @@ def choose(
 
 def bench(chosen: Sequence[Section], quick: bool, folder: Path = results.FOLDER) -> int:
     """Run sections one after the other; after each, both files are written anew."""
-    store = folder / results.STORE.name
+    store, load = folder / results.STORE.name, os.getloadavg()[0]
     for section in chosen:
-        kept = run_section(section, quick)
+        kept = run_section(section, quick, load)
         found = results.read(store)
         found["sections"][section.name] = kept
         order = [s.name for s in SECTIONS if s.name in found["sections"]]

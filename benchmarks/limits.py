@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.limits                               all three
     OMP_NUM_THREADS=1 python -m benchmarks.limits decibels bandwidth growth     or one of them
 
-Decibels are 10 log₁₀ Σ x² / Σ (x − x̂)². No code of R bits a number does better than Shannon's bound:
-6.02 R for normal numbers; for others at most as far as their entropy lets it (the lower bound).
+Decibels are 10 log₁₀ Σ x² / Σ (x − x̂)². No code of R bits a number does better than Shannon's
+bound: 6.02 R for normal numbers; for others it is what their entropy allows at most.
 Lloyd–Max levels are the best of 2^R levels that each take R bits.
 
 Bytes a second are those that a function must read and write, over the CPU seconds of its fastest

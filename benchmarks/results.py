@@ -4,6 +4,7 @@ Every section stays as it was last run, with its own day, load and command, so o
 """
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -91,7 +92,7 @@ def page(results: Mapping) -> str:
     parts = [
         "# Results\n",
         "Made by `make bench`; never edited. `make bench QUICK=1` takes minutes and smaller sizes; "
-        '`make bench ARGS="limits course"` runs some sections anew. Times are CPU seconds of one '
+        '`make bench ARGS="limits sizes"` runs some sections anew. Times are CPU seconds of one '
         "thread. The sides of a comparison take turns, and what counts is their ratio.\n",
         *(f"- {key}: {value}" for key, value in results["machine"].items()),
         "\n## Methods beside peers\n",
@@ -189,6 +190,4 @@ def exponent(sizes: list[float], seconds: list[float]) -> float:
 
 
 def _logs(numbers: list[float]) -> list[float]:
-    import math
-
     return [math.log(number) for number in numbers]
