@@ -53,13 +53,16 @@ def _methods(name: str, chapter: str, title: str, module: str = "", **more) -> S
 
 SECTIONS = (
     Section("limits", "", "Limits", "benchmarks.limits", quick=()),
-    Section("feedback", "", "A check's feedback", "benchmarks.course", ("feedback",), ("feedback",)),
+    Section("feedback", "", "Feedback of a check", "benchmarks.course", ("feedback",),
+            quick=("feedback",)),
     Section("sizes", "", "Sizes of the course", "benchmarks.course", ("sizes",), ("sizes",)),
     Section("open", "", "Open tasks", "benchmarks.course", ("open",)),
     _methods("redundancy", "01", "Duplicates beside datasketch", quick=(), needs=("datasketch",)),
     _methods("pruning", "03", "Pruning beside PyTorch and papers", quick=("top", "gates")),
     _methods("quantization", "05", "Quantization beside PyTorch, torchao and published searches",
              quick=("codes", "activations", "packing", "search"), needs=("torchao",)),
+    _methods("hqq", "05", "Int4 beside hqq", "quantization", arguments=("hqq",), quick=("hqq",),
+             needs=("hqq",)),
     _methods("codebooks", "06", "Codebooks and floats of few bits", quick=("codes", "floats")),
     _methods("coding", "06", "Huffman's code beside dahuffman", quick=(), needs=("dahuffman",)),
     _methods("training", "07", "A training step that rounds", "quantization_aware"),
@@ -162,7 +165,8 @@ def bench(chosen: Sequence[Section], quick: bool, folder: Path = results.FOLDER)
         order = [s.name for s in SECTIONS if s.name in found["sections"]]
         order += [name for name in found["sections"] if name not in order]
         found["sections"] = {name: found["sections"][name] for name in order}
-        results.write(found | {"machine": results.machine()}, folder)
+        found |= {"machine": results.machine(), "peers": results.peers()}
+        results.write(found, folder)
     done = [results.read(store)["sections"][section.name] for section in chosen]
     print(f"\n{sum(one['seconds'] for one in done):.0f} CPU seconds; see {folder / 'RESULTS.md'}")
     return int(any(one["problem"].startswith("failed") for one in done))

@@ -5,7 +5,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.quantization kernels
 
 05_linear_quantization quotes the second, SmolLM2's table, and the third, the times of PyTorch's
-kernels for 8 and 4 bits. The other tables by name: codes, activations, packing, memory, search.
+kernels for 8 and 4 bits. The other tables by name: codes, activations, packing, memory, search,
+and hqq, which needs `pip install hqq`.
 
 The weight is 4096 × 4096: Student-t numbers of 5 degrees of freedom times 0.02, each row with a
 log-normal gain. Times are CPU seconds of one thread, the median; the sides take turns.
@@ -184,6 +185,30 @@ def search_tables(outputs: int = WIDTH // (64 if QUICK else 4), repeats: int = 3
         title = f"MSE range of {outputs} × {WIDTH}, int4, {granularity}"
         told = {"method": f"MSE clip, {granularity}", "quality": quality, "unit": "dB"}
         report(title, cpu_seconds(calls, repeats), 0.1, **told)
+
+
+def clipped(weight: Tensor) -> Tensor:
+    """Values of int4 in groups of 128, each clipped where the squared error is least."""
+    rows = to_rows(weight, GROUP)
+    grid = search_ours(rows)
+    return dequantize(quantize(rows, grid), grid).view_as(weight)
+
+
+def hqq_table(outputs: int = WIDTH // (16 if QUICK else 1)) -> None:
+    """Int4 in groups of 128, the best of each: a searched clip beside hqq's optimized zero-points."""
+    from hqq.core.quantize import Quantizer
+
+    def hqq(weight: Tensor) -> Tensor:
+        options = {"nbits": 4, "group_size": GROUP, "optimize": True, "axis": 1, "device": "cpu"}
+        options["compute_dtype"] = torch.float32
+        return Quantizer.dequantize(*Quantizer.quantize(weight, **options)).float()
+
+    weight = heavy_tailed()[:outputs].clone()
+    sides = {"course_lib, MSE clip": clipped, "hqq, optimized": hqq}
+    quality = [decibels(weight, side(weight)) for side in sides.values()]
+    seconds = cpu_seconds({name: lambda f=f: f(weight) for name, f in sides.items()}, 3)
+    told = {"method": "int4, groups of 128, clipped", "quality": quality, "unit": "dB"}
+    report(f"{outputs} × {WIDTH}, there and back", seconds, 0.2, **told)
 
 
 # ---------------------------------------------------------------- activations
@@ -366,6 +391,7 @@ if __name__ == "__main__":
         "packing": packing_table,
         "memory": memory_table,
         "search": search_tables,
+        "hqq": hqq_table,
         "smollm2": smollm2_table,
         "kernels": kernel_table,
     }

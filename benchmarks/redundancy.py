@@ -5,7 +5,8 @@
 20,000 documents: 17,000 runs of 46 words of the King James Bible, and 3,000 copies of some of them
 in which up to 5 % of the words are replaced. The truth is all pairs whose 3-shingle sets have a
 Jaccard similarity of at least 0.7, found exactly. Times are CPU seconds from text to pairs, the
-word splitter is the same for all, the sides take turns and the figure is the median.
+word splitter is the same for all, the sides take turns and the figure is the median. rensa takes
+part where it is installed.
 
     OMP_NUM_THREADS=1 python -m benchmarks.redundancy layers
 
@@ -18,6 +19,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from hashlib import blake2b
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -34,7 +36,7 @@ from course_lib.redundancy.minhash import near_duplicates
 from course_lib.redundancy.removal import lowest
 from course_lib.redundancy.shingles import shingle_sets, similar_pairs, words
 
-THRESHOLD, HASHES, REPEATS = 0.7, 128, 5
+THRESHOLD, HASHES, BANDS, REPEATS = 0.7, 128, 32, 5
 SHARE = 5 if QUICK else 1  # one document of so many
 
 
@@ -68,6 +70,20 @@ def datasketch_pairs(documents: list[str], hash_function: Callable | None, check
     return pairs
 
 
+def rensa_pairs(documents: list[str]) -> set:
+    """The pairs that rensa's index answers, of as many hashes and bands as ours."""
+    from rensa import RMinHash, RMinHashLSH
+
+    index, pairs = RMinHashLSH(THRESHOLD, HASHES, BANDS), set()
+    for i, document in enumerate(documents):
+        w = words(document)
+        sketch = RMinHash(HASHES, 0)
+        sketch.update([" ".join(w[j : j + 3]) for j in range(len(w) - 2)])
+        pairs.update((j, i) for j in index.query(sketch))
+        index.insert(i, sketch)
+    return pairs
+
+
 def compare(sides: dict[str, Callable], repeats: int = REPEATS) -> dict[str, tuple]:
     """Name -> (median CPU seconds, result)."""
     results = {}
@@ -82,6 +98,7 @@ def compare(sides: dict[str, Callable], repeats: int = REPEATS) -> dict[str, tup
 def near_duplicate_table(documents: list[str]) -> None:
     """Print CPU seconds, recall and precision of each side, and the ratio to the fastest peer."""
     truth = {tuple(p) for p in similar_pairs(shingle_sets(documents), THRESHOLD).tolist()}
+    rust = {"rensa": lambda: rensa_pairs(documents)} if find_spec("rensa") else {}
     table = compare(
         {
             "course_lib": lambda: {
@@ -93,6 +110,7 @@ def near_duplicate_table(documents: list[str]) -> None:
             "datasketch": lambda: datasketch_pairs(documents, None, check=False),
             "datasketch, checked": lambda: datasketch_pairs(documents, None, check=True),
             "datasketch, crc32": lambda: datasketch_pairs(documents, zlib.crc32, check=False),
+            **rust,
         }
     )
     print(f"{'':22} recall  precision")
@@ -101,7 +119,7 @@ def near_duplicate_table(documents: list[str]) -> None:
         recall, precision = len(truth & found) / len(truth), len(truth & found) / len(found)
         worse[name] = min(recall, precision)
         print(f"{name:22} {recall:.4f}     {precision:.4f}")
-    order = ("course_lib", "datasketch", "datasketch, checked", "datasketch, crc32")
+    order = ("course_lib", "datasketch", "datasketch, checked", "datasketch, crc32", *rust)
     seconds = {name: table[name][0] for name in (*order, "course_lib, exact")}
     title = f"{len(documents):,} documents, {len(truth):,} pairs with J ≥ {THRESHOLD}"
     told = {"quality": worse, "unit": "recall or precision, the worse"}

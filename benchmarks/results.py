@@ -20,20 +20,24 @@ FOLDER = Path(__file__).resolve().parent
 STORE, PAGE = FOLDER / "results.json", FOLDER / "RESULTS.md"
 BUSY = 0.5  # of a core, used by others before the run begins
 SETS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimd", "i8mm")
+EXTRA = "no package of the course; `pip install` it, and its rows appear"
 PEERS = {  # package -> why it may be missing
     "torch": "",
     "torchao": "",
     "scikit-learn": "",
     "datasketch": "",
     "dahuffman": "",
-    "onnxruntime": "",
     "nbgrader": "",
-    "ckwrap": "none of the course's packages; `pip install ckwrap` brings it",
-    "rensa": "none of the course's packages; `pip install rensa` brings it",
-    "hqq": "its search of an int4 grid is not run; its packing is re-stated from its description",
-    "optimum-quanto": "its packing is re-stated from its description",
-    "auto-gptq": "needs CUDA; the authors' algorithms are re-stated in `benchmarks/authors.py`",
-    "otter-grader": "needs a notebook and a file of tests of its own for each question",
+    "ckwrap": EXTRA,
+    "hqq": EXTRA,
+    "rensa": EXTRA,
+}
+NOT_RUN = {
+    "optimum-quanto": "compiles kernels; its packing is re-stated in `benchmarks/quantization.py`",
+    "GPTQ, SparseGPT, Wanda, AWQ": "the authors' code asks for CUDA; their algorithms are re-stated "
+    "in `benchmarks/authors.py`",
+    "L0Dense": "the authors' layer is no package; its formulas are re-stated",
+    "otter-grader": "wants a file of tests of its own for each question",
 }
 
 
@@ -50,6 +54,20 @@ def machine() -> dict[str, str]:
         "PyTorch": version("torch"),
         "NumPy": version("numpy"),
     }
+
+
+def peers() -> dict[str, str]:
+    """The version of each peer, or why there is none."""
+    return {name: _version(name, why) for name, why in PEERS.items()} | {
+        name: f"not run: {why}" for name, why in NOT_RUN.items()
+    }
+
+
+def _version(name: str, why: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return f"not installed here: {why or 'make test brings it'}"
 
 
 def _cpu_line(key: str) -> str:
@@ -98,18 +116,11 @@ def page(results: Mapping) -> str:
         "\n## Methods beside peers\n",
         *summary(results),
         "\n## Peers\n",
-        *(f"- {name}: {_peer(name, why)}" for name, why in PEERS.items()),
+        *(f"- {name}: {said}" for name, said in results.get("peers", {}).items()),
     ]
     for name, section in sections.items():
         parts += section_text(name, section)
     return "\n".join(parts) + "\n"
-
-
-def _peer(name: str, why: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return f"not here. {why}".rstrip()
 
 
 def section_text(name: str, section: Mapping) -> list[str]:
