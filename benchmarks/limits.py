@@ -45,7 +45,7 @@ from course_lib.quantization.optimal_kmeans import optimal_levels
 from course_lib.redundancy.minhash import near_duplicates
 
 BITS = (2, 3, 4, 8)
-NUMBERS = 2**18 if QUICK else 2**20
+NUMBERS = 2**17 if QUICK else 2**20
 LARGE = 2**24 if QUICK else 2**25  # numbers that no cache holds
 FREEDOM = 5.0
 # For normal numbers, by bits: entropy-coded even levels, Lloyd–Max, even levels. Jayant and Noll,

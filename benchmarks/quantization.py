@@ -195,7 +195,7 @@ def clipped(weight: Tensor) -> Tensor:
 
 
 def hqq_table(outputs: int = WIDTH // (16 if QUICK else 1)) -> None:
-    """Int4 in groups of 128, the best of each: a searched clip beside hqq's optimized zero-points."""
+    """Int4 in groups of 128, the best of each: a searched clip beside hqq's zero-points."""
     from hqq.core.quantize import Quantizer
 
     def hqq(weight: Tensor) -> Tensor:

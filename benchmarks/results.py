@@ -34,8 +34,8 @@ PEERS = {  # package -> why it may be missing
 }
 NOT_RUN = {
     "optimum-quanto": "compiles kernels; its packing is re-stated in `benchmarks/quantization.py`",
-    "GPTQ, SparseGPT, Wanda, AWQ": "the authors' code asks for CUDA; their algorithms are re-stated "
-    "in `benchmarks/authors.py`",
+    "GPTQ, SparseGPT, Wanda, AWQ": "the authors' code is written for CUDA; the algorithms are "
+    "re-stated in `benchmarks/authors.py`",
     "L0Dense": "the authors' layer is no package; its formulas are re-stated",
     "otter-grader": "wants a file of tests of its own for each question",
 }
