@@ -13,7 +13,7 @@ BARE := executorch
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint notebooks site slides wheel student lock clean install
+.PHONY: help lab test lint bench notebooks site slides wheel student lock clean install
 
 help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z]+:.*##/ {printf "%-12s%s\n", $$1, $$2}' Makefile
@@ -27,6 +27,9 @@ test: $(VENV)/.test lint  ## set up and prove that everything works; QUICK=1 onl
 
 portable: $(VENV)/.test  ## run claims and solved notebooks as other processors would; ARGS="05 13"
 	PATH="$(abspath $(BIN)):$$PATH" python tests/portable.py $(ARGS)
+
+bench: $(VENV)/.test  ## measure the library beside its peers, and the course: benchmarks/RESULTS.md; QUICK=1; ARGS="limits"
+	OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" python -m benchmarks.bench $(if $(QUICK),--quick) $(ARGS)
 
 lint: $(VENV)/.test  ## check style
 	$(BIN)/ruff check .

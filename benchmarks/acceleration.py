@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.measuring import cpu_seconds
+from benchmarks.measuring import Comparison, cpu_seconds, record
 from benchmarks.structured import processor
 from course_lib.acceleration.fusion import fuse_model
 from course_lib.acceleration.kernels import Int4WeightLinear, Int8Linear, Int8WeightLinear
@@ -109,7 +109,12 @@ def layers_table() -> None:
             least = bound(linear_work(batch, SIZE, SIZE, **told), machines[dtype])
             print(f"    {name:32} {1000 * seconds[name]:9.2f} {seconds[name] / dense:7.2f}", end="")
             print(f" {1000 * least:9.2f}", end="")
-            print(f"   (goal {GOALS[name, batch]})" if (name, batch) in GOALS else "", flush=True)
+            goal = GOALS.get((name, batch), "")
+            print(f"   (goal {goal})" if goal else "", flush=True)
+            if goal[:1] in {"≤", "<"}:
+                at_most, beside = float(goal[1:]), {n: seconds[n].turns for n in (name, "float32")}
+                title = f"a layer of {SIZE} × {SIZE}, batch {batch}"
+                record(Comparison(title, beside, at_most, method=name))
 
 
 def machines_here() -> dict[torch.dtype, Machine]:
@@ -149,6 +154,8 @@ def decode_table(count: int = 32) -> None:
         print(f"    {name:28} {1000 * seconds[name] / count:13.1f} ", end="")
         print(f"{seconds[name] / seconds['float32']:7.3f} {1000 * least:12.1f} ", end="")
         print(f"{packed_bytes(m) / 1e6:5.0f}" + ("   (goal ≤ 0.42)" * (name == "int4 weights")))
+    beside = {name: seconds[name].turns for name in ("int4 weights", "float32")}
+    record(Comparison(f"SmolLM2, {count} tokens one by one", beside, 0.42, "int4 weights"))
     for name, schemes in {"int8 weights": eight, "int4 weights": four}.items():
         same_text(name, models[name], quantize_model(model, schemes), prompts)
 

@@ -1,6 +1,6 @@
 """Codebooks and floats of few bits: this library beside ckwrap, scikit-learn and PyTorch.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.codebooks            times
+    OMP_NUM_THREADS=1 python -m benchmarks.codebooks            times: kmeans, codes and floats
     OMP_NUM_THREADS=1 python -m benchmarks.codebooks decibels   of normal numbers and TinyLM
     OMP_NUM_THREADS=1 python -m benchmarks.codebooks tiny       TinyLM's loss and bits, by format
     OMP_NUM_THREADS=1 python -m benchmarks.codebooks nf4        is NF4's table the best of its kind?
@@ -9,7 +9,6 @@ ckwrap (Ckmeans.1d.dp, Wang and Song) is none of the course's packages: `pip ins
 or its rows are left out. Times are CPU seconds of one thread, the median; the sides take turns.
 """
 
-import sys
 from collections.abc import Callable
 from copy import deepcopy
 
@@ -17,7 +16,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from benchmarks.measuring import cpu_seconds, report
+from benchmarks.measuring import cpu_seconds, report, run_tables
 from course_lib.formats.codebook import NF4, Codebook, FixedLevels
 from course_lib.formats.floats import MX, NVFP4, FewBits
 from course_lib.formats.linear import Scheme
@@ -61,18 +60,20 @@ def kmeans_table(count: int = 1_500_000, k: int = 16) -> None:
     else:
         sides["ckwrap, exact"] = lambda: ckmeans(numbers, k)
         errors.append(ckmeans(numbers, k).withinss.sum())
-    title = f"{count:,} weights, {k} levels: squared errors " + ", ".join(
-        map("{:.9f}".format, errors)
-    )
+    title, error = f"{count:,} weights, {k} levels", {"unit": "squared error", "more": False}
+    goal = 0.15 if len(sides) > 1 else None
     seconds = cpu_seconds(sides, 3)
-    report(title, seconds, 0.15) if len(sides) > 1 else print(title, seconds)
+    report(title, seconds, goal, method="k-means, exact", quality=errors, **error)
 
     theirs = KMeans(k, init=start.T.numpy(), n_init=1, max_iter=50, tol=0)
     sides = {
         "course_lib, 50 Lloyd steps": lambda: kmeans(rows, k, "density", steps=50),
         "scikit-learn, 50 Lloyd steps": lambda: theirs.fit(rows.T.numpy()),
     }
-    report("the same from even quantiles, by Lloyd", cpu_seconds(sides, 1), 0.5)
+    seconds = cpu_seconds(sides, 1)
+    errors_by_lloyd = [squared_error(rows, kmeans(rows, k, "density")).item(), theirs.inertia_]
+    title = f"{title}, from even quantiles by Lloyd"
+    report(title, seconds, 0.5, method="k-means, Lloyd", quality=errors_by_lloyd, **error)
     for name in ("linear", "density", "random"):
         error = squared_error(rows, kmeans(rows, k, name)).item()
         print(f"    {name:10} start: {error / errors[0] - 1:.4%} above the least squared error")
@@ -93,14 +94,21 @@ def nf4_table(width: int = 4096) -> None:
         "plain search": lambda: plain_nf4(rows, levels),
     }
     differ = int((sides["course_lib"]() != sides["plain search"]()).sum())
-    report(f"NF4 of {width * width:,} weights: {differ} codes differ", cpu_seconds(sides), 0.5)
+    both = [lookup(side(), levels, absmax(rows)) for side in sides.values()]
+    told = {"quality": [decibel([rows], [values]) for values in both], "unit": "dB"}
+    del both
+    title = f"NF4 of {width * width:,} weights: {differ} codes differ"
+    report(title, cpu_seconds(sides), 0.5, method="NF4, codes", **told)
     codes = sides["course_lib"]()
     scale = absmax(rows)
     sides = {
         "course_lib": lambda: lookup(codes, levels, scale),
         "levels[codes] * scale": lambda: levels[0][codes.long()] * scale,
     }
-    report("and back", cpu_seconds(sides), 1.0)
+    differ = int((sides["course_lib"]() != sides["levels[codes] * scale"]()).sum())
+    same = {"quality": (differ, 0), "unit": "values differ", "more": False}
+    title = f"NF4 of {width * width:,} weights, from codes to values"
+    report(title, cpu_seconds(sides), 1.0, method="NF4, values", **same)
 
 
 def float_table(count: int = 2**24) -> None:
@@ -119,7 +127,9 @@ def float_table(count: int = 2**24) -> None:
         "nearest level, by search": lambda: plain_mx(rows),
     }
     differ = int((decode_mx(*encode_mx(rows)) != plain_mx(rows)).sum())
-    report(f"MXFP4 and back: {differ} ties fall to the other side", cpu_seconds(sides, 5), 1.0)
+    told = {"quality": [decibel([rows], [side()]) for side in sides.values()], "unit": "dB"}
+    title = f"MXFP4 of {count:,} numbers and back: {differ} ties fall to the other side"
+    report(title, cpu_seconds(sides, 5), 1.0, method="MXFP4", **told)
 
 
 def plain_mx(rows: Tensor) -> Tensor:
@@ -269,9 +279,12 @@ def with_ends_and_zero(flat: Tensor, weight: Tensor) -> Tensor:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    single = {"decibels": decibel_table, "tiny": tiny_table, "nf4": nf4_check}
-    if sys.argv[1:]:
-        sys.exit(single[sys.argv[1]]() if sys.argv[1] in single else f"one of {', '.join(single)}")
-    kmeans_table()
-    nf4_table()
-    float_table()
+    tables = {
+        "kmeans": kmeans_table,
+        "codes": nf4_table,
+        "floats": float_table,
+        "decibels": decibel_table,
+        "tiny": tiny_table,
+        "nf4": nf4_check,
+    }
+    run_tables(tables, ("kmeans", "codes", "floats"))

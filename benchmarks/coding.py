@@ -11,7 +11,6 @@ take turns. Decibels are 10 log₁₀ Σ x² / Σ (x − x̂)²; every size is t
 
 import math
 import statistics
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +18,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measuring import cpu_seconds, report
+from benchmarks.measuring import QUICK, cpu_seconds, report, run_tables
 from course_lib.data.images import Digits, digits
 from course_lib.deep_compression import Recipe, deep_compression
 from course_lib.formats.bits import decode_bits, encode_bits
@@ -42,7 +41,8 @@ from course_lib.models.pretrained import tiny
 from course_lib.quantization.calibration import mse_range
 from course_lib.quantization.linear import Format
 
-SYMBOLS = 1_500_000
+SYMBOLS = 300_000 if QUICK else 1_500_000
+NEAR = 0.01  # a stream may be longer by its table and its places to start, by this share
 
 
 def huffman_table() -> None:
@@ -55,14 +55,15 @@ def huffman_table() -> None:
     codec = HuffmanCodec.from_frequencies(dict(enumerate(torch.bincount(codes).tolist())))
     stream, theirs = encode_bits(codes), codec.encode(listed)
     assert decode_bits(stream).equal(codes.int()) and codec.decode(theirs) == listed
-    bits = ", ".join(f"{8 * len(part) / SYMBOLS:.4f}" for part in (stream, theirs))
+    bits = [8 * len(part) / SYMBOLS for part in (stream, theirs)]
     entropy = float(code_entropy(codes, 16))
     sides = {
         "course_lib": lambda: decode_bits(encode_bits(codes)),
         "dahuffman": lambda: codec.decode(codec.encode(listed)),
     }
-    title = f"write and read {SYMBOLS} codes: entropy {entropy:.4f} bits, a code takes {bits}"
-    report(title, cpu_seconds(sides, 5), 0.06)
+    title = f"write and read {SYMBOLS:,} codes, entropy {entropy:.4f} bits"
+    told = {"quality": bits, "unit": "bits a code", "more": False, "equal": NEAR}
+    report(title, cpu_seconds(sides, 5), 0.06, method="Huffman's code", **told)
 
 
 Schemes = dict[str, AnyScheme]
@@ -192,7 +193,6 @@ def digits_table(seeds: int = 5) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    single = {"limits": limits_table, "tinylm": tinylm_table, "digits": digits_table}
-    if sys.argv[1:]:
-        sys.exit(single[sys.argv[1]]() if sys.argv[1] in single else f"one of {', '.join(single)}")
-    huffman_table()
+    tables = {"huffman": huffman_table, "limits": limits_table}
+    tables |= {"tinylm": tinylm_table, "digits": digits_table}
+    run_tables(tables, ("huffman",))

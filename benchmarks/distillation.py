@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from benchmarks.measuring import cpu_seconds, extra_bytes, in_a_fresh_process
+from benchmarks.measuring import cpu_seconds, extra_bytes, in_a_fresh_process, report
 from course_lib.data.batches import consecutive_windows
 from course_lib.data.text import bible_chapters, split
 from course_lib.distillation.cache import ask_teacher
@@ -87,17 +87,17 @@ def peer(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor) -> 
     (0.3 * F.cross_entropy(student, labels) + 0.7 * 16 * soft).backward()
 
 
-def extra_megabytes(function: Callable) -> float:
-    """How much a fresh process's peak memory grows during one call."""
+def extra_memory(function: Callable) -> int:
+    """By how many bytes a fresh process's peak memory grows during one call."""
     inputs = logits_and_labels()
     small = [x.detach()[:2].clone() for x in inputs]
     function(small[0].requires_grad_(), *small[1:])  # loads what is loaded once
-    return extra_bytes(function, *inputs) / 2**20
+    return extra_bytes(function, *inputs)
 
 
 def loss_table() -> None:
     """CPU seconds and extra memory of forward and backward, 512 × 8192."""
-    memory_of = [in_a_fresh_process(extra_megabytes, function) for function in (ours, peer)]
+    memory = [in_a_fresh_process(extra_memory, function) for function in (ours, peer)]
     inputs = logits_and_labels()
     gradients = []
     for function in (ours, peer):
@@ -105,9 +105,10 @@ def loss_table() -> None:
         gradients.append(inputs[0].grad)
     assert torch.allclose(*gradients, atol=1e-8)
     sides = {"course_lib": lambda: ours(*inputs), "PyTorch": lambda: peer(*inputs)}
-    time_of = cpu_seconds(sides, repeats=15).values()
-    for what, (mine, theirs), goal in (("s", time_of, 1.0), ("MB", memory_of, 0.7)):
-        print(f"{mine:8.3f} {what}  peer {theirs:8.3f}  ratio {mine / theirs:.2f} (goal ≤ {goal})")
+    same = {"quality": (0, 0), "unit": "gradients differ", "more": False}
+    title = "cross-entropy and KL, 512 × 8192, forward and backward"
+    told = {"method": "distillation's loss", "memory": memory, "memory_goal": 0.7} | same
+    report(title, cpu_seconds(sides, repeats=15), 1.0, **told)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Language models: this library beside the authors' algorithms, written plainly in `authors`.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.language_models
+    OMP_NUM_THREADS=1 python -m benchmarks.language_models          all, or some by their names:
+    OMP_NUM_THREADS=1 python -m benchmarks.language_models gptq sparsegpt wanda awq walk
     OMP_NUM_THREADS=1 python -m benchmarks.language_models leaderboard FOLDER      see there
     OMP_NUM_THREADS=1 python -m benchmarks.language_models gguf FILE               see there
 
@@ -15,7 +16,14 @@ from torch import Tensor
 
 from benchmarks import authors
 from benchmarks.leaderboard import gguf_file, leaderboard
-from benchmarks.measuring import cpu_seconds, extra_bytes, in_a_fresh_process, report
+from benchmarks.measuring import (
+    QUICK,
+    cpu_seconds,
+    extra_bytes,
+    in_a_fresh_process,
+    report,
+    run_tables,
+)
 from course_lib.formats.linear import Scheme
 from course_lib.language_models.awq import search_clip
 from course_lib.language_models.gptq import gptq
@@ -26,7 +34,8 @@ from course_lib.models.moments import output_error
 from course_lib.models.walk import Stage, treat_blocks
 from course_lib.quantization.linear import Format, fake_quantize, fit_grid
 
-SIZE = 2048
+SIZE = 1024 if QUICK else 2048
+NEAR = 1e-3  # by this share an output error may be above the peer's: a tie fell to the other side
 
 
 def layer() -> tuple[Tensor, Tensor]:
@@ -41,10 +50,11 @@ def layer() -> tuple[Tensor, Tensor]:
     return torch.randn(SIZE, SIZE) * 0.02, x.T @ x / len(x)
 
 
-def errors(weight: Tensor, gram: Tensor, *others: Tensor) -> str:
-    """The first one's output error, divided by each of the others'."""
-    first, *rest = (output_error(weight - other, gram).double().sum().item() for other in others)
-    return ", ".join(f"{first / error:.6f}" for error in rest)
+def errors(weight: Tensor, gram: Tensor, *others: Tensor) -> dict:
+    """Each one's output error over the output's power, as `report` wants it."""
+    whole = output_error(weight, gram).double().sum()
+    shares = [float(output_error(weight - w, gram).double().sum() / whole) for w in others]
+    return {"quality": shares, "unit": "output error", "more": False, "equal": NEAR}
 
 
 def gptq_table(weight: Tensor, gram: Tensor, static_groups: bool) -> None:
@@ -59,11 +69,11 @@ def gptq_table(weight: Tensor, gram: Tensor, static_groups: bool) -> None:
     ours, (codes, theirs) = (side() for side in sides.values())
     differ = (ours.codes != codes).sum().item()
     title = "static groups" if static_groups else "groups fitted on the way"
+    told = {"method": f"GPTQ, {title}"} | errors(weight, gram, ours.weight, theirs)
     title = (
-        f"GPTQ, {SIZE}², 4 bits, 128 a group, {title}: {differ} of {codes.numel():,} codes differ, "
+        f"GPTQ, {SIZE}², 4 bits, 128 a group, {title}: {differ} of {codes.numel():,} codes differ"
     )
-    title += f"error ratio {errors(weight, gram, ours.weight, theirs)}"
-    report(title, cpu_seconds(sides, 5), 0.7)
+    report(title, cpu_seconds(sides, 5), 0.7, **told)
 
 
 def sparsegpt_table(weight: Tensor, gram: Tensor, density: float | tuple[int, int]) -> None:
@@ -74,9 +84,9 @@ def sparsegpt_table(weight: Tensor, gram: Tensor, density: float | tuple[int, in
     }
     ours, theirs = (side() for side in sides.values())
     differ = ((ours == 0) != (theirs == 0)).sum().item()
-    title = f"SparseGPT, {SIZE}², {density}: {differ} of {ours.numel():,} choices differ, "
-    title += f"error ratio {errors(weight, gram, ours, theirs)}"
-    report(title, cpu_seconds(sides, 5), 0.6)
+    title = f"SparseGPT, {SIZE}², {density}: {differ} of {ours.numel():,} choices differ"
+    told = {"method": f"SparseGPT, {density}"} | errors(weight, gram, ours, theirs)
+    report(title, cpu_seconds(sides, 5), 0.6, **told)
 
 
 def wanda_table(weight: Tensor, gram: Tensor) -> None:
@@ -87,7 +97,8 @@ def wanda_table(weight: Tensor, gram: Tensor) -> None:
     }
     ours, theirs = (side() for side in sides.values())
     title = f"Wanda, {SIZE}², half: {(ours != theirs).sum().item()} choices differ"
-    report(title, cpu_seconds(sides, 5), 0.5)
+    told = {"method": "Wanda"} | errors(weight, gram, weight * ours, weight * theirs)
+    report(title, cpu_seconds(sides, 5), 0.5, **told)
 
 
 def awq_table(weight: Tensor, gram: Tensor) -> None:
@@ -108,8 +119,23 @@ def awq_table(weight: Tensor, gram: Tensor) -> None:
         change = change.view(SIZE, -1, 128).transpose(0, 1)  # (R, C) -> (I/C, O, C)
         outputs = x.view(len(x), -1, 128).transpose(0, 1) @ change.mT  # (I/C, N, O)
         sums.append(outputs.double().square().sum().item())
-    title = f"AWQ's clip, {SIZE}², 4 bits, 128 a group: error ratio {sums[0] / sums[1]:.6f}"
-    report(title, cpu_seconds(sides, 1), 0.02)
+    title = f"AWQ's clip, {SIZE}², 4 bits, 128 a group"
+    told = {"quality": sums, "unit": "output error", "more": False, "equal": NEAR}
+    report(title, cpu_seconds(sides, 1), 0.02, method="AWQ's clip", **told)
+
+
+def gptq_tables() -> None:
+    """Both kinds of groups."""
+    made = layer()
+    for static in (True, False):
+        gptq_table(*made, static)
+
+
+def sparsegpt_tables() -> None:
+    """Both patterns."""
+    made = layer()
+    for share in (0.5, (2, 4)):
+        sparsegpt_table(*made, share)
 
 
 def leave(stage: Stage) -> None:
@@ -132,17 +158,15 @@ def walk_table() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if sys.argv[1:]:
-        if sys.argv[1] == "leaderboard" and sys.argv[2:]:
-            sys.exit(leaderboard(*sys.argv[2:]))
-        if sys.argv[1] == "gguf" and len(sys.argv) == 3:
-            sys.exit(gguf_file(sys.argv[2]))
-        sys.exit("python -m benchmarks.language_models [leaderboard FOLDER [ROW …] | gguf FILE]")
-    made = layer()
-    for static in (True, False):
-        gptq_table(*made, static)
-    for share in (0.5, (2, 4)):
-        sparsegpt_table(*made, share)
-    wanda_table(*made)
-    awq_table(*made)
-    walk_table()
+    if sys.argv[1:2] == ["leaderboard"] and sys.argv[2:]:
+        sys.exit(leaderboard(*sys.argv[2:]))
+    if sys.argv[1:2] == ["gguf"] and len(sys.argv) == 3:
+        sys.exit(gguf_file(sys.argv[2]))
+    tables = {
+        "gptq": gptq_tables,
+        "sparsegpt": sparsegpt_tables,
+        "wanda": lambda: wanda_table(*layer()),
+        "awq": lambda: awq_table(*layer()),
+        "walk": walk_table,
+    }
+    run_tables(tables, tuple(tables))

@@ -1,6 +1,7 @@
 """Low rank: this library's decompositions beside PyTorch's, scikit-learn's and SVD-LLM's.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.low_rank     4 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.low_rank                 4 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.low_rank truncated outputs randomized    or one of them
 
 Times are CPU seconds of one thread, the median; the sides take turns. Errors are Frobenius norms,
 as a multiple of the least one of that rank, or roots of the mean squared error of the outputs.
@@ -12,7 +13,7 @@ import torch
 from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
-from benchmarks.measuring import cpu_seconds, report
+from benchmarks.measuring import QUICK, cpu_seconds, report, run_tables
 from course_lib.low_rank.output_aware import output_factors
 from course_lib.low_rank.randomized import randomized
 from course_lib.low_rank.svd import error_norms, truncated
@@ -21,6 +22,7 @@ from course_lib.models.pretrained import has_smollm2, smollm2
 
 SHAPES = ((576, 576), (1536, 576), (576, 1536), (2048, 2048))
 WIDTH, RANK, SEEDS = 2048, 64, 5
+NEAR = 0.01  # what a randomized error may be above the least
 
 
 def svd_product(weight: Tensor, rank: int) -> Tensor:
@@ -45,7 +47,7 @@ def layer(outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
 
 def output_tables() -> None:
     """Factors for the outputs beside a plain SVD, which knows no inputs, and SVD-LLM."""
-    for outputs, inputs in SHAPES:
+    for outputs, inputs in SHAPES[:1] if QUICK else SHAPES:
         weight, gram = layer(outputs, inputs)
         rank = min(outputs, inputs) // 4
         sides = {
@@ -55,9 +57,10 @@ def output_tables() -> None:
         }
         whole = output_error(weight, gram).sum()
         costs = [(output_error(weight - f(), gram).sum() / whole).sqrt() for f in sides.values()]
-        shares = ", ".join(f"{cost:.5f}" for cost in costs)
-        title = f"{outputs} × {inputs} to rank {rank}, output error {shares} of the output"
-        report(title, cpu_seconds(sides, 5 if weight.numel() < 2**21 else 3), 1.3)
+        title = f"{outputs} × {inputs} to rank {rank}"
+        told = {"quality": costs, "unit": "of the output", "more": False}
+        seconds = cpu_seconds(sides, 5 if weight.numel() < 2**21 else 3)
+        report(title, seconds, 1.3, method="factors for the outputs", **told)
 
 
 def spectra() -> Iterator[tuple[str, Tensor]]:
@@ -102,13 +105,17 @@ def randomized_tables() -> None:
             "torch.svd_lowrank": lowrank_product,
             "sklearn, randomized_svd": sklearn_product,
         }
+        mean = {}
         print(f"{name}: error over the least, and the largest of {SEEDS} seeds")
         for side, product in sides.items():
             seeds = range(1 if side == "torch.linalg.svd" else SEEDS)
             errors = [float((weight - product(weight, s)).norm() / least) for s in seeds]
-            print(f"    {side:44} {sum(errors) / len(errors):8.4f} {max(errors):8.4f}")
+            mean[side] = sum(errors) / len(errors)
+            print(f"    {side:44} {mean[side]:8.4f} {max(errors):8.4f}")
         calls = {side: lambda f=f, w=weight: f(w, 0) for side, f in sides.items()}
-        report(f"{name}, {WIDTH}² to rank {RANK}", cpu_seconds(calls, 3), 0.1)
+        told = {"quality": mean, "unit": "times the least error", "more": False, "equal": NEAR}
+        title = f"{name}, {WIDTH}² to rank {RANK}"
+        report(title, cpu_seconds(calls, 3), 0.1, method="randomized SVD", **told)
 
 
 def truncated_table() -> None:
@@ -118,11 +125,14 @@ def truncated_table() -> None:
         "course_lib": lambda: truncated(weight, RANK).product,
         "torch.linalg.svd": lambda: svd_product(weight, RANK),
     }
-    report(f"truncated SVD of {SHAPES[0]}", cpu_seconds(sides, 11), 1.1)
+    errors = [(weight - side()).norm() / weight.norm() for side in sides.values()]
+    told = {"quality": errors, "unit": "of the weight", "more": False}
+    title = f"truncated SVD of {SHAPES[0]} to rank {RANK}"
+    report(title, cpu_seconds(sides, 11), 1.1, method="truncated SVD", **told)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    truncated_table()
-    output_tables()
-    randomized_tables()
+    tables = {"truncated": truncated_table, "outputs": output_tables}
+    tables["randomized"] = randomized_tables
+    run_tables(tables, tuple(tables))

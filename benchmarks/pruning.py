@@ -1,7 +1,8 @@
 """Pruning: this library beside PyTorch's pruning, torch.topk and the authors' hard-concrete layer;
 what the scores of all weights cost beside a backward pass.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.pruning
+    OMP_NUM_THREADS=1 python -m benchmarks.pruning                  all, or some by their names:
+    OMP_NUM_THREADS=1 python -m benchmarks.pruning top gates        magnitude, scores, probes, obs
 
 Times are CPU seconds; the sides take turns, the figure is the median of 7, for Optimal Brain
 Surgeon that of one run. Extra memory is the growth of a fresh process's peak during one call.
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import prune
 
-from benchmarks.measuring import cpu_seconds, extra_bytes, in_a_fresh_process, report
+from benchmarks.measuring import cpu_seconds, extra_bytes, in_a_fresh_process, report, run_tables
 from course_lib.data.images import digits
 from course_lib.models.digits_mlp import DigitsMLP
 from course_lib.models.parts import prunable_weights
@@ -55,11 +56,11 @@ def prune_peer(model: nn.Module) -> nn.Module:
     return model
 
 
-def extra_megabytes(function: Callable) -> float:
-    """How much the peak memory grows while `function` prunes the large model."""
+def extra_memory(function: Callable) -> int:
+    """By how many bytes the peak memory grows while `function` prunes the large model."""
     model = large_model()
     function(nn.Sequential(nn.Linear(2, 2)))  # loads what is loaded once
-    return extra_bytes(function, model) / 2**20
+    return extra_bytes(function, model)
 
 
 def magnitude_table() -> None:
@@ -69,12 +70,19 @@ def magnitude_table() -> None:
     ours, peer = (prunable_weights(f(model)) for f in (prune_ours, prune_peer))
     assert sum(int((w != 0).sum()) for w in ours.values()) == round(0.1 * total)
     differ = sum(int((a != b).sum()) for a, b in zip(ours.values(), peer.values(), strict=True))
+    kept = [sum(float(w.abs().sum()) for w in side.values()) for side in (ours, peer)]
     sides = {"course_lib": prune_ours, "global_unstructured, remove": prune_peer}
     seconds = cpu_seconds({n: lambda f=f: f(model) for n, f in sides.items()}, repeats=5)
-    report(f"10 % of {total:,} weights, copy included; {differ} weights differ", seconds, 0.08)
-    megabytes = [in_a_fresh_process(extra_megabytes, f) for f in sides.values()]
-    print(f"    extra memory {megabytes[0]:.0f} MB, peer {megabytes[1]:.0f} MB, ", end="")
-    print(f"ratio {megabytes[0] / megabytes[1]:.3f} (goal ≤ 0.25)")
+    report(
+        f"10 % of {total:,} weights, copy included; {differ} weights differ",
+        seconds,
+        0.08,
+        method="global magnitude",
+        quality=kept,
+        unit="kept, Σ |w|",
+        memory=[in_a_fresh_process(extra_memory, f) for f in sides.values()],
+        memory_goal=0.25,
+    )
 
 
 def top_k_table() -> None:
@@ -87,7 +95,11 @@ def top_k_table() -> None:
         "course_lib, a mask": lambda: largest_masks({"w": weight}, k),
         "torch.topk, indices": lambda: weight.abs().flatten().topk(k),
     }
-    report("top 10 % of 4096 × 4096", cpu_seconds(sides), 0.6)
+    ours, theirs = (side() for side in sides.values())
+    flat = weight.abs().flatten()
+    kept = [flat[mask].sum() for mask in (ours["w"].flatten().bool(), theirs.indices)]
+    told = {"method": "the k largest", "quality": kept, "unit": "kept, Σ |w|"}
+    report("top 10 % of 4096 × 4096", cpu_seconds(sides), 0.6, **told)
 
 
 # ---------------------------------------------------------------- hard concrete, 1024 × 1024
@@ -135,7 +147,14 @@ def gate_table(gate: str, batch: int = 128) -> None:
         "plain linear": nn.Linear(1024, 1024),
     }
     sides = {name: forward_backward(layer, x, gradient) for name, layer in layers.items()}
-    report(f"a gate for each {gate}, 1024², batch {batch}", cpu_seconds(sides, 21), 1.0)
+    title = f"a gate for each {gate}, 1024², batch {batch}, forward and backward"
+    report(title, cpu_seconds(sides, 21), 1.0, method=f"hard concrete, {gate}s")
+
+
+def gate_tables() -> None:
+    """A gate for each input, and one for each weight."""
+    gate_table("input")
+    gate_table("weight")
 
 
 # ---------------------------------------------------------------- what scores cost
@@ -177,7 +196,8 @@ def score_table() -> None:
         "course_lib, four scores": lambda: all_scores(model, *text),
         "one backward pass, batches of 8": lambda: backward(model, *text),
     }
-    report("scores of TinyLM over 32 windows", cpu_seconds(sides), 1.3)
+    title = "four scores of TinyLM's weights over 32 windows, beside one backward pass"
+    report(title, cpu_seconds(sides), 1.3, method="scores of weights")
 
 
 def probe_table(title: str, model: nn.Module, inputs: Tensor, targets: Tensor) -> None:
@@ -200,6 +220,13 @@ def probe_table(title: str, model: nn.Module, inputs: Tensor, targets: Tensor) -
     first, more = seconds["1 probe"], (seconds["5 probes"] - seconds["1 probe"]) / 4
     print(f"Hutchinson on {title}, in backward passes: first probe", end=" ")
     print(f"{first / seconds['backward']:.1f}, each more {more / seconds['backward']:.1f}")
+
+
+def probe_tables() -> None:
+    """Hutchinson's probes of two networks."""
+    data = digits()
+    probe_table("digits", DigitsMLP(), data.train_images, data.train_labels)
+    probe_table("TinyLM", tiny()[0], *random_text(8))
 
 
 # ---------------------------------------------------------------- OBS, 512 × 512 to 50 %
@@ -268,24 +295,25 @@ def obs_table() -> None:
 
     seconds = cpu_seconds({name: lambda n=name: run(n) for name in sides}, repeats=1)
     scaled = {name: value * len(weight) / rows[name] for name, value in seconds.items()}
-    report(f"OBS of 512 × 512 to 50 %; the second timed on {PLAIN_ROWS} rows, scaled", scaled, 0.6)
+    first = {name: found[:PLAIN_ROWS] - weight[:PLAIN_ROWS] for name, found in results.items()}
+    increase = {n: float(((d.double() @ hessian) * d).sum() / 2) for n, d in first.items()}
+    title = f"OBS of 512 × 512 to 50 %; the second timed on {PLAIN_ROWS} rows, scaled"
+    told = {"quality": increase, "unit": f"error of {PLAIN_ROWS} rows", "more": False}
+    report(title, scaled, 0.6, method="Optimal Brain Surgeon", **told)
     ours = results["course_lib"]
     for name, found in results.items():
-        first = found[:PLAIN_ROWS] - weight[:PLAIN_ROWS]
-        increase = ((first.double() @ hessian) * first).sum() / 2
         differ = int(((found == 0) != (ours[: len(found)] == 0)).sum())
-        print(f"    {name:44} error of {PLAIN_ROWS} rows {increase:.6f}, ", end="")
-        print(f"{differ} other choices in {len(found)} rows")
+        print(f"    {name:44} {differ} other choices in {len(found)} rows")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    magnitude_table()
-    top_k_table()
-    gate_table("input")
-    gate_table("weight")
-    score_table()
-    data = digits()
-    probe_table("digits", DigitsMLP(), data.train_images, data.train_labels)
-    probe_table("TinyLM", tiny()[0], *random_text(8))
-    obs_table()
+    tables = {
+        "magnitude": magnitude_table,
+        "top": top_k_table,
+        "gates": gate_tables,
+        "scores": score_table,
+        "probes": probe_tables,
+        "obs": obs_table,
+    }
+    run_tables(tables, tuple(tables))

@@ -1,11 +1,12 @@
 """Quantization: this library beside PyTorch, torchao, NumPy and re-stated published procedures.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.quantization
+    OMP_NUM_THREADS=1 python -m benchmarks.quantization             the first five tables
     OMP_NUM_THREADS=1 python -m benchmarks.quantization smollm2     10 CPU minutes
     OMP_NUM_THREADS=1 python -m benchmarks.quantization kernels
 
 05_linear_quantization quotes the second, SmolLM2's table, and the third, the times of PyTorch's
-kernels for 8 and 4 bits.
+kernels for 8 and 4 bits. The other tables by name: codes, activations, packing, memory, search,
+and hqq, which needs `pip install hqq`.
 
 The weight is 4096 × 4096: Student-t numbers of 5 degrees of freedom times 0.02, each row with a
 log-normal gain. Times are CPU seconds of one thread, the median; the sides take turns.
@@ -13,7 +14,6 @@ Quality is the signal-to-error ratio 10 log₁₀ Σ x² / Σ (x − x̂)² in d
 a fresh process's peak during one call, as a multiple of the weight.
 """
 
-import sys
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
@@ -23,7 +23,14 @@ import torch
 from torch import Tensor
 from torch.ao.quantization import HistogramObserver, PerChannelMinMaxObserver
 
-from benchmarks.measuring import cpu_seconds, extra_bytes, in_a_fresh_process, report
+from benchmarks.measuring import (
+    QUICK,
+    cpu_seconds,
+    extra_bytes,
+    in_a_fresh_process,
+    report,
+    run_tables,
+)
 from course_lib.formats.linear import Scheme
 from course_lib.formats.model_file import every_linear, pack_model, unpack_model
 from course_lib.formats.packing import pack, unpack
@@ -37,6 +44,8 @@ from course_lib.quantization.rows import to_rows
 
 INT8, INT4, GROUP = Format(8, symmetric=True), Format(4), 128
 WIDTH = 4096
+WITHIN = 0.02  # dB that a range of activations may be behind the peer's
+NEAR = 1e-6  # percentiles nearer than this, as a share, are equal but for rounding
 
 
 def decibels(x: Tensor, values: Tensor) -> float:
@@ -116,10 +125,19 @@ def codes_tables() -> None:
     for title, sides, goal in tables:
         ours, peer = [f(weight) for f in sides.values()][:2]
         differ = int((ours[0] != peer[0]).sum())
-        quality = " and ".join(f"{decibels(weight, values):.2f}" for _, values in (ours, peer))
+        quality = [decibels(weight, values) for _, values in (ours, peer)]
         del ours, peer
+        memory = [in_a_fresh_process(extra_memory, f) for f in list(sides.values())[:2]]
         seconds = cpu_seconds({name: lambda f=f: f(weight) for name, f in sides.items()})
-        report(f"{title}: {differ} codes differ, {quality} dB", seconds, goal)
+        report(
+            f"{WIDTH}², {title}: {differ} codes differ",
+            seconds,
+            goal,
+            method=title,
+            quality=quality,
+            unit="dB",
+            memory=memory,
+        )
 
 
 # ---------------------------------------------------------------- the search of a range
@@ -153,19 +171,44 @@ def search_ours(rows: Tensor) -> Grid:
     return fit_grid(*mse_range(rows, INT4), INT4)
 
 
-def search_tables(outputs: int = WIDTH // 4, repeats: int = 3) -> None:
+def search_tables(outputs: int = WIDTH // (64 if QUICK else 4), repeats: int = 3) -> None:
     """Int4 by MSE, in groups and per channel, on a quarter of the weight: the peer is slow."""
     weight = heavy_tailed()[:outputs].clone()
     for granularity in (GROUP, "channel"):
         rows = to_rows(weight, granularity)
         sides = {"course_lib": search_ours, "GPTQ's search": lambda rows: gptq_grid(rows, INT4)}
         quality = [
-            f"{decibels(rows, dequantize(quantize(rows, grid), grid)):.2f}"
+            decibels(rows, dequantize(quantize(rows, grid), grid))
             for grid in (search(rows) for search in sides.values())
         ]
         calls = {name: lambda f=f, rows=rows: f(rows) for name, f in sides.items()}
-        title = f"MSE range of {outputs} × {WIDTH}, int4, {granularity}: {' and '.join(quality)} dB"
-        report(title, cpu_seconds(calls, repeats), 0.1)
+        title = f"MSE range of {outputs} × {WIDTH}, int4, {granularity}"
+        told = {"method": f"MSE clip, {granularity}", "quality": quality, "unit": "dB"}
+        report(title, cpu_seconds(calls, repeats), 0.1, **told)
+
+
+def clipped(weight: Tensor) -> Tensor:
+    """Values of int4 in groups of 128, each clipped where the squared error is least."""
+    rows = to_rows(weight, GROUP)
+    grid = search_ours(rows)
+    return dequantize(quantize(rows, grid), grid).view_as(weight)
+
+
+def hqq_table(outputs: int = WIDTH // (16 if QUICK else 1)) -> None:
+    """Int4 in groups of 128, the best of each: a searched clip beside hqq's zero-points."""
+    from hqq.core.quantize import Quantizer
+
+    def hqq(weight: Tensor) -> Tensor:
+        options = {"nbits": 4, "group_size": GROUP, "optimize": True, "axis": 1, "device": "cpu"}
+        options["compute_dtype"] = torch.float32
+        return Quantizer.dequantize(*Quantizer.quantize(weight, **options)).float()
+
+    weight = heavy_tailed()[:outputs].clone()
+    sides = {"course_lib, MSE clip": clipped, "hqq, optimized": hqq}
+    quality = [decibels(weight, side(weight)) for side in sides.values()]
+    seconds = cpu_seconds({name: lambda f=f: f(weight) for name, f in sides.items()}, 3)
+    told = {"method": "int4, groups of 128, clipped", "quality": quality, "unit": "dB"}
+    report(f"{outputs} × {WIDTH}, there and back", seconds, 0.2, **told)
 
 
 # ---------------------------------------------------------------- activations
@@ -191,15 +234,15 @@ def activation_tables() -> None:
     x = torch.randn(2048, WIDTH) * torch.randn(WIDTH).mul(1.2).exp()
     flat = to_rows(x, "tensor")
     sides = {"course_lib": searched, "HistogramObserver": observed}
-    quality = [
-        f"{decibels(flat, dequantize(quantize(flat, grid), grid)):.3f}"
+    minmax, *quality = [
+        decibels(flat, dequantize(quantize(flat, grid), grid))
         for grid in (fit_grid(*minmax_range(flat), Format(8)), *(f(x) for f in sides.values()))
     ]
     seconds = cpu_seconds({name: lambda f=f: f(x) for name, f in sides.items()})
-    title = (
-        f"MSE range of activations: min–max {quality[0]} dB, ours {quality[1]}, peer {quality[2]}"
-    )
-    report(title, seconds, 1.0)
+    title = f"MSE range of activations, 2048 × {WIDTH}; min–max would be {minmax:.3f} dB"
+    near = WITHIN / quality[1]
+    told = {"method": "MSE range of activations", "quality": quality, "unit": "dB", "equal": near}
+    report(title, seconds, 1.0, **told)
 
     ours, peer = torch.cat(percentile_range(flat)).flatten(), np.percentile(x, [0.1, 99.9])
     calls = {
@@ -207,7 +250,9 @@ def activation_tables() -> None:
         "numpy.percentile": lambda: np.percentile(flat.numpy(), [0.1, 99.9]),
     }
     gap = np.abs(ours.numpy() - peer).max() / np.abs(peer).max()
-    report(f"percentiles 0.1 and 99.9, apart by {gap:.0e}", cpu_seconds(calls), 0.5)
+    title = f"percentiles 0.1 and 99.9 of 2048 × {WIDTH}, apart by {gap:.0e}"
+    same = {"quality": (float(gap > NEAR), 0), "unit": "differ", "more": False}
+    report(title, cpu_seconds(calls), 0.5, method="percentiles", **same)
 
 
 # ---------------------------------------------------------------- packing
@@ -252,7 +297,9 @@ def packing_table() -> None:
         "as quanto does": lambda: unpack_loop(pack_loop(codes)),
     }
     assert all(torch.equal(f(), codes) for f in sides.values())
-    report("pack and unpack 4 bits", cpu_seconds(sides, 11), 1.0)
+    same = {"quality": (0, 0, 0), "unit": "codes differ", "more": False}
+    title = f"pack and unpack {codes.numel():,} codes of 4 bits"
+    report(title, cpu_seconds(sides, 11), 1.0, method="pack and unpack", **same)
 
 
 # ---------------------------------------------------------------- memory
@@ -263,11 +310,11 @@ def search_groups(weight: Tensor) -> Grid:
     return search_ours(to_rows(weight, GROUP))
 
 
-def extra_memory(function: Callable) -> float:
-    """How much the peak memory grows while `function` runs, as a multiple of the weight."""
+def extra_memory(function: Callable) -> int:
+    """How many bytes the peak memory grows by while `function` runs."""
     weight = torch.randn(WIDTH, WIDTH)
     function(weight[:2].clone())  # loads what is loaded once
-    return extra_bytes(function, weight) / weight.nbytes
+    return extra_bytes(function, weight)
 
 
 def memory_table() -> None:
@@ -275,7 +322,8 @@ def memory_table() -> None:
     print("extra peak memory, as a multiple of the weight (goal ≤ 2)")
     functions = [int8_ours, int8_torch, int4_ours, int4_torchao, search_groups, searched, observed]
     for function in functions:
-        print(f"    {function.__name__:44} {in_a_fresh_process(extra_memory, function):8.2f}")
+        multiple = in_a_fresh_process(extra_memory, function) / (4 * WIDTH**2)
+        print(f"    {function.__name__:44} {multiple:8.2f}")
 
 
 # ---------------------------------------------------------------- kernels
@@ -337,11 +385,14 @@ def smollm2_table() -> None:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # torch announces the end of its quantized tensors
     torch.set_num_threads(1)
-    single = {"smollm2": smollm2_table, "kernels": kernel_table}
-    if sys.argv[1:]:
-        sys.exit(single[sys.argv[1]]() if sys.argv[1] in single else f"one of {', '.join(single)}")
-    codes_tables()
-    activation_tables()
-    packing_table()
-    memory_table()
-    search_tables()
+    tables = {
+        "codes": codes_tables,
+        "activations": activation_tables,
+        "packing": packing_table,
+        "memory": memory_table,
+        "search": search_tables,
+        "hqq": hqq_table,
+        "smollm2": smollm2_table,
+        "kernels": kernel_table,
+    }
+    run_tables(tables, ("codes", "activations", "packing", "memory", "search"))
