@@ -145,7 +145,7 @@ Move = tuple[Callable[[], object], int]  # the call, and its bytes
 
 
 def gigabytes(moves: dict[str, Move], turns: int = 7) -> dict[str, float]:
-    """10⁹ bytes a second of each, in its fastest turn; in turns, each drives out the others' data."""
+    """10⁹ bytes a second of each, in its fastest turn; each turn drives out the others' data."""
     calls = {name: call for name, (call, _) in moves.items()}
     cpu_seconds(calls, 1)
     seconds = cpu_seconds(calls, turns)

@@ -148,8 +148,8 @@ def summary(results: Mapping) -> list[str]:
     ahead = sum("ahead" in row for row in rows)
     said = (
         f"{ahead} of {len(rows)} rows are *ahead*: faster, and of a quality that is not worse. "
-        "A row whose quality was not compared is none of them. A goal is the first peer's alone, and "
-        "meant for the full sizes: a QUICK row that does not meet it may do so there."
+        "A row whose quality was not compared is none of them. A goal is the first peer's alone, "
+        "and meant for the full sizes: a QUICK row that does not meet it may do so there."
     )
     return [said + "\n", HEAD, "|---" * 9 + "|", *rows]
 
