@@ -52,7 +52,10 @@ def _methods(name: str, chapter: str, title: str, module: str = "", **more) -> S
 
 
 SECTIONS = (
-    Section("limits", "", "Limits", "benchmarks.limits", quick=()),
+    Section("limits", "", "Limits: decibels, and growth with size", "benchmarks.limits",
+            ("decibels", "growth"), ("decibels", "growth")),
+    Section("bandwidth", "", "Limits: bytes a second", "benchmarks.limits", ("bandwidth",),
+            ("bandwidth",)),
     Section("feedback", "", "Feedback of a check", "benchmarks.course", ("feedback",),
             quick=("feedback",)),
     Section("sizes", "", "Sizes of the course", "benchmarks.course", ("sizes",), ("sizes",)),

@@ -91,8 +91,8 @@ class Comparison:
         return gain >= -self.equal * abs(theirs)
 
     def is_ahead(self, peer: str) -> bool:
-        """Faster, and known to be as good."""
-        return self.ratio(peer)[0] < 1 and self.as_good(peer) is True
+        """Faster in every turn, and known to be as good."""
+        return self.ratio(peer)[2] < 1 and self.as_good(peer) is True
 
     def is_met(self) -> bool | None:
         """Whether the goal beside the first peer is met, in time, memory and quality."""

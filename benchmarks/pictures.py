@@ -66,7 +66,7 @@ def goals(found: list[Comparison]) -> list[Comparison]:
                   key=lambda c: c.ratio(c.peers[0])[0])  # fmt: skip
 
 
-def draw_peers(found: list[Comparison]) -> Figure:
+def draw_peers(found: list[Comparison], circumstances: str = "") -> Figure:
     """A bar from 1 to our time over the peer's for each comparison; its goal as a mark."""
     rows = goals(found)
     figure, (axes,) = new_figure(height=1.3 + 0.21 * len(rows))
@@ -75,15 +75,18 @@ def draw_peers(found: list[Comparison]) -> Figure:
         colour = GREEN if one.is_ahead(one.peers[0]) else GREY if ratio <= 1 else ORANGE
         axes.barh(place, ratio - 1, left=1, height=0.65, color=colour)
         axes.plot([one.goal] * 2, [place - 0.4, place + 0.4], color=BLACK, linewidth=1.5)
-        axes.text(min(ratio, 1) * 0.93, place, f"{ratio:.2f}", ha="right", va="center", size=7)
+        axes.text(max(ratio, 1) * 1.1, place, f"{ratio:.2f}", va="center", size=7)
     names = [f"{one.method} / {one.peers[0]}" for one in rows]
     axes.set_yticks(range(len(rows)), names, size=7)
-    axes.set(xscale="log", xlabel="our time ÷ the peer's: left of 1 we are faster; | is the goal")
+    label = "our time ÷ the peer's: left of 1 we are faster; | is the goal"
+    axes.set(xscale="log", xlabel=f"{label}\n{circumstances}".strip())
     low = min((one.ratio(one.peers[0])[0] for one in rows), default=0.1)
     axes.set_xlim(min(low, 0.1) / 2, 3)
     axes.axvline(1, color=BLACK, linewidth=1)
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_title("Faster at equal quality (green), faster (grey), slower (orange)", size=11)
+    ahead = sum(one.is_ahead(one.peers[0]) for one in rows)
+    title = f"{ahead} of {len(rows)}: faster, and no worse (green). Slower: orange"
+    axes.set_title(title + ". Grey: quality not compared", size=10, loc="left", x=-0.5)
     return figure
 
 
@@ -123,10 +126,11 @@ def draw_speed(table: dict[str, dict[int, float]]) -> Figure:
 
 def main() -> None:
     """Write all three."""
-    found = [comparison for _, comparison in results.comparisons(results.read())]
+    stored = results.read()
+    found = [comparison for _, comparison in results.comparisons(stored)]
     pictures = {
         "quality": draw_quality(load_front().points),
-        "peers": draw_peers(found),
+        "peers": draw_peers(found, results.circumstances(stored)),
         "speed": draw_speed(speed_table()),
     }
     for name, figure in pictures.items():

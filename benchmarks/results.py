@@ -95,6 +95,16 @@ def write(results: Mapping, folder: Path = FOLDER) -> None:
     (folder / PAGE.name).write_text(page(results), "utf-8")
 
 
+def circumstances(results: Mapping) -> str:
+    """When the comparisons were made, and what should be known of it."""
+    used = [one for one in results["sections"].values() if one["comparisons"]]
+    days = sorted({one["when"][:10] for one in used})
+    words = [" and ".join(dict.fromkeys([days[0], days[-1]]))] if days else []
+    words += ["QUICK"] * any(one["quick"] for one in used)
+    words += ["on a busy machine"] * any(one["load"] > BUSY for one in used)
+    return ", ".join(words)
+
+
 def comparisons(results: Mapping) -> list[tuple[dict, Comparison]]:
     """Every comparison, with its section."""
     sections = results["sections"].values()
@@ -147,7 +157,7 @@ def summary(results: Mapping) -> list[str]:
         return ["Nothing was compared yet."]
     ahead = sum("ahead" in row for row in rows)
     said = (
-        f"{ahead} of {len(rows)} rows are *ahead*: faster, and of a quality that is not worse. "
+        f"{ahead} of {len(rows)} rows are *ahead*: faster in every turn, and no worse in quality. "
         "A row whose quality was not compared is none of them. A goal is the first peer's alone, "
         "and meant for the full sizes: a QUICK row that does not meet it may do so there."
     )

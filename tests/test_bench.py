@@ -71,6 +71,11 @@ def test_slower_is_never_ahead():
     assert not slow.is_ahead("peer") and slow.is_met() is False
 
 
+def test_a_tie_is_not_ahead():
+    tie = compared(turns={"ours": [1, 3, 1], "peer": [2, 2, 2]}, quality={"ours": 1, "peer": 1})
+    assert tie.ratio("peer")[0] == 0.5 and not tie.is_ahead("peer")
+
+
 def test_what_counts_as_equal_is_a_share_of_the_peers():
     near = {"quality": {"ours": 99.0, "peer": 100.0}}
     assert compared(**near, equal=0.02).is_ahead("peer")
