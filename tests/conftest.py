@@ -18,6 +18,7 @@ settings.load_profile("course")
 
 def pytest_addoption(parser):
     parser.addoption("--screenshots", action="store_true", help="keep pictures in artifacts/")
+    parser.addoption("--every-notebook", action="store_true", help="open all of them in JupyterLab")
     parser.addoption("--quick", action="store_true", help="only what a change reaches: quick.py")
 
 
