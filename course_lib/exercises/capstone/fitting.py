@@ -73,7 +73,7 @@ def _files(seed: int) -> list[Case]:
         "all numbers have one of two sizes": (tied, 3 * _bytes(tied, 1.0) // 10),
         "ten small tensors: the header counts": (many, _bytes(many, 0.3)),
         "half of the numbers are 0 from the start": (holed, _bytes(holed, 0.2)),
-        "half of them 0, and room for all": (holed, most),
+        "half of them 0, and room for all": (holed, most + 5000),
         "one number in the matrix": ({"a": tensors["a"][:1, :1], "b": tensors["norm"]}, 9999),
         "one row, long and thin": (_tensors(draw, (1, 2000)), draw.number(1000, 2000)),
     }
