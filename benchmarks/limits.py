@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.measuring import QUICK, cpu_seconds, run_tables
+from benchmarks.measuring import QUICK, cpu_seconds, decibels, run_tables
 from benchmarks.results import exponent
 from course_lib.acceleration.kernels import Int4WeightLinear, Int8WeightLinear
 from course_lib.acceleration.packed_model import packed_bytes
@@ -58,12 +58,6 @@ IN_THEORY = {
 }
 
 # ---------------------------------------------------------------- decibels
-
-
-def decibels(x: Tensor, values: Tensor) -> float:
-    """10 log₁₀ Σ x² / Σ (x − x̂)²."""
-    error = (values.view_as(x).double() - x.double()).square().sum()
-    return float(10 * (x.double().square().sum() / error).log10())
 
 
 def student_entropy(freedom: float) -> float:

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
+from torch import Tensor
+
 from course_lib.measure.latency import cpu_turns
 
 RECORD = "BENCH_RECORD"  # names a file in the environment
@@ -149,6 +151,12 @@ def run_tables(tables: Mapping[str, Callable[[], object]], standard: Sequence[st
         sys.exit(f"which table? {' | '.join(tables)}")
     for name in chosen:
         tables[name]()
+
+
+def decibels(x: Tensor, values: Tensor) -> float:
+    """10 log₁₀ Σ x² / Σ (x − x̂)²."""
+    error = (values.view_as(x).double() - x.double()).square().sum()
+    return 10 * (x.double().square().sum() / error).log10().item()
 
 
 def in_a_fresh_process(function: Callable, *arguments: object) -> float:

@@ -26,6 +26,7 @@ from torch.ao.quantization import HistogramObserver, PerChannelMinMaxObserver
 from benchmarks.measuring import (
     QUICK,
     cpu_seconds,
+    decibels,
     extra_bytes,
     in_a_fresh_process,
     report,
@@ -46,12 +47,6 @@ INT8, INT4, GROUP = Format(8, symmetric=True), Format(4), 128
 WIDTH = 4096
 WITHIN = 0.02  # dB that a range of activations may be behind the peer's
 NEAR = 1e-6  # percentiles nearer than this, as a share, are equal but for rounding
-
-
-def decibels(x: Tensor, values: Tensor) -> float:
-    """10 log₁₀ Σ x² / Σ (x − x̂)²."""
-    error = (values.view_as(x).double() - x.double()).square().sum()
-    return 10 * (x.double().square().sum() / error).log10().item()
 
 
 def heavy_tailed(R: int = WIDTH, C: int = WIDTH) -> Tensor:

@@ -11,6 +11,7 @@ in build/site-student: no solutions, no model answers, no code of the library.
 
 import shutil
 import sys
+from collections.abc import Iterator
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
@@ -99,23 +100,20 @@ def _lay_out_lesson(notebook: NotebookNode, page: Path, states: Path) -> None:
 def for_reading(notebook: NotebookNode) -> NotebookNode:
     """A solved notebook as a page: tasks as learners see them; answers and side work folded."""
     notebook = deepcopy(notebook)
-    tasks, _ = ClearSolutions().preprocess(deepcopy(notebook), {})
     cells = []
-    for cell, task in zip(notebook.cells, tasks.cells, strict=True):
+    for cell, task in _with_tasks(notebook):
         grading = cell.metadata.get("nbgrader", {})
-        tags = list(cell.metadata.get("tags", []))
         if cell.cell_type == "markdown":
             cell.source = cell.source.replace(*ANSWER_BEGINS).replace(*ANSWER_ENDS)
         elif grading.get("solution"):
             cells.append(_task(task))
-            _fold(cell, tags, "a solution", "the solution")
+            _fold(cell, "a solution", "the solution")
             lines = cell.source.split("\n")
             cell.source = "\n".join(line for line in lines if not line.strip().startswith("### "))
         elif grading.get("grade"):
-            tags.append("remove-input")
+            _tag(cell, "remove-input")
         elif is_collapsed(cell):
-            _fold(cell, tags, "the code", "the code")
-        cell.metadata["tags"] = tags
+            _fold(cell, "the code", "the code")
         cells.append(cell)
     notebook.cells = cells
     return notebook
@@ -124,25 +122,32 @@ def for_reading(notebook: NotebookNode) -> NotebookNode:
 def for_students_to_read(notebook: NotebookNode) -> NotebookNode:
     """A solved notebook as a page without solutions: tasks and checks are still to be solved."""
     notebook = deepcopy(notebook)
-    tasks, _ = ClearSolutions().preprocess(deepcopy(notebook), {})
     cells = []
-    for cell, task in zip(notebook.cells, tasks.cells, strict=True):
-        tags = list(cell.metadata.get("tags", []))
+    for cell, task in _with_tasks(notebook):
         if cell.cell_type == "code" and cell.metadata.get("nbgrader"):
             cell = _task(task)
         elif cell.cell_type == "markdown":
             cell = task
         elif is_collapsed(cell):
-            _fold(cell, tags, "the code", "the code")
-            cell.metadata["tags"] = tags
+            _fold(cell, "the code", "the code")
         cells.append(cell)
     notebook.cells = cells
     return notebook
 
 
-def _fold(cell: NotebookNode, tags: list[str], closed: str, opened: str) -> None:
+def _with_tasks(notebook: NotebookNode) -> Iterator[tuple[NotebookNode, NotebookNode]]:
+    """Each cell, and beside it the same one without its solution."""
+    tasks, _ = ClearSolutions().preprocess(deepcopy(notebook), {})
+    return zip(notebook.cells, tasks.cells, strict=True)
+
+
+def _tag(cell: NotebookNode, tag: str) -> None:
+    cell.metadata["tags"] = [*cell.metadata.get("tags", []), tag]
+
+
+def _fold(cell: NotebookNode, closed: str, opened: str) -> None:
     """In place: the cell's code folds behind "Show …" and "Hide …"."""
-    tags.append("hide-input")
+    _tag(cell, "hide-input")
     prompts = {"code_prompt_show": f"Show {closed}", "code_prompt_hide": f"Hide {opened}"}
     cell.metadata["mystnb"] = prompts
 

@@ -48,19 +48,19 @@ def changed_chapters(files: Iterable[str], root: Path = ROOT) -> set[str]:
         text = "".join(path.read_text("utf-8") for path in (root / room).glob("*.py"))
         names = set(re.findall(r"\breference=(\w+)", text))
         for lesson in (root / "solutions").glob("[0-9][0-9]_*.py"):
-            asked = re.findall(r'exercise="(\w+)"', lesson.read_text("utf-8"))
-            numbers |= {lesson.stem[:2]} if names & set(asked) else set()
+            numbers |= {lesson.stem[:2]} if names & exercises_in(lesson) else set()
     return numbers
 
 
 def exercises_of(chapters: Iterable[str], root: Path = ROOT) -> set[str]:
     """The names of all exercises of these chapters."""
     lessons = [path for n in chapters for path in (root / "solutions").glob(f"{n}_*.py")]
-    return {
-        name
-        for path in lessons
-        for name in re.findall(r'exercise="(\w+)"', path.read_text("utf-8"))
-    }
+    return set().union(*map(exercises_in, lessons))
+
+
+def exercises_in(lesson: Path) -> set[str]:
+    """The names of a lesson's exercises."""
+    return set(re.findall(r'exercise="(\w+)"', lesson.read_text("utf-8")))
 
 
 def imported(path: Path) -> set[str]:

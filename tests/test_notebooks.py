@@ -3,8 +3,8 @@
 nbval goes over every solved notebook, an untouched one, and one with a wrong answer. While a solved
 one runs, the states of its sliders are recorded, and the web book is built of them. Of the other
 untouched ones it is enough that they differ from the solved ones in the exercises alone, and that
-no other cell uses an answer. `make test ARGS=--every-notebook` runs them in a browser. Notebooks
-that a learner ran or added in notebooks/ are let be: see tracked.py.
+no other cell uses an answer. `make test ARGS=--every-notebook` runs them, too: in a browser, here
+where there is none. Notebooks that a learner ran or added in notebooks/ are let be: see tracked.py.
 """
 
 import ast
@@ -172,9 +172,14 @@ def test_an_untouched_notebook_is_the_solved_one_but_for_its_exercises_and_needs
             assert used & set(asked) == set(), cell.source
 
 
-def test_the_untouched_notebook_fails_at_exactly_its_checks(lab_folder, lessons):
-    red = red_cells(lab_folder / f"{QUICK}.ipynb")
-    assert [one.exercise or one.first_line for one in red] == exercises(lessons[QUICK].notebook)
+@every_lesson
+def test_the_untouched_notebook_fails_at_exactly_its_checks(
+    lab_folder, lessons, name, pytestconfig
+):
+    if name != QUICK and (CHROMIUM or not pytestconfig.getoption("every_notebook")):
+        pytest.skip("--every-notebook runs it: in test_browser.py where there is a browser")
+    red = red_cells(lab_folder / f"{name}.ipynb")
+    assert [one.exercise or one.first_line for one in red] == exercises(lessons[name].notebook)
     assert {one.verdict for one in red} <= {"not attempted"}
 
 
