@@ -1,11 +1,11 @@
-"""Verdicts on many answers to one exercise: its reference and known wrong answers are run once."""
+"""Verdicts on many answers to one exercise, by the same cases."""
 
 from dataclasses import replace
 from functools import cache
 
 from course_lib.exercises.engine.judge import PASSED, Verdict, judge
 from course_lib.exercises.engine.pace import best_attempt, run_beside
-from course_lib.exercises.engine.run import Outcome, run
+from course_lib.exercises.engine.run import remembering, run
 
 SEEDS = (0, 1, 2)  # notebooks use 0, graders their own
 
@@ -21,9 +21,7 @@ def cases_of(exercise, seed: int) -> list:
     return exercise.cases(seed)
 
 
-@cache
-def _outcomes_of(exercise, function, seed: int) -> list[Outcome]:
-    return run(function, cases_of(exercise, seed), exercise.seconds)
+run_once = remembering()  # the reference and the known wrong answers
 
 
 def verdict_on(exercise, function, seed: int = 0, patience: int = 1) -> Verdict:
@@ -34,8 +32,7 @@ def verdict_on(exercise, function, seed: int = 0, patience: int = 1) -> Verdict:
 
     def attempt() -> tuple[Verdict, float | None]:
         outcomes, share = run_beside(patient, function, cases)
-        once = lambda known, *_: _outcomes_of(exercise, known, seed)  # noqa: E731
-        return judge(exercise, cases, outcomes, run=once, share=share), share
+        return judge(exercise, cases, outcomes, run=run_once, share=share), share
 
     return best_attempt(exercise, attempt)
 
@@ -49,12 +46,8 @@ def is_rejected(exercise, function, seed: int = 0) -> bool:
     if exercise.pace:
         return verdict_on(exercise, function, seed).status != PASSED
     silent = replace(exercise, misconceptions=())
-    for number, case in enumerate(cases_of(exercise, seed)):
-
-        def once(known, *_, number=number):
-            return _outcomes_of(exercise, known, seed)[number : number + 1]
-
-        outcomes = run(function, [case], exercise.seconds)
-        if judge(silent, [case], outcomes, run=once).status != PASSED:
-            return True
-    return False
+    return any(
+        judge(silent, [case], run(function, [case], exercise.seconds), run=run_once).status
+        != PASSED
+        for case in cases_of(exercise, seed)
+    )

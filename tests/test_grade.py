@@ -149,15 +149,16 @@ def test_reference_and_wrong_answers_run_once_for_all_submissions(monkeypatch):
     module._set.cache_clear()
     calls, run = [], engine.run
 
-    def counted(function, *others):
-        calls.append(function)
-        return run(function, *others)
+    def counted(function, cases, *others):
+        calls.extend((function, case.label) for case in cases)
+        return run(function, cases, *others)
 
-    monkeypatch.setattr(module.engine, "run", counted)
+    monkeypatch.setattr(engine, "run", counted)
     once = [first(WRONG.replace("255", number)) for number in ("255", "254", "3")]
     known = find("to_uint8")
     functions = {known.reference, *(one.function for one in known.misconceptions)}
-    assert len(calls) == len(set(calls)) and set(calls) <= functions and len(calls) > 2
+    called = {function for function, _ in calls}
+    assert len(calls) == len(set(calls)) and called <= functions and len(called) > 2
     module._set.cache_clear()
     again = [first(WRONG.replace("255", number)) for number in ("3", "254", "255")]
     assert again[::-1] == once

@@ -80,7 +80,7 @@ def test_an_open_task_is_judged_without_a_run_of_its_reference():
     passed = verdict_on(lambda x: x + 1, anything)
     assert [text for _, text in passed.details] == ["1", "2", "3"]  # of five: the first cases
     assert verdict_on(lambda x: -1.0, anything).status == FAILED and not calls
-    assert verdict_on(lambda x: 1 / x, anything).passed == 4 and len(calls) == 5
+    assert verdict_on(lambda x: 1 / x, anything).passed == 4 and len(calls) == 1
 
 
 def test_an_expected_error_that_does_not_come_is_named():

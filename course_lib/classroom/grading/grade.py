@@ -21,10 +21,10 @@ from course_lib.classroom.grading.sandbox import (
 )
 from course_lib.classroom.release import Assignment
 from course_lib.classroom.submissions.submission import Submission
-from course_lib.exercises.engine import run as engine
 from course_lib.exercises.engine.catalogue import find
 from course_lib.exercises.engine.judge import FAILED, NOT_ATTEMPTED, PASSED, Verdict, judge
 from course_lib.exercises.engine.pace import best_attempt, share
+from course_lib.exercises.engine.run import remembering
 from course_lib.exercises.engine.show import words
 from course_lib.exercises.engine.spec import Case, Exercise
 from course_lib.exercises.engine.values import Opaque
@@ -144,20 +144,14 @@ class _Set:
     exercise: Exercise
     cases: list[Case]
     packed: bytes
-    run: Callable  # for the judge: calls the reference and each wrong answer once
+    run: Callable  # for the judge: it remembers
 
 
 @cache
 def _set(name: str, seed: int) -> _Set:
-    exercise, known = find(name), {}
-
-    def run_once(function, cases, seconds, device):
-        if function not in known:
-            known[function] = engine.run(function, cases, seconds, device)
-        return known[function]
-
+    exercise = find(name)
     cases = exercise.cases(seed)
-    return _Set(exercise, cases, pack_cases(cases), run_once)
+    return _Set(exercise, cases, pack_cases(cases), remembering())
 
 
 def _blank(name: str, possible: int, cases: int = 0) -> Result:

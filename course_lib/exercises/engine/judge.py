@@ -51,9 +51,9 @@ def judge(
 ) -> Verdict:
     """The verdict on the outcomes of a function's calls.
 
-    `run` calls the reference and the known wrong answers. Who judges many answers by the same cases
-    may give one that remembers. `share` is what of the plain function's CPU seconds the calls took,
-    where the exercise asks for a pace and they were counted.
+    `run` calls the reference and the known wrong answers; `remembering()` is one for many verdicts.
+    `share` is what of the plain function's CPU seconds the calls took, where the exercise asks for
+    a pace and they were counted.
 
     >>> double = Exercise(lambda x: 2 * x, lambda seed: [Case("three", {"x": 3})], hints=())
     >>> judge(double, double.cases(), run(lambda x: x + x, double.cases())).status
@@ -87,10 +87,11 @@ def judge(
 
 
 def _expected(exercise: Exercise, cases: list[Case], outcomes: list[Outcome], device: str, run):
-    """What the reference gives. An open task is judged without it, unless a call went wrong."""
-    if exercise.compare or any(outcome.error or outcome.altered for outcome in outcomes):
-        return run(exercise.reference, cases, exercise.seconds, device)
-    return [Outcome()] * len(cases)
+    """What the reference gives. An open task is judged without it, but where a call went wrong."""
+    asked = [exercise.compare or bool(one.error or one.altered) for one in outcomes]
+    some = [case for case, needed in zip(cases, asked, strict=True) if needed]
+    found = iter(run(exercise.reference, some, exercise.seconds, device))
+    return [next(found) if needed else Outcome() for needed in asked]
 
 
 def _problem(exercise: Exercise, case: Case, yours: Outcome, expected: Outcome):
@@ -219,11 +220,22 @@ def _broken(exercise: Exercise, case: Case, yours: Outcome, unlike: bool) -> lis
 
 def _misconception(exercise: Exercise, cases, outcomes, expected, device, run):
     """The known wrong answer that gives the very same outcome on every case, if there is one."""
+    three = list(zip(cases, outcomes, expected, strict=True))
     for known in exercise.misconceptions:
-        same = run(known.function, cases, exercise.seconds, device)
-        if all(_same(exercise, *three) for three in zip(outcomes, same, expected, strict=True)):
+        if _gives(exercise, known.function, three, device, run):
             return known
     return None
+
+
+def _gives(exercise: Exercise, function: Callable, three: list, device: str, run) -> bool:
+    """Whether a function gives these outcomes; it is called up to the first that differs."""
+    for case, yours, right in three:
+        [same] = run(function, [case], exercise.seconds, device)
+        if not _same(exercise, yours, same, right):
+            return False
+        if same.error == "TimeLimit":  # neither was called again
+            return True
+    return True
 
 
 def _same(exercise: Exercise, one: Outcome, other: Outcome, expected: Outcome) -> bool:
