@@ -19,7 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TESTS, EXERCISES = "tests", "course_lib/exercises"
 BY_EXERCISE = ("test_exercises.py", "test_answers.py")
-NOTEBOOKS = "test_notebooks.py"
+BY_LESSON = ("test_notebooks.py", "test_book.py")
+MADE = {"book", "student_book"}  # fixtures that take a minute and more
 ALWAYS = ("test_architecture.py", "test_lesson.py")
 MAIN = ("origin/HEAD", "origin/main", "main", "HEAD")
 
@@ -85,7 +86,7 @@ def arguments(files: Iterable[str], root: Path = ROOT) -> list[str]:
         for path in (root / TESTS).glob("test_*.py")
         if f"{TESTS}/{path.name}" in files or imported(path) & names
     }
-    tests |= {*ALWAYS, *BY_EXERCISE, NOTEBOOKS}
+    tests |= {*ALWAYS, *BY_EXERCISE, *BY_LESSON}
     return [
         *(one for one in modules if not one.startswith("benchmarks/")),
         *(f"{TESTS}/{name}" for name in sorted(tests)),
@@ -95,8 +96,8 @@ def arguments(files: Iterable[str], root: Path = ROOT) -> list[str]:
 def is_wanted(item, chapters: set[str], exercises: set[str]) -> bool:
     """Whether one test is run: by its parameters, where it is about one exercise or one lesson."""
     values = getattr(item, "callspec", None) and item.callspec.params or {}
-    if item.path.name == NOTEBOOKS:
-        return str(values.get("name", ""))[:2] in chapters
+    if item.path.name in BY_LESSON:
+        return str(values.get("name", ""))[:2] in chapters and MADE.isdisjoint(item.fixturenames)
     if item.path.name in BY_EXERCISE:
         one = values.get("exercise") or values.get("name")
         return getattr(one, "name", one) in exercises

@@ -7,7 +7,6 @@ import copy
 import linecache
 import math
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,8 @@ import torch.nn.functional as F
 from judging import is_rejected, seeds_of, verdict_on
 from torch import Tensor, nn
 
-from course_lib.exercises.engine.catalogue import all_exercises, find
-from course_lib.exercises.engine.judge import FAILED, PASSED, judge
-from course_lib.exercises.engine.run import run
+from course_lib.exercises.engine.catalogue import find
+from course_lib.exercises.engine.judge import PASSED
 
 ANSWERS = Path(__file__).parent / "answers"
 OTHER_SEEDS = range(3, 13)
@@ -70,12 +68,3 @@ def test_a_right_answer_passes_whatever_seed_a_grader_takes(kind, name, code):
         pytest.skip("an open task takes seconds for each seed")
     failed = [seed for seed in OTHER_SEEDS if not passes(exercise, function, seed)]
     assert failed == []
-
-
-@pytest.mark.parametrize("exercise", all_exercises().values(), ids=lambda e: e.name)
-def test_a_table_of_remembered_values_fails_at_another_seed(exercise):
-    """Even with the right gradients: what the reference gives at seed 0, case by case."""
-    cases = exercise.cases(1)
-    old, new = (run(exercise.reference, c, exercise.seconds) for c in (exercise.cases(0), cases))
-    remembered = [replace(o, gradients=n.gradients) for o, n in zip(old, new, strict=True)]
-    assert judge(exercise, cases, remembered).status == FAILED

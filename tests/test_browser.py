@@ -1,8 +1,8 @@
 """A notebook as a learner sees it: JupyterLab in a real browser.
 
 The first chapter and the quickest; `make test ARGS=--every-notebook` opens all. What an untouched
-notebook shares with the solved one was run there, in test_notebooks.py, which also sees to it that
-no such cell needs an answer, and moves all sliders in the web book.
+notebook shares with the solved one is run there, in test_book.py, which also moves all sliders in
+the web book; that no such cell needs an answer is seen to in test_notebooks.py.
 `make test ARGS=--screenshots` keeps pictures in artifacts/, which git ignores. Look at them.
 """
 
@@ -29,7 +29,7 @@ def test_run_all_reaches_the_last_cell_and_only_exercises_are_red(
     lab_folder, lab_address, name, pytestconfig
 ):
     if name not in (FIRST, QUICK) and not pytestconfig.getoption("every_notebook"):
-        pytest.skip("its cells run in test_notebooks.py; --every-notebook opens it here")
+        pytest.skip("its cells run in test_book.py; --every-notebook opens it here")
     with browser_page(height=TALL) as page:
         lab = Lab(page, lab_address)
         lab.open(f"{name}.ipynb")

@@ -32,13 +32,15 @@ def test_a_module_brings_its_doctests_and_whoever_imports_it():
 def test_nothing_changed_leaves_the_rules():
     found = arguments([])
     assert {"tests/test_architecture.py", "tests/test_lesson.py"} <= set(found)
-    assert len(found) == 5 and all((ROOT / one).exists() for one in found)
+    assert len(found) == 6 and all((ROOT / one).exists() for one in found)
 
 
 @pytest.mark.parametrize(
     ("file", "values", "slow", "wanted"),
     [
         ("test_notebooks.py", {"name": "09_low_rank"}, True, True),
+        ("test_book.py", {"name": "09_low_rank"}, True, True),
+        ("test_book.py", {"name": "09_low_rank", "book": None}, True, False),
         ("test_notebooks.py", {"name": "05_linear_quantization"}, True, False),
         ("test_notebooks.py", {}, True, False),
         ("test_exercises.py", {"exercise": SimpleNamespace(name="nmf")}, False, True),
@@ -52,6 +54,7 @@ def test_which_tests_of_a_file_are_run(file, values, slow, wanted):
     item = SimpleNamespace(
         path=Path(file),
         callspec=SimpleNamespace(params=values),
+        fixturenames=list(values),
         get_closest_marker=lambda name: object() if slow else None,
     )
     assert is_wanted(item, {"09"}, {"nmf"}) == wanted

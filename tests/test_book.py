@@ -1,6 +1,8 @@
-"""The web book: complete, searchable, folded, and at peace without a network; the student's book.
+"""Every solved notebook prints what it printed, and the web books that are made of them.
 
-What needs the states of all sliders is tested in test_notebooks.py, which runs the lessons anyway.
+nbval runs each solved notebook; on the way the states of its sliders are recorded. The instructor's
+book is complete, searchable, folded, alive, and at peace without a network; the student's holds no
+solution.
 """
 
 import doctest
@@ -10,34 +12,88 @@ from functools import partial
 from html import unescape
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import groupby
 from pathlib import Path
 
 import nbformat
 import pytest
-from book_page import book_module, build_book
+from book_page import book_module, book_page, build_book, commit_guesses, move_controls, weight
 from jupyterlab import CHROMIUM, browser_page
+from red_cells import red_cells
 from sphinx.search.en import SearchEnglish
 
-from course_lib.classroom.files import PAGES, ROOT, lesson_sources
+from course_lib.classroom.files import PAGES, ROOT, SOLUTIONS, lesson_sources
 from course_lib.classroom.lesson import grade_id, is_collapsed, read_lesson
 from course_lib.classroom.student import student_notebook
+from course_lib.models import pretrained
+from course_lib.plots.states import FOLDER
 
-LESSONS = [path.stem for path in lesson_sources()]
+LESSONS = {path.stem: path for path in lesson_sources()}
+BOOK_BYTES, PAGE_BYTES = 60_000_000, 3_000_000  # a page before its sliders are touched
+SHARED_BYTES = 4_500_000  # what all pages share: MathJax, the theme, the search
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(1800)  # for a whole notebook, beside other tests
+every_lesson = pytest.mark.parametrize("name", LESSONS)
 
 
 @pytest.fixture(scope="module")
-def book(tmp_path_factory):
-    """The instructor's book, built in a folder of its own."""
-    return build_book(tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("no_states"))
+def states(tmp_path_factory):
+    """Where the states of each lesson's sliders go while its solved notebook runs."""
+    return tmp_path_factory.mktemp("states")
 
 
 @pytest.fixture(scope="module")
-def student_book(tmp_path_factory):
+def book(tmp_path_factory, states):
+    """The instructor's book with the states that the first tests have recorded."""
+    return build_book(tmp_path_factory.mktemp("site"), states)
+
+
+@pytest.fixture(scope="module")
+def student_book(tmp_path_factory, states):
     """The student's book."""
-    folder = tmp_path_factory.mktemp("student_site")
-    return build_book(folder, tmp_path_factory.mktemp("no_states"), "student")
+    return build_book(tmp_path_factory.mktemp("student_site"), states, "student")
+
+
+def solved(name: str) -> Path:
+    return SOLUTIONS / f"{name}.ipynb"
+
+
+@every_lesson
+def test_the_solved_notebook_prints_what_it_printed(states, monkeypatch, name):
+    monkeypatch.setenv(FOLDER, str(states / name))
+    if "smollm2" in LESSONS[name].read_text("utf-8") and not pretrained.has_smollm2():
+        pytest.skip("SmolLM2 is not installed: course data")
+    assert [(one.first_line, one.text) for one in red_cells(solved(name))] == []
+
+
+def displays(name: str) -> list[int]:
+    """Controls of each display in a solved notebook."""
+    outputs = [o for c in nbformat.read(solved(name), 4).cells for o in c.get("outputs", [])]
+    starts = [o.get("data", {}).get("text/plain", "")[:8] for o in outputs]
+    groups = groupby(starts, lambda start: start in ("slider: ", "choose: "))
+    return [len(list(group)) for is_control, group in groups if is_control]
+
+
+@every_lesson
+def test_every_control_of_the_web_book_moves_and_every_guess_reveals(book, states, name):
+    """Opened as a file, with no kernel and no other host."""
+    if not (states / name).exists():
+        pytest.skip("its states are recorded while its solved notebook runs, above")
+    counts = displays(name)
+    assert sorted(int(one.name) for one in (states / name).iterdir()) == list(range(len(counts)))
+    if not CHROMIUM:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    with book_page(book / f"{name}.html", width=390) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        own = (book / f"{name}.html").stat().st_size
+        own += sum(f.stat().st_size for f in page.files() if "states" in f.parts)
+        assert own <= PAGE_BYTES and weight(page) <= PAGE_BYTES + SHARED_BYTES
+        assert len(move_controls(page)) == sum(counts) >= 1
+        assert commit_guesses(page) >= 1
+
+
+def test_the_web_book_is_small_enough(book):
+    assert sum(f.stat().st_size for f in book.rglob("*") if f.is_file()) <= BOOK_BYTES
 
 
 class Loads(HTMLParser):
@@ -72,7 +128,7 @@ def test_no_page_loads_anything_from_elsewhere(book):
         assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", text), sheet.name
 
 
-@pytest.mark.parametrize("name", LESSONS)
+@every_lesson
 def test_solutions_and_side_work_are_folded_and_checks_are_one_line(book, name):
     page = (book / f"{name}.html").read_text("utf-8")
     cells = read_lesson(ROOT / "solutions" / f"{name}.py").notebook.cells
@@ -90,7 +146,7 @@ def test_solutions_and_side_work_are_folded_and_checks_are_one_line(book, name):
         assert not re.search(rf"check</span>\W*<span[^>]*>\(</span>\W*<span[^>]*>{one}\b", page)
 
 
-@pytest.mark.parametrize("name", LESSONS)
+@every_lesson
 def test_a_question_keeps_its_answer_closed(book, name):
     """And its choices are those of the lesson, where they stand there."""
     page = (book / f"{name}.html").read_text("utf-8")
