@@ -21,6 +21,9 @@ from course_lib.exercises.engine.spec import Case, Exercise, Misconception, Pace
 ANSWERS = Path(__file__).parent / "answers" / "10_acceleration.txt"
 
 
+AT_MOST = 0.4  # far from the 1 of who does it plainly, on a machine however restless
+
+
 def total(count):
     """0 + 1 + … + count − 1."""
     return count * (count - 1) // 2
@@ -38,7 +41,7 @@ EXERCISE = Exercise(
     lambda seed: [Case(f"{n}", {"count": n}) for n in (300_000, 2, 400_000)],
     hints=(),
     misconceptions=(Misconception("one by one", plainly, "that is the plain loop"),),
-    pace=Pace(plainly, 0.8),
+    pace=Pace(plainly, AT_MOST),
 )
 CASES = EXERCISE.cases(0)
 
@@ -52,7 +55,7 @@ def test_a_quick_answer_passes_and_is_told_how_quick_it_is():
     found = verdict(lambda count: total(count))
     assert found.status == PASSED
     assert found.details == (
-        ("reached", "0.00 of the CPU seconds of plainly (asked: at most 0.8)"),
+        ("reached", "0.00 of the CPU seconds of plainly (asked: at most 0.4)"),
     )
 
 
@@ -118,7 +121,7 @@ def test_a_clock_that_tells_nothing_is_no_proof():
 
 @pytest.mark.parametrize(
     ("shares", "tried"),
-    [([0.5], 1), ([0.9, 0.7], 2), ([0.9] * 9, ATTEMPTS), ([1.5], 1), ([float("inf")], 1)],
+    [([0.3], 1), ([0.45, 0.3], 2), ([0.45] * 9, ATTEMPTS), ([0.6], 1), ([float("inf")], 1)],
 )
 def test_a_right_answer_that_was_a_little_too_slow_is_tried_again(shares, tried):
     outcomes, left = run(total, CASES), list(shares)
@@ -129,7 +132,7 @@ def test_a_right_answer_that_was_a_little_too_slow_is_tried_again(shares, tried)
 
     found = best_attempt(EXERCISE, attempt)
     assert len(shares) - len(left) == tried
-    assert found.status == (PASSED if shares[tried - 1] <= 0.8 else FAILED)
+    assert found.status == (PASSED if shares[tried - 1] <= AT_MOST else FAILED)
 
 
 def test_an_answer_that_never_ends_is_stopped_once():
@@ -158,14 +161,15 @@ def send(sandbox, source: str):
     return sandbox.run(Job((source,), "f", cases, 20.0, timed=True))
 
 
-BUSY = "def busy():\n    for _ in range(3_000_000): pass\n"
+BUSY = "def busy():\n    for _ in range(10_000_000): pass\n"
 
 
 def test_the_watcher_counts_blocks_and_cases(sandbox):
-    idle = send(sandbox, "def f(x): return x")
-    assert idle.status == "" and idle.seconds > 0
+    idle = [send(sandbox, "def f(x): return x") for _ in range(3)]
+    assert all(one.status == "" and one.seconds > 0 for one in idle)
     for source in ("def f(x):\n    busy()\n    return x", "busy()\ndef f(x): return x"):
-        assert send(sandbox, BUSY + source).seconds > idle.seconds + 0.02
+        taken = send(sandbox, BUSY + source).seconds
+        assert taken > min(one.seconds for one in idle) + 0.05
 
 
 def test_what_a_child_says_of_its_seconds_is_not_asked(sandbox):
