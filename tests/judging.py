@@ -40,14 +40,12 @@ def verdict_on(exercise, function, seed: int = 0, patience: int = 1) -> Verdict:
 def is_rejected(exercise, function, seed: int = 0) -> bool:
     """Whether `check` would not pass a function: case by case, up to the first that is wrong.
 
-    Each case is judged by itself, so the cases after a wrong one cannot save an answer. Where the
-    pace is judged, all cases are run.
+    Each case is judged by itself, so the cases after a wrong one cannot save an answer. The pace
+    is judged where all values are right.
     """
-    if exercise.pace:
-        return verdict_on(exercise, function, seed).status != PASSED
-    silent = replace(exercise, misconceptions=())
-    return any(
-        judge(silent, [case], run(function, [case], exercise.seconds), run=run_once).status
-        != PASSED
-        for case in cases_of(exercise, seed)
-    )
+    silent = replace(exercise, misconceptions=(), pace=None)
+    for case in cases_of(exercise, seed):
+        outcomes = run(function, [case], exercise.seconds)
+        if judge(silent, [case], outcomes, run=run_once).status != PASSED:
+            return True
+    return bool(exercise.pace) and verdict_on(exercise, function, seed).status != PASSED
