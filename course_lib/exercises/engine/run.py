@@ -87,7 +87,7 @@ def _warm_up() -> None:
 
 
 def _call(function: Callable, case: Case, seconds: float, device: str) -> Outcome:
-    inputs = to_device(copy.deepcopy(case.inputs), device)
+    inputs = to_device(_copies(case.inputs), device)
     leaves = {k: x for k, x in inputs.items() if isinstance(x, Tensor) and x.requires_grad}
     inputs |= {name: leaf.clone() for name, leaf in leaves.items()}  # a leaf cannot be written into
     before = {name: plain(value) for name, value in inputs.items()}
@@ -105,6 +105,16 @@ def _call(function: Callable, case: Case, seconds: float, device: str) -> Outcom
         return _failure(function, error)
     altered = tuple(k for k in inputs if difference(plain(inputs[k]), before[k]))
     return Outcome(value=value, altered=altered, gradients=gradients, seconds=taken)
+
+
+def _copies(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Deep copies. A plain tensor's numbers are copied by themselves: that takes a tenth."""
+    quick = {
+        id(one): one.detach().clone().requires_grad_(one.requires_grad)
+        for one in inputs.values()
+        if type(one) is Tensor and one.is_contiguous()
+    }
+    return copy.deepcopy(inputs, quick)
 
 
 def _seed(device: str) -> None:
