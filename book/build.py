@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
+from lighter import keep_shown_icons, lighten_pictures
 from live import make_live
 from nbformat import NotebookNode
 from nbgrader.preprocessors import ClearSolutions
@@ -62,6 +63,7 @@ def main(book: str = INSTRUCTOR, folder: Path | None = None, states: Path | None
     options = ["-q", "-W", "--keep-going", "-b", "html", "-d", str(doctrees), "-t", book]
     status = build_main([*options, str(pages), str(html)])
     if status == 0:
+        keep_shown_icons(html)
         print(f"the book: {html / 'index.html'}")
     return status
 
@@ -91,6 +93,7 @@ def _lay_out_lesson(notebook: NotebookNode, page: Path, states: Path) -> None:
     """Write a page, and beside it the pictures of its sliders; tables stand in the page."""
     place = f"_static/states/{states.name}"
     make_live(notebook, states, place)
+    lighten_pictures(notebook)
     nbformat.write(notebook, page)
     if states.exists():
         pictures = shutil.ignore_patterns("*.html", "*.json", MADE_OF)

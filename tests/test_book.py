@@ -29,8 +29,7 @@ from course_lib.models import pretrained
 from course_lib.plots.states import FOLDER
 
 LESSONS = {path.stem: path for path in lesson_sources()}
-BOOK_BYTES, PAGE_BYTES = 60_000_000, 3_000_000  # a page before its sliders are touched
-SHARED_BYTES = 4_500_000  # what all pages share: MathJax, the theme, the search
+BOOK_BYTES, PAGE_BYTES = 60_000_000, 3_000_000  # a page with all it loads, no slider touched
 
 pytestmark = pytest.mark.timeout(1800)  # for a whole notebook, beside other tests
 every_lesson = pytest.mark.parametrize("name", LESSONS)
@@ -85,9 +84,11 @@ def test_every_control_of_the_web_book_moves_and_every_guess_reveals(book, state
         pytest.skip("no Chromium here: apt-get install chromium")
     with book_page(book / f"{name}.html", width=390) as page:
         assert page.evaluate("document.documentElement.scrollWidth") == 390
-        own = (book / f"{name}.html").stat().st_size
-        own += sum(f.stat().st_size for f in page.files() if "states" in f.parts)
-        assert own <= PAGE_BYTES and weight(page) <= PAGE_BYTES + SHARED_BYTES
+        assert weight(page) <= PAGE_BYTES
+        icons = page.locator("svg.svg-inline--fa path").evaluate_all(
+            "all => all.map(p => p.getAttribute('d').length)"
+        )
+        assert len(icons) > 5 and min(icons) > 9, "each icon that is asked for is drawn"
         assert len(move_controls(page)) == sum(counts) >= 1
         assert commit_guesses(page) >= 1
 
