@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
-from lighter import keep_shown_icons, lighten_pictures
+from lighter import file_pictures, lighten_pages
 from live import make_live
 from nbformat import NotebookNode
 from nbgrader.preprocessors import ClearSolutions
@@ -63,7 +63,7 @@ def main(book: str = INSTRUCTOR, folder: Path | None = None, states: Path | None
     options = ["-q", "-W", "--keep-going", "-b", "html", "-d", str(doctrees), "-t", book]
     status = build_main([*options, str(pages), str(html)])
     if status == 0:
-        keep_shown_icons(html)
+        lighten_pages(html)
         print(f"the book: {html / 'index.html'}")
     return status
 
@@ -90,14 +90,15 @@ def lay_out(pages: Path, states: Path, for_students: bool = False) -> None:
 
 
 def _lay_out_lesson(notebook: NotebookNode, page: Path, states: Path) -> None:
-    """Write a page, and beside it the pictures of its sliders; tables stand in the page."""
+    """Write a page, and beside it its pictures and those of its sliders; tables stand in it."""
     place = f"_static/states/{states.name}"
     make_live(notebook, states, place)
-    lighten_pictures(notebook)
+    pictures = f"_static/pictures/{page.stem}"
+    file_pictures(notebook, page.parent / pictures, pictures)
     nbformat.write(notebook, page)
     if states.exists():
-        pictures = shutil.ignore_patterns("*.html", "*.json", MADE_OF)
-        shutil.copytree(states, page.parent / place, ignore=pictures)
+        others = shutil.ignore_patterns("*.html", "*.json", MADE_OF)
+        shutil.copytree(states, page.parent / place, ignore=others)
 
 
 def for_reading(notebook: NotebookNode) -> NotebookNode:

@@ -75,7 +75,7 @@ def display(index: dict, folder: Path, address: str, number: int) -> str:
     else:
         width, height = index["size"]
         size = f'width="{width}" height="{height}"'
-        shown = f'<img src="{address}/{file}" alt="{escape(alt)}" {size}>'
+        shown = f'<img loading="lazy" src="{address}/{file}" alt="{escape(alt)}" {size}>'
     rows = "".join(_control(one, f"live-{number}-{n}") for n, one in enumerate(controls))
     lines = escape("\n".join(control["text"] for control in controls))
     parts = [

@@ -37,15 +37,24 @@ def verdict_on(exercise, function, seed: int = 0, patience: int = 1) -> Verdict:
     return best_attempt(exercise, attempt)
 
 
-def is_rejected(exercise, function, seed: int = 0) -> bool:
+def seconds_for_a_mutant(exercise) -> float:
+    """What takes ten times as long as the reference never ends."""
+    outcomes = run_once(exercise.reference, cases_of(exercise, seeds_of(exercise)[0]))
+    return min(exercise.seconds, 2 + 10 * max(one.seconds for one in outcomes))
+
+
+def is_rejected(exercise, function, seed: int = 0, seconds: float | None = None) -> bool:
     """Whether `check` would not pass a function: case by case, up to the first that is wrong.
 
     Each case is judged by itself, so the cases after a wrong one cannot save an answer. The pace
     is judged where all values are right.
+
+    Args:
+        seconds: of a call, if not the exercise's.
     """
     silent = replace(exercise, misconceptions=(), pace=None)
     for case in cases_of(exercise, seed):
-        outcomes = run(function, [case], exercise.seconds)
+        outcomes = run(function, [case], seconds or exercise.seconds)
         if judge(silent, [case], outcomes, run=run_once).status != PASSED:
             return True
     return bool(exercise.pace) and verdict_on(exercise, function, seed).status != PASSED

@@ -64,7 +64,7 @@ def folder(tmp_path, monkeypatch):
 def test_controls_and_what_they_control_become_one_output(folder):
     html = (folder / "page.html").read_text("utf-8")
     assert html.count('class="live-display"') == 2 and html.count('class="live-question"') == 1
-    assert '<img src="states/0/3.png" alt="A red bar of 4, &lt;/script&gt;' in html
+    assert '<img loading="lazy" src="states/0/3.png" alt="A red bar of 4, &lt;/script&gt;' in html
     assert (
         "<noscript><pre>slider: bits = 2, 4, 8\nslider: kind = blue, red</pre></noscript>" in html
     )

@@ -149,8 +149,12 @@ def test_a_notebook_without_an_exercise_is_told_of_the_whole_check(tmp_path, cap
     assert "--all" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", [path.stem for path in lesson_sources()])
-def test_every_solved_chapter_passes(name):
+CHAPTERS = [path.stem for path in lesson_sources()]
+
+
+@pytest.mark.parametrize("name", CHAPTERS[::6])
+def test_a_solved_chapter_passes(name):
+    """Three of them: in test_wholly_graded.py all go through the same functions."""
     solved = check_answers(SOLUTIONS / f"{name}.ipynb", record=False)
     assert [(one.exercise, one.text) for one in solved if not one.passed] == []
 
