@@ -61,13 +61,18 @@ def draw_quality(points: tuple[FrontPoint, ...]) -> Figure:
 
 
 def goals(found: list[Comparison]) -> list[Comparison]:
-    """Those with a goal, the fastest beside its peer first."""
-    return sorted((c for c in found if c.goal is not None and c.peers),
-                  key=lambda c: c.ratio(c.peers[0])[0])  # fmt: skip
+    """Of each method with a goal its slowest workload; the fastest beside its peer first."""
+
+    def ratio(one: Comparison) -> float:
+        return one.ratio(one.peers[0])[0]
+
+    asked = sorted((one for one in found if one.goal is not None and one.peers), key=ratio)
+    slowest = {(one.method, one.peers[0]): one for one in asked}
+    return sorted(slowest.values(), key=ratio)
 
 
 def draw_peers(found: list[Comparison], circumstances: str = "") -> Figure:
-    """A bar from 1 to our time over the peer's for each comparison; its goal as a mark."""
+    """A bar from 1 to our time over the peer's for each method; its goal as a mark."""
     rows = goals(found)
     figure, (axes,) = new_figure(height=1.3 + 0.21 * len(rows))
     for place, one in enumerate(rows):
@@ -75,7 +80,7 @@ def draw_peers(found: list[Comparison], circumstances: str = "") -> Figure:
         colour = GREEN if one.is_ahead(one.peers[0]) else GREY if ratio <= 1 else ORANGE
         axes.barh(place, ratio - 1, left=1, height=0.65, color=colour)
         axes.plot([one.goal] * 2, [place - 0.4, place + 0.4], color=BLACK, linewidth=1.5)
-        axes.text(max(ratio, 1) * 1.1, place, f"{ratio:.2f}", va="center", size=7)
+        axes.text(max(ratio, 1) * 1.1, place, f"{ratio:.2g}", va="center", size=7)
     names = [f"{one.method} / {one.peers[0]}" for one in rows]
     axes.set_yticks(range(len(rows)), names, size=7)
     label = "our time ÷ the peer's: left of 1 we are faster; | is the goal"

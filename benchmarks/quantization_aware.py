@@ -142,7 +142,8 @@ def step_table() -> None:
         seconds = cpu_seconds(sides, 9)
         for name in makers:
             both = {name: seconds[name], "float": seconds["float"]}
-            report(f"a training step of TinyLM, {WINDOWS * length} tokens", both, 1.5)
+            title = f"a training step of TinyLM, {WINDOWS * length} tokens"
+            report(title, both, 1.5, method=name)
 
 
 def tinylm_table(*seeds: str) -> None:

@@ -259,7 +259,9 @@ def test_the_speed_picture_reads_chapter_10():
     assert len(pictures.draw_speed(table).axes) == 1
 
 
-def test_the_peers_picture_has_a_bar_for_each_goal():
-    several = [compared(), compared(goal=None), compared(goal=0.2)]
+def test_the_peers_picture_has_a_bar_for_each_method_with_a_goal_its_slowest():
+    slow = compared(turns={"ours": [3, 3], "peer": [2, 4]})
+    several = [compared(), slow, compared(goal=None), compared(method="other", goal=0.2)]
     axes = pictures.draw_peers(several).axes[0]
     assert len(axes.get_yticks()) == 2
+    assert pictures.goals(several) == [several[3], slow]
