@@ -158,10 +158,10 @@ def _children_cpu() -> float:
 
 
 def course_grade(submissions: Path, out: Path, jobs: int) -> Run:
-    """`course grade`, in a process of its own."""
-    command = [sys.executable, "-m", "course_lib.cli", "grade", submissions, "--out", out]
+    """`course grade`, in a process of its own, beside what it writes."""
+    command = [sys.executable, "-m", "course_lib.cli", "grade", submissions, "--out", out.name]
     command += ["--chapter", "05", "--seed", SEED, "--jobs", jobs]
-    return measured(command, ROOT, {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    return measured(command, out.parent, {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
 
 
 def grades(out: Path) -> dict[str, Grade]:
