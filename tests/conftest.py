@@ -31,6 +31,12 @@ def pytest_collection_modifyitems(config, items):
         items[:] = wanted
 
 
+def pytest_runtest_logreport(report):
+    """What failed is named at once: all tests take half an hour."""
+    if report.failed:
+        print(f"\nFAILED {report.nodeid}", flush=True)
+
+
 @pytest.fixture(scope="session")
 def tiny():
     """TinyLM and its tokenizer."""
