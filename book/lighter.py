@@ -1,4 +1,4 @@
-"""Less for a page of the book to load, and nothing that a reader sees."""
+"""Less for a page of the book to load; its reader sees no difference."""
 
 import re
 from base64 import b64decode

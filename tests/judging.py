@@ -39,7 +39,8 @@ def verdict_on(exercise, function, seed: int = 0, patience: int = 1) -> Verdict:
 
 def seconds_for_a_mutant(exercise) -> float:
     """What takes ten times as long as the reference never ends."""
-    outcomes = run_once(exercise.reference, cases_of(exercise, seeds_of(exercise)[0]))
+    cases = cases_of(exercise, seeds_of(exercise)[0])
+    outcomes = run_once(exercise.reference, cases, exercise.seconds)
     return min(exercise.seconds, 2 + 10 * max(one.seconds for one in outcomes))
 
 
