@@ -83,10 +83,23 @@ def display(index: dict, folder: Path, address: str, number: int) -> str:
         f"<noscript><pre>{lines}</pre></noscript>",
         f'<div class="live-state">{shown}</div>',
         '<p class="live-said" role="status" aria-live="polite"></p>',
-        *(f"<template>{path.read_text('utf-8')}</template>" for path in tables),
-        _data({"labels": [one["labels"] for one in controls], "states": index["states"]}, address),
+        _data(
+            {"labels": [one["labels"] for one in controls], "states": index["states"]}
+            | _once([path.read_text("utf-8") for path in tables]),
+            address,
+        ),
     ]
     return f'<div class="live-display">{"".join(parts)}</div>'
+
+
+def _once(tables: list[str]) -> dict:
+    """The rows of all tables, each once, and for each table the numbers of its rows."""
+    rows: dict[str, int] = {}
+    numbers = [
+        [rows.setdefault(row, len(rows)) for row in re.split("(?=<tr>|</tbody>)", table)]
+        for table in tables
+    ]
+    return {"rows": list(rows), "tables": numbers} if tables else {}
 
 
 def _control(control: dict, name: str) -> str:

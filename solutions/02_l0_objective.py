@@ -55,6 +55,7 @@ from course_lib.measure.yardstick import tiny_quality
 from course_lib.models import pretrained
 from course_lib.models.digits_mlp import DigitsMLP, cross_entropy, train_digits
 from course_lib.models.parts import prunable_weights
+from course_lib.models.tokenizer import tokens_of
 from course_lib.plots.explore import explore
 from course_lib.plots.figure import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, Picture, new_figure
 from course_lib.plots.predict import predict
@@ -1009,7 +1010,7 @@ for density, (at_once, again, _) in table.items():
 
 # %% tags=["nbval-ignore-output"] slide=True
 train_text, _ = split(bible_chapters("kjv"))
-train_tokens = torch.tensor(tokenizer.encode(train_text).ids, device=device)
+train_tokens = tokens_of(tokenizer, train_text).to(device)
 
 
 def train_again(model: torch.nn.Module, density: float, steps: int = 16) -> float:

@@ -51,6 +51,7 @@ from course_lib.formats.trits import unpack_trits
 from course_lib.measure.yardstick import tiny_quality
 from course_lib.models import pretrained
 from course_lib.models.parts import embed, linear_weights
+from course_lib.models.tokenizer import tokens_of
 from course_lib.models.training import next_token_loss, train
 from course_lib.plots.explore import explore
 from course_lib.plots.figure import (
@@ -76,7 +77,7 @@ from course_lib.quantization.straight_through import round_through, smooth_round
 from course_lib.quantization.ternary import absmean_signs, best_signs, threshold_signs
 
 tiny, tokenizer = pretrained.tiny()
-text = torch.tensor(tokenizer.encode(split(bible_chapters("kjv"))[0]).ids)  # what it was trained on
+text = tokens_of(tokenizer, split(bible_chapters("kjv"))[0])  # what it was trained on
 
 
 def held_out_bits(model: nn.Module) -> float:

@@ -49,6 +49,7 @@ from course_lib.measure.yardstick import tiny_quality
 from course_lib.models import pretrained
 from course_lib.models.digits_mlp import DigitsMLP, small_student, train_digits
 from course_lib.models.parts import WithFeatures, prunable_weights
+from course_lib.models.tokenizer import tokens_of
 from course_lib.models.training import fit
 from course_lib.plots.explore import explore
 from course_lib.plots.figure import BLUE, GREEN, ORANGE, Picture, new_figure
@@ -641,7 +642,7 @@ predict(
 # 15,000 tokens from all over the Bible, and again with TinyLM's answers in place of the book's tokens.
 
 # %% tags=["nbval-ignore-output"]
-text_tokens = torch.tensor(tokenizer.encode(train_text).ids, device=device)
+text_tokens = tokens_of(tokenizer, train_text).to(device)
 windows = tuple(w[::71][:240] for w in consecutive_windows(text_tokens, 64))  # from the whole text
 kept = ask_teacher(tiny, windows[0], k=32)
 

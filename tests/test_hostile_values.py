@@ -15,7 +15,7 @@ import sys
 import torch
 from course_lib.exercises.engine.catalogue import find
 from course_lib.exercises.engine.judge import PASSED, judge
-from course_lib.exercises.engine.run import Outcome, remembering
+from course_lib.exercises.engine.run import Outcome
 from course_lib.exercises.engine.values import plain
 
 tiny = {"0.weight": torch.zeros(1, 64), "0.bias": torch.zeros(1), "2.weight": torch.zeros(10, 1),
@@ -30,9 +30,11 @@ values = {
     "not a number": [{name: part * float("nan") for name, part in tiny.items()}] * 5,
 }
 for exercise in map(find, sys.argv[2:]):
-    cases, run = exercise.cases(1), remembering()
+    cases = exercise.cases(1)[:2]
     for name, value in values.items():
-        verdict = judge(exercise, cases, [Outcome(plain(value))] * len(cases), run=run)
+        outcomes = [Outcome(plain(value))] * len(cases)
+        known = lambda function, some, *how: [Outcome({})] * len(some)  # no known wrong answer runs
+        verdict = judge(exercise, cases, outcomes, run=known)
         assert verdict.status != PASSED, (exercise.name, name)
         with open("/proc/self/status") as lines:  # getrusage would count what the parent once held
             peak = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))

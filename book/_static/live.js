@@ -4,11 +4,10 @@
 
 function makeDisplay(root) {
   const data = root.querySelector("script[type='application/json']");
-  const { labels, states } = JSON.parse(data.textContent);
+  const { labels, states, rows, tables } = JSON.parse(data.textContent);
   const controls = [...root.querySelectorAll("input, select")];
   const shown = root.querySelector(".live-state");
   const said = root.querySelector(".live-said");
-  const tables = [...root.querySelectorAll("template")];
 
   const position = (control) =>
     control.type === "range" ? Number(control.value) : control.selectedIndex;
@@ -24,8 +23,8 @@ function makeDisplay(root) {
       control.parentElement.querySelector("output").textContent = label;
     }
     const [file, words] = state();
-    if (tables.length) {
-      shown.replaceChildren(tables[parseInt(file)].content.cloneNode(true));
+    if (tables) { // each row is kept once
+      shown.innerHTML = tables[parseInt(file)].map((n) => rows[n]).join("");
     } else {
       const image = shown.querySelector("img");
       image.src = `${data.dataset.address}/${file}`;

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from course_lib.data.text import bible_chapters, split, wikipedia_articles
 from course_lib.measure.quality import Quality, quality
+from course_lib.models.tokenizer import tokens_of
 
 EVERY, FIRST = 14, 7  # of the held-out chapters
 WIKIPEDIA = 19_712  # characters: 4,097 tokens of SmolLM2
@@ -63,7 +64,7 @@ def spread_windows(tokenizer: Tokenizer, text: str, windows: int, length: int) -
     >>> spread_windows(tiny()[1], "In the beginning God created the heaven", 2, 4).shape
     torch.Size([2, 4])
     """
-    tokens = torch.tensor(tokenizer.encode(text).ids)
+    tokens = tokens_of(tokenizer, text)
     if not 1 <= length <= len(tokens) or windows < 1:
         raise ValueError(
             f"a text of {len(tokens)} tokens must hold windows of {length} ≥ 1; got {windows=}"

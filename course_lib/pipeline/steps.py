@@ -37,6 +37,7 @@ from course_lib.measure.yardstick import tiny_calibration
 from course_lib.models.layers import without_layers
 from course_lib.models.llama import Llama, initialize
 from course_lib.models.pretrained import tiny
+from course_lib.models.tokenizer import tokens_of
 from course_lib.models.training import make_optimizers, rate_factor
 from course_lib.pipeline.state import State, ranks_of
 from course_lib.pruning.adaptive import highest_units
@@ -79,7 +80,7 @@ def tiny_given() -> Given:
     torch.Size([32, 256])
     """
     dense, tokenizer = tiny()
-    text = torch.tensor(tokenizer.encode(split(bible_chapters("kjv"))[0]).ids)
+    text = tokens_of(tokenizer, split(bible_chapters("kjv"))[0])
     return Given(dense, tokenizer, text, tiny_calibration(tokenizer))
 
 

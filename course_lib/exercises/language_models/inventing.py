@@ -3,6 +3,8 @@
 Axes: B windows, T tokens of a window.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from course_lib.measure.yardstick import held_out_sample, spread_windows, tiny_q
 from course_lib.models import pretrained
 from course_lib.models.llama import Llama
 from course_lib.models.parts import linear_weights
+from course_lib.models.tokenizer import tokens_of
 from course_lib.models.training import next_token_loss
 from course_lib.models.walk import Stage, treat_blocks
 from course_lib.quantization.calibration import Range, minmax_range, mse_range
@@ -73,8 +76,8 @@ def _tiny_and_text(seed: int) -> list[Case]:
     """One text for all seeds: with another one, the loss that is reached moves by 0.003."""
     draw, (model, tokenizer) = Draw(seed), pretrained.tiny()
     chapters = split(bible_chapters("kjv"))[0].split("\n\n")
-    ids = tokenizer.encode("\n\n".join(chapters[::19])).ids
-    windows = torch.tensor(ids[: WINDOWS * LENGTH]).view(WINDOWS, LENGTH)  # (N,) -> (B, T)
+    tokens = tokens_of(tokenizer, "\n\n".join(chapters[::19]))
+    windows = tokens[: WINDOWS * LENGTH].view(WINDOWS, LENGTH)  # (N,) -> (B, T)
     inputs = {"model": shuffled(model, draw), "tokens": windows[draw.order(WINDOWS)]}
     return [Case("TinyLM, its channels and hidden units in another order", inputs)]
 
@@ -98,10 +101,21 @@ def loss_beside(small: Llama, dense: Llama, seen: tuple[Tensor, Tensor]) -> floa
     About 1, or less: it was made of the former. Well above 1 if it was made of the latter.
     seen: inputs and targets, (B, T) each.
     """
-    held_out = spread_windows(pretrained.tiny()[1], held_out_sample(), 16, 256)
-    texts = (seen, (held_out[:, :-1], held_out[:, 1:]))
-    given, unseen = (float(next_token_loss(small, t) - next_token_loss(dense, t)) for t in texts)
+    given = float(next_token_loss(small, seen) - next_token_loss(dense, seen))
+    unseen = float(next_token_loss(small, _held_out())) - _dense_held_out_loss()
     return given / unseen
+
+
+@cache
+def _held_out() -> tuple[Tensor, Tensor]:
+    windows = spread_windows(pretrained.tiny()[1], held_out_sample(), 16, 256)
+    return windows[:, :-1], windows[:, 1:]
+
+
+@cache
+def _dense_held_out_loss() -> float:
+    """TinyLM's, whatever the order of its channels."""
+    return float(next_token_loss(pretrained.tiny()[0], _held_out()))
 
 
 def _what_was_reached(inputs: dict, packed: dict[str, Tensor]) -> str:

@@ -28,6 +28,7 @@ from course_lib.language_models.recipes import gptq_model, nearest_model
 from course_lib.models import pretrained
 from course_lib.models.llama import Llama
 from course_lib.models.parts import embed, linear_weights
+from course_lib.models.tokenizer import tokens_of
 from course_lib.models.training import follow_rate, next_token_loss, train
 from course_lib.quantization.aware import aware_model
 from course_lib.quantization.calibration import mse_range
@@ -119,9 +120,9 @@ def tiny_and_batches(seed: int, steps: int, every: int) -> list[Case]:
     """
     draw, (model, tokenizer) = Draw(seed), pretrained.tiny()
     chapters = split(bible_chapters("kjv"))[0].split("\n\n")
-    ids = tokenizer.encode("\n\n".join(chapters[::every])).ids
+    tokens = tokens_of(tokenizer, "\n\n".join(chapters[::every]))
     shape = steps * WINDOWS, LENGTH + 1
-    windows = torch.tensor(ids[: math.prod(shape)]).view(shape)  # (N,) -> (steps · B, T + 1)
+    windows = tokens[: math.prod(shape)].view(shape)  # (N,) -> (steps · B, T + 1)
     batches = windows[draw.order(len(windows))].split(WINDOWS)
     inputs = {
         "model": shuffled(model, draw),
