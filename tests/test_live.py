@@ -70,6 +70,7 @@ def test_controls_and_what_they_control_become_one_output(folder):
     )
     assert html.count("</script>") == 3, "the words of a state end no script"
     assert html.count("base64") == 1, "the question's picture"
+    assert html.count(r">b\u003c/td>") == 1, "a row of three tables is kept once"
 
 
 def test_without_states_a_display_stays_as_it_was_stored(tmp_path):
