@@ -53,32 +53,32 @@ def seconds_for_a_mutant(exercise) -> float:
     return min(exercise.seconds, 2 + 10 * max(one.seconds for one in outcomes))
 
 
-def without_words(exercise):
-    """The exercise whose verdict names no cause, says nothing of what was reached and of the pace:
-    they take longer than to judge."""
-    return replace(exercise, misconceptions=(), pace=None, reached=None)
+def is_wrong(exercise, cases: list, outcomes: list) -> bool:
+    """Whether outcomes do not pass, the pace aside.
+
+    What takes longer than to judge is left out: the likely cause, the words on what was reached,
+    and in an open task all properties behind the first that is lacking.
+    """
+    silent = replace(exercise, misconceptions=(), pace=None, reached=None)
+    apart = [replace(silent, properties=(one,)) for one in exercise.properties]
+    parts = [silent] if exercise.compare else apart
+    return any(judge(part, cases, outcomes, run=run_once).status != PASSED for part in parts)
 
 
 def is_rejected(exercise, function, seed: int = 0, seconds: float | None = None) -> bool:
     """Whether `check` would not pass a function: case by case, up to the first that is wrong.
 
-    Each case is judged by itself, so the cases after a wrong one cannot save an answer; and in an
-    open task each property, up to the first that it lacks. The pace is judged where all values are
-    right.
+    Each case is judged by itself, so the cases after a wrong one cannot save an answer. The pace
+    is judged where all values are right.
 
     Args:
         seconds: of a call, if not the exercise's.
     """
-    silent = without_words(exercise)
-    apart = (
-        [] if exercise.compare else [replace(silent, properties=(p,)) for p in exercise.properties]
-    )
     outcomes = []
     for case in cases_of(exercise, seed):
         outcomes += run(function, [case], seconds or exercise.seconds)
-        for part in apart or [silent]:
-            if judge(part, [case], outcomes[-1:], run=run_once).status != PASSED:
-                return True
+        if is_wrong(exercise, [case], outcomes[-1:]):
+            return True
     if exercise.pace is None:
         return False
     plain = run(exercise.pace.plain, cases_of(exercise, seed), exercise.seconds)
