@@ -96,7 +96,8 @@ def accelerator() -> Iterator[Callable]:
 
 def shortened(value):
     """Of many batches to train on, two: a step on the next ones takes the same way."""
-    return value[:2] if isinstance(value, list) and len(value) > 20 else value
+    are_many = isinstance(value, list) and len(value) > 20 and isinstance(value[0], tuple)
+    return value[:2] if are_many else value
 
 
 def failures(function: Callable, cases: list[Case], put: Callable) -> list[str]:

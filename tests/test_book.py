@@ -30,7 +30,6 @@ from course_lib.plots.states import FOLDER
 
 LESSONS = {path.stem: path for path in lesson_sources()}
 BOOK_BYTES, PAGE_BYTES = 60_000_000, 3_000_000  # a page with all it loads, no slider touched
-LARGER = {"13_reading_sources": 3_400_000}  # all states of its table stand in the page
 
 pytestmark = pytest.mark.timeout(1800)  # for a whole notebook, beside other tests
 every_lesson = pytest.mark.parametrize("name", LESSONS)
@@ -85,7 +84,7 @@ def test_every_control_of_the_web_book_moves_and_every_guess_reveals(book, state
         pytest.skip("no Chromium here: apt-get install chromium")
     with book_page(book / f"{name}.html", width=390) as page:
         assert page.evaluate("document.documentElement.scrollWidth") == 390
-        assert weight(page) <= LARGER.get(name, PAGE_BYTES)
+        assert weight(page) <= PAGE_BYTES
         icons = page.locator("svg.svg-inline--fa path").evaluate_all(
             "all => all.map(p => p.getAttribute('d').length)"
         )
