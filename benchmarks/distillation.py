@@ -23,6 +23,7 @@ from course_lib.distillation.fused import fused_mixed_loss
 from course_lib.distillation.language import BATCH, new_student, train_student
 from course_lib.measure.yardstick import tiny_quality
 from course_lib.models import pretrained
+from course_lib.models.tokenizer import tokens_of
 
 STEPS, LENGTH, SEEDS, KEPT = 300, 64, (0, 1, 2), 32
 
@@ -36,7 +37,7 @@ def student_table(apart: int = 7) -> None:
     """
     teacher, tokenizer = pretrained.tiny()
     train_text, _ = split(bible_chapters("kjv"))
-    tokens = torch.tensor(tokenizer.encode(train_text).ids)
+    tokens = tokens_of(tokenizer, train_text)
     inputs, targets = (w[::apart][: STEPS * BATCH] for w in consecutive_windows(tokens, LENGTH))
     assert len(inputs) == STEPS * BATCH
     few = (inputs[::10], targets[::10])

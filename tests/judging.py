@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import cache
 
 from course_lib.exercises.engine.judge import PASSED, Verdict, judge
-from course_lib.exercises.engine.pace import best_attempt, run_beside, share
+from course_lib.exercises.engine.pace import best_attempt, run_beside
 from course_lib.exercises.engine.run import remembering, run
 
 SEEDS = (0, 1, 2)  # notebooks use 0, graders their own
@@ -31,8 +31,8 @@ def verdict_on(exercise, function, seed: int = 0, patience: int = 1) -> Verdict:
     patient = replace(exercise, seconds=patience * exercise.seconds)
 
     def attempt() -> tuple[Verdict, float | None]:
-        outcomes, taken = run_beside(patient, function, cases)
-        return judge(exercise, cases, outcomes, run=run_once, share=taken), taken
+        outcomes, share = run_beside(patient, function, cases)
+        return judge(exercise, cases, outcomes, run=run_once, share=share), share
 
     return best_attempt(exercise, attempt)
 
@@ -74,13 +74,7 @@ def is_rejected(exercise, function, seed: int = 0, seconds: float | None = None)
     Args:
         seconds: of a call, if not the exercise's.
     """
-    outcomes = []
     for case in cases_of(exercise, seed):
-        outcomes += run(function, [case], seconds or exercise.seconds)
-        if is_wrong(exercise, [case], outcomes[-1:]):
+        if is_wrong(exercise, [case], run(function, [case], seconds or exercise.seconds)):
             return True
-    if exercise.pace is None:
-        return False
-    plain = run(exercise.pace.plain, cases_of(exercise, seed), exercise.seconds)
-    own, beside = (sum(one.seconds for one in some) for some in (outcomes, plain))
-    return share(own, beside) > exercise.pace.at_most
+    return bool(exercise.pace) and verdict_on(exercise, function, seed).status != PASSED

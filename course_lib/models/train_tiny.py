@@ -24,7 +24,7 @@ from course_lib.data.batches import consecutive_windows, random_windows
 from course_lib.data.text import bible_chapters, split
 from course_lib.models.llama import Llama, initialize
 from course_lib.models.pretrained import CHECKPOINTS, TINY
-from course_lib.models.tokenizer import train_tokenizer
+from course_lib.models.tokenizer import tokens_of, train_tokenizer
 from course_lib.models.training import (
     follow_rate,
     make_optimizers,
@@ -107,8 +107,8 @@ def main() -> None:
     model = Llama(TINY)
     initialize(model)
     state_file = cache_folder() / "train_tiny.pt"
-    train(model, torch.tensor(tokenizer.encode(train_text).ids), STEPS, state_file)
-    loss = held_out_loss(model, torch.tensor(tokenizer.encode(held_out_text).ids))
+    train(model, tokens_of(tokenizer, train_text), STEPS, state_file)
+    loss = held_out_loss(model, tokens_of(tokenizer, held_out_text))
     print(f"held-out loss: {loss:.4f} nats per token")
     tokenizer.save(str(CHECKPOINTS / "tiny_tokenizer.json"))
     weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
